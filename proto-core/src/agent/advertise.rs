@@ -1,0 +1,375 @@
+//! When an agent says what it reaches and that it is alive (agent-tunnel 6.1 to 6.3 and 9).
+
+use std::{
+    collections::VecDeque,
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use crate::{
+    limits::{
+        ADVERTISE_INTERVAL, ADVERTISE_INTERVAL_MAX, HEARTBEAT_INTERVAL, HEARTBEATS_PENDING_MAX,
+    },
+    route::RouteSet,
+};
+
+/// Times the control messages of one connection.
+///
+/// The routes go out at once with epoch 1 and are repeated; a changed set goes out at once with the next epoch. A
+/// gateway ignores the content of an epoch that it has seen (agent-tunnel 9). The first heartbeat comes one interval
+/// after the start. A late timer sends once, not once for every interval that was missed.
+#[derive(Debug)]
+pub struct Advertiser {
+    config: AdvertiserConfig,
+    routes: Arc<RouteSet>,
+    epoch: u64,
+    advertise_at: Instant,
+    heartbeat_at: Instant,
+    pending: VecDeque<Pending>,
+    acks_missed: u32,
+    round_trip: Option<Duration>,
+    steps: VecDeque<AdvertiseStep>,
+}
+
+#[derive(Debug)]
+struct Pending {
+    timestamp_ms: u64,
+    sent: Instant,
+}
+
+/// Intervals of an [`Advertiser`], each above zero and at most [`ADVERTISE_INTERVAL_MAX`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct AdvertiserConfig {
+    /// Between two RouteAdvertise of the same routes.
+    pub advertise_interval: Duration,
+    /// Between two heartbeats.
+    pub heartbeat_interval: Duration,
+}
+
+impl Default for AdvertiserConfig {
+    /// The intervals of the reference agent: 30 s and 60 s.
+    fn default() -> Self {
+        Self {
+            advertise_interval: ADVERTISE_INTERVAL,
+            heartbeat_interval: HEARTBEAT_INTERVAL,
+        }
+    }
+}
+
+/// Why an [`AdvertiserConfig`] is refused.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum AdvertiserConfigError {
+    /// An interval of zero would never let the timer rest.
+    #[error("the {0} interval is zero")]
+    Zero(&'static str),
+    /// An interval above [`ADVERTISE_INTERVAL_MAX`].
+    #[error("the {0} interval is longer than {max} s", max = ADVERTISE_INTERVAL_MAX.as_secs())]
+    TooLong(&'static str),
+}
+
+/// A control message that is due.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum AdvertiseStep {
+    /// Send a RouteAdvertise.
+    Advertise {
+        /// 1 or more, higher for each changed set of this connection.
+        epoch: u64,
+        /// The whole set.
+        routes: Arc<RouteSet>,
+    },
+    /// Send a Heartbeat.
+    Heartbeat {
+        /// Unix time in milliseconds; the ack echoes it.
+        timestamp_ms: u64,
+        /// Sessions open on this connection.
+        sessions: u32,
+    },
+}
+
+impl Advertiser {
+    /// Starts with the connection; the first step is there at once.
+    ///
+    /// # Errors
+    /// [`AdvertiserConfigError`] for an interval of zero or one that is too long.
+    pub fn new(
+        now: Instant,
+        config: AdvertiserConfig,
+        routes: Arc<RouteSet>,
+    ) -> Result<Self, AdvertiserConfigError> {
+        config.check()?;
+        let mut advertiser = Self {
+            config,
+            routes,
+            epoch: 1,
+            advertise_at: now,
+            heartbeat_at: now + config.heartbeat_interval,
+            pending: VecDeque::new(),
+            acks_missed: 0,
+            round_trip: None,
+            steps: VecDeque::new(),
+        };
+        advertiser.advertise(now);
+        Ok(advertiser)
+    }
+
+    /// Exchanges the routes. An equal set changes nothing; another goes out at once with the next epoch.
+    pub fn set_routes(&mut self, now: Instant, routes: Arc<RouteSet>) {
+        if *self.routes != *routes {
+            self.routes = routes;
+            self.epoch = self.epoch.saturating_add(1);
+            self.advertise(now);
+        }
+    }
+
+    /// Takes a HeartbeatAck. One whose timestamp belongs to no heartbeat in wait is ignored. The round trip is measured
+    /// by `now`, so a wall clock that is set meanwhile does not falsify it.
+    pub fn handle_ack(&mut self, now: Instant, timestamp_ms: u64) {
+        let mut waiting = self.pending.iter();
+        let Some(at) = waiting.position(|sent| sent.timestamp_ms == timestamp_ms) else {
+            return;
+        };
+        // The control stream is ordered, so what was sent before is not going to be answered any more.
+        if let Some(acked) = self.pending.drain(..=at).next_back() {
+            self.round_trip = Some(now.saturating_duration_since(acked.sent));
+        }
+        // Every heartbeat left but the latest was followed by another one without an ack.
+        let missed = self.pending.len().saturating_sub(1);
+        self.acks_missed = u32::try_from(missed).unwrap_or(u32::MAX);
+    }
+
+    /// Sends what is due. `unix_ms` is the wall clock and `sessions` the number of open sessions at `now`.
+    pub fn handle_timeout(&mut self, now: Instant, unix_ms: u64, sessions: u32) {
+        if self.advertise_at <= now {
+            self.advertise(now);
+        }
+        if self.heartbeat_at <= now {
+            self.beat(now, unix_ms, sessions);
+        }
+    }
+
+    /// When [`handle_timeout`](Self::handle_timeout) is to be called.
+    #[must_use]
+    pub fn poll_timeout(&self) -> Instant {
+        self.advertise_at.min(self.heartbeat_at)
+    }
+
+    /// The next message to send.
+    pub fn poll_step(&mut self) -> Option<AdvertiseStep> {
+        self.steps.pop_front()
+    }
+
+    /// Heartbeats in a row whose ack had not come when the next one was sent; 0 again with each ack.
+    #[must_use]
+    pub fn acks_missed(&self) -> u32 {
+        self.acks_missed
+    }
+
+    /// Time from the latest acknowledged heartbeat to its ack; none before the first.
+    #[must_use]
+    pub fn round_trip(&self) -> Option<Duration> {
+        self.round_trip
+    }
+
+    /// Epoch of the routes that were sent last.
+    #[must_use]
+    pub fn epoch(&self) -> u64 {
+        self.epoch
+    }
+
+    fn advertise(&mut self, now: Instant) {
+        self.advertise_at = now + self.config.advertise_interval;
+        // One set that was not fetched yet is overtaken by this one, so that the queue stays short.
+        self.steps
+            .retain(|step| !matches!(step, AdvertiseStep::Advertise { .. }));
+        self.steps.push_back(AdvertiseStep::Advertise {
+            epoch: self.epoch,
+            routes: Arc::clone(&self.routes),
+        });
+    }
+
+    fn beat(&mut self, now: Instant, timestamp_ms: u64, sessions: u32) {
+        self.heartbeat_at = now + self.config.heartbeat_interval;
+        if !self.pending.is_empty() {
+            self.acks_missed = self.acks_missed.saturating_add(1);
+        }
+        if self.pending.len() == HEARTBEATS_PENDING_MAX {
+            self.pending.pop_front();
+        }
+        self.pending.push_back(Pending {
+            timestamp_ms,
+            sent: now,
+        });
+        // The same for a heartbeat.
+        self.steps
+            .retain(|step| !matches!(step, AdvertiseStep::Heartbeat { .. }));
+        self.steps.push_back(AdvertiseStep::Heartbeat {
+            timestamp_ms,
+            sessions,
+        });
+    }
+}
+
+impl AdvertiserConfig {
+    /// Tells whether the intervals are usable.
+    ///
+    /// # Errors
+    /// [`AdvertiserConfigError`].
+    pub fn check(&self) -> Result<(), AdvertiserConfigError> {
+        for (interval, name) in [
+            (self.advertise_interval, "route advertisement"),
+            (self.heartbeat_interval, "heartbeat"),
+        ] {
+            if interval.is_zero() {
+                return Err(AdvertiserConfigError::Zero(name));
+            }
+            if interval > ADVERTISE_INTERVAL_MAX {
+                return Err(AdvertiserConfigError::TooLong(name));
+            }
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{AdvertiseStep::*, *};
+
+    #[test]
+    fn routes_go_out_at_once_and_every_interval() {
+        let (mut adv, at) = start();
+        assert_eq!(steps(&mut adv), [advertise(1, 8)]);
+        assert_eq!(adv.poll_timeout(), at(30_000));
+        adv.handle_timeout(at(29_999), 0, 0);
+        assert_eq!(steps(&mut adv), []);
+        adv.handle_timeout(at(30_000), 0, 0);
+        assert_eq!(steps(&mut adv), [advertise(1, 8)]);
+        assert_eq!(adv.poll_timeout(), at(60_000));
+        adv.handle_timeout(at(59_999), 0, 0);
+        assert_eq!(steps(&mut adv), []);
+        adv.handle_timeout(at(60_000), 77, 3);
+        assert_eq!(steps(&mut adv), [advertise(1, 8), beat(77, 3)]);
+    }
+
+    #[test]
+    fn changed_routes_get_the_next_epoch_at_once() {
+        let (mut adv, at) = start();
+        steps(&mut adv);
+        adv.set_routes(at(10), routes(8));
+        assert_eq!(steps(&mut adv), [], "the same set is no change");
+        adv.set_routes(at(20), routes(9));
+        assert_eq!(steps(&mut adv), [advertise(2, 9)]);
+        assert_eq!(adv.poll_timeout(), at(30_020));
+        adv.set_routes(at(30), routes(10));
+        adv.set_routes(at(40), routes(8));
+        assert_eq!(steps(&mut adv), [advertise(4, 8)], "only the latest");
+        assert_eq!(adv.epoch(), 4);
+    }
+
+    #[test]
+    fn acks_give_the_round_trip_by_the_monotonic_clock() {
+        let (mut adv, at) = start();
+        assert_eq!(adv.round_trip(), None);
+        adv.handle_timeout(at(60_000), 1_000, 0);
+        adv.handle_ack(at(60_040), 1_000);
+        assert_eq!(adv.round_trip(), Some(Duration::from_millis(40)));
+        adv.handle_ack(at(60_090), 1_000);
+        adv.handle_ack(at(60_090), 5);
+        assert_eq!(
+            adv.round_trip(),
+            Some(Duration::from_millis(40)),
+            "late and unknown acks"
+        );
+    }
+
+    #[test]
+    fn missed_acks_are_counted_until_one_comes() {
+        let (mut adv, at) = start();
+        for minute in 1..=12 {
+            adv.handle_timeout(at(minute * 60_000), minute, 0);
+            assert_eq!(u64::from(adv.acks_missed()), minute - 1);
+        }
+        adv.handle_ack(at(720_001), 1);
+        assert_eq!(adv.acks_missed(), 11, "the first was forgotten");
+        adv.handle_ack(at(720_001), 10);
+        assert_eq!(adv.acks_missed(), 1);
+        adv.handle_ack(at(720_002), 12);
+        assert_eq!(adv.acks_missed(), 0);
+        adv.handle_timeout(at(780_000), 13, 0);
+        assert_eq!(adv.acks_missed(), 0);
+    }
+
+    #[test]
+    fn a_late_timer_sends_once() {
+        let (mut adv, at) = start();
+        steps(&mut adv);
+        adv.handle_timeout(at(600_000), 9, 1);
+        assert_eq!(steps(&mut adv), [advertise(1, 8), beat(9, 1)]);
+        assert_eq!(adv.poll_timeout(), at(630_000));
+    }
+
+    #[test]
+    fn odd_intervals_are_refused() {
+        let good = AdvertiserConfig::default();
+        for (advertise_interval, heartbeat_interval, expected) in [
+            (
+                Duration::ZERO,
+                good.heartbeat_interval,
+                AdvertiserConfigError::Zero("route advertisement"),
+            ),
+            (
+                good.advertise_interval,
+                Duration::ZERO,
+                AdvertiserConfigError::Zero("heartbeat"),
+            ),
+            (
+                Duration::MAX,
+                good.heartbeat_interval,
+                AdvertiserConfigError::TooLong("route advertisement"),
+            ),
+        ] {
+            let config = AdvertiserConfig {
+                advertise_interval,
+                heartbeat_interval,
+            };
+            let refused = Advertiser::new(origin(), config, routes(8)).unwrap_err();
+            assert_eq!(refused, expected);
+        }
+    }
+
+    fn start() -> (Advertiser, impl Fn(u64) -> Instant) {
+        let origin = origin();
+        let adv = Advertiser::new(origin, AdvertiserConfig::default(), routes(8)).unwrap();
+        (adv, move |ms| origin + Duration::from_millis(ms))
+    }
+
+    #[expect(clippy::disallowed_methods, reason = "a test's origin of time")]
+    fn origin() -> Instant {
+        Instant::now()
+    }
+
+    fn routes(prefix_len: u8) -> Arc<RouteSet> {
+        Arc::new(RouteSet {
+            subnets: vec![format!("10.0.0.0/{prefix_len}").parse().unwrap()],
+            domains: Vec::new(),
+        })
+    }
+
+    fn advertise(epoch: u64, prefix_len: u8) -> AdvertiseStep {
+        Advertise {
+            epoch,
+            routes: routes(prefix_len),
+        }
+    }
+
+    fn beat(timestamp_ms: u64, sessions: u32) -> AdvertiseStep {
+        Heartbeat {
+            timestamp_ms,
+            sessions,
+        }
+    }
+
+    fn steps(adv: &mut Advertiser) -> Vec<AdvertiseStep> {
+        std::iter::from_fn(|| adv.poll_step()).collect()
+    }
+}

@@ -1,0 +1,441 @@
+//! One QUIC connection with the role that is played on it: inputs to link to role to outputs.
+
+mod agent_side;
+mod control;
+mod events;
+mod gateway_side;
+mod sessions;
+
+use std::{
+    collections::{BTreeMap, BTreeSet, VecDeque},
+    net::SocketAddr,
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use bytes::Bytes;
+
+pub use self::{
+    agent_side::{AgentHandle, CommandError},
+    gateway_side::GatewayHandle,
+};
+use self::{control::ControlChannel, sessions::Carried};
+use crate::{
+    agent::role::AgentRole,
+    close::{CODE_FAULT, CODE_HANDSHAKE_TIMED_OUT, CODE_PATH_DEAD, CloseReason, Closed, PeerFault},
+    env::WallClock,
+    gateway::role::GatewayRole,
+    id::{ConnId, Slot},
+    limits,
+    link::{FromConnection, Link, StreamRef},
+    liveness::{Liveness, LivenessStep, PathSample},
+    output::{Event, Input, Output, ToEndpoint, TransmitBuf},
+    wire::control::{ControlMessage, check_version},
+};
+
+/// One QUIC connection and the agent's or the gateway's role on it.
+///
+/// **Drain rule**: after any call that takes `&mut Connection`, poll until [`Output::Wait`]. Breaking it only delays
+/// output, never loses it (style 2.2).
+#[derive(Debug)]
+pub struct Connection {
+    id: ConnId,
+    link: Link,
+    role: Role,
+    state: State,
+    control: ControlChannel,
+    /// From the handshake's end on.
+    liveness: Option<Liveness>,
+    /// Open sessions. Those being set up are with the role.
+    sessions: BTreeMap<Slot, Carried>,
+    /// Set-up messages that the peer's flow control did not take at once.
+    unsent: BTreeMap<Slot, Unsent>,
+    /// Deadlines of sessions being set up.
+    deadlines: BTreeSet<(Instant, Slot)>,
+    events: VecDeque<Event>,
+    notices: VecDeque<FromConnection>,
+    counters: Counters,
+    wall_clock: WallClockRef,
+    /// Something happened since the engine was last asked what it has to say.
+    dirty: bool,
+}
+
+#[derive(Debug)]
+enum Role {
+    Agent(Box<AgentRole>),
+    Gateway(Box<GatewayRole>),
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum State {
+    Handshaking { deadline: Instant },
+    Up,
+    Closed,
+}
+
+#[derive(Debug)]
+struct Unsent {
+    rest: Bytes,
+    finish: bool,
+}
+
+/// What a connection passed over without ending for it.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Counters {
+    /// Control messages of a protocol version that is not spoken here (agent-tunnel 8).
+    pub versions_ignored: u64,
+    /// Streams that the protocol has no use for; they were reset.
+    pub streams_stray: u64,
+    /// Session requests or answers that were no message.
+    pub setups_malformed: u64,
+    /// Session requests that ended, or took too long, before they were whole.
+    pub setups_abandoned: u64,
+}
+
+struct WallClockRef(Arc<dyn WallClock>);
+
+impl std::fmt::Debug for WallClockRef {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("WallClock")
+    }
+}
+
+impl Connection {
+    pub(crate) fn agent(
+        now: Instant,
+        id: ConnId,
+        link: Link,
+        role: AgentRole,
+        clock: Arc<dyn WallClock>,
+    ) -> Self {
+        Self::new(now, id, link, Role::Agent(Box::new(role)), clock)
+    }
+
+    pub(crate) fn gateway(now: Instant, id: ConnId, link: Link, clock: Arc<dyn WallClock>) -> Self {
+        Self::new(
+            now,
+            id,
+            link,
+            Role::Gateway(Box::new(GatewayRole::new(now))),
+            clock,
+        )
+    }
+
+    fn new(now: Instant, id: ConnId, link: Link, role: Role, clock: Arc<dyn WallClock>) -> Self {
+        Self {
+            id,
+            link,
+            role,
+            state: State::Handshaking {
+                deadline: now + limits::HANDSHAKE_TIMEOUT,
+            },
+            control: ControlChannel::new(),
+            liveness: None,
+            sessions: BTreeMap::new(),
+            unsent: BTreeMap::new(),
+            deadlines: BTreeSet::new(),
+            events: VecDeque::new(),
+            notices: VecDeque::new(),
+            counters: Counters::default(),
+            wall_clock: WallClockRef(clock),
+            dirty: true,
+        }
+    }
+
+    /// The connection's name, unique for the life of its endpoint.
+    #[must_use]
+    pub fn id(&self) -> ConnId {
+        self.id
+    }
+
+    /// The peer's present address.
+    #[must_use]
+    pub fn remote(&self) -> SocketAddr {
+        self.link.remote()
+    }
+
+    /// Smoothed round-trip time.
+    #[must_use]
+    pub fn rtt(&self) -> Duration {
+        self.link.rtt()
+    }
+
+    /// What was passed over so far.
+    #[must_use]
+    pub fn counters(&self) -> Counters {
+        self.counters
+    }
+
+    /// Tells whether the connection may be dropped: it is closed, and its farewell is said.
+    #[must_use]
+    pub fn is_drained(&self) -> bool {
+        self.link.is_drained()
+    }
+
+    /// Takes what the outside world did. A bad peer becomes [`Event::Closed`], never an error here.
+    pub fn handle_input(&mut self, now: Instant, input: Input) {
+        self.dirty = true;
+        match input {
+            Input::FromEndpoint(message) => self.link.handle_event(message.0),
+            Input::Timeout => self.handle_timeout(now),
+            Input::SocketRebound => self.link.handle_rebound(),
+        }
+    }
+
+    /// Gives the next output; [`Output::Wait`] when there is none for now.
+    pub fn poll_output(&mut self, now: Instant, buf: &mut TransmitBuf) -> Output {
+        if self.dirty {
+            self.dirty = false;
+            self.process(now);
+        }
+        if let Some(notice) = self.notices.pop_front().or_else(|| self.link.poll_notice()) {
+            return Output::Notice(ToEndpoint(notice));
+        }
+        if let Some(event) = self.events.pop_front() {
+            self.unmark(&event);
+            return Output::Event(event);
+        }
+        if buf.is_free()
+            && let Some(transmit) = buf.fill(|max, bytes| self.link.poll_transmit(now, max, bytes))
+        {
+            return Output::Transmit(transmit);
+        }
+        Output::Wait(self.poll_timeout())
+    }
+
+    /// Closes the connection; [`Event::Closed`] follows. Does nothing on a closed one.
+    pub fn close(&mut self, now: Instant, reason: &CloseReason) {
+        self.shut(now, reason.code(), reason.text(), Closed::Local);
+    }
+
+    fn poll_timeout(&mut self) -> Option<Instant> {
+        let own = match self.state {
+            State::Handshaking { deadline } => Some(deadline),
+            State::Up => {
+                let setup = self.deadlines.first().map(|(at, _)| *at);
+                [setup, self.role_timeout(), self.path_timeout()]
+                    .into_iter()
+                    .flatten()
+                    .min()
+            }
+            State::Closed => None,
+        };
+        [own, self.link.poll_timeout()].into_iter().flatten().min()
+    }
+
+    fn role_timeout(&self) -> Option<Instant> {
+        match &self.role {
+            Role::Agent(role) => role.poll_timeout(),
+            Role::Gateway(role) => role.poll_timeout(),
+        }
+    }
+
+    fn handle_timeout(&mut self, now: Instant) {
+        self.link.handle_timeout(now);
+        match self.state {
+            State::Handshaking { deadline } if deadline <= now => {
+                self.shut(
+                    now,
+                    CODE_HANDSHAKE_TIMED_OUT,
+                    "handshake timed out",
+                    Closed::HandshakeTimedOut,
+                );
+            }
+            State::Up => {
+                self.setup_timeouts(now);
+                self.role_timeouts(now);
+                self.check_path(now);
+            }
+            State::Handshaking { .. } | State::Closed => {}
+        }
+    }
+
+    fn role_timeouts(&mut self, now: Instant) {
+        match &self.role {
+            // The agent's control messages are made when the control stream is looked at.
+            Role::Agent(_) => {}
+            Role::Gateway(_) => self.waiting_timeouts(now),
+        }
+    }
+
+    fn setup_timeouts(&mut self, now: Instant) {
+        while let Some(&(at, slot)) = self.deadlines.first().filter(|(at, _)| *at <= now) {
+            self.deadlines.remove(&(at, slot));
+            match self.role {
+                Role::Agent(_) => self.accept_timed_out(slot),
+                Role::Gateway(_) => self.open_timed_out(slot),
+            }
+        }
+    }
+
+    /// Asks the engine what happened and lets the role answer, until nothing moves any more.
+    fn process(&mut self, now: Instant) {
+        while let Some(event) = self.link.poll_event() {
+            self.handle_link(now, event);
+        }
+        if self.state == State::Up {
+            self.flush_unsent();
+            if let Err(fault) = self.run_control(now) {
+                self.fault(now, fault);
+            }
+            let busy = self.is_busy();
+            if let Some(liveness) = &mut self.liveness {
+                liveness.set_sessions(now, busy);
+            }
+        }
+    }
+
+    fn run_control(&mut self, now: Instant) -> Result<(), PeerFault> {
+        loop {
+            self.queue_control(now);
+            self.control.flush(&mut self.link)?;
+            if let Role::Gateway(role) = &mut self.role
+                && !role.may_read(now)
+            {
+                return Ok(());
+            }
+            let Some(message) = self.control.poll_message(&mut self.link)? else {
+                return Ok(());
+            };
+            if check_version(message.version()).is_err() {
+                // agent-tunnel 8: decoded, counted, ignored.
+                self.counters.versions_ignored += 1;
+                continue;
+            }
+            self.handle_control(now, message)?;
+        }
+    }
+
+    fn queue_control(&mut self, now: Instant) {
+        if let Role::Agent(role) = &mut self.role {
+            let open = u32::try_from(self.sessions.len()).unwrap_or(u32::MAX);
+            while let Some(message) = role.poll_control(
+                now,
+                self.wall_clock.0.unix_ms(),
+                open,
+                self.control.has_room(),
+            ) {
+                // Route sets are checked when they are set, so that none is too large to be sent.
+                let sent = self.control.send(&message);
+                debug_assert!(sent.is_ok(), "control message too large");
+            }
+        }
+    }
+
+    fn handle_control(&mut self, now: Instant, message: ControlMessage) -> Result<(), PeerFault> {
+        match &mut self.role {
+            Role::Agent(role) => {
+                self.events.extend(role.handle_control(now, message)?);
+            }
+            Role::Gateway(role) => {
+                let answer = role.handle_control(now, message)?;
+                self.events.extend(answer.event);
+                if let Some(reply) = answer.reply {
+                    let sent = self.control.send(&reply);
+                    debug_assert!(sent.is_ok(), "an ack is 11 bytes");
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Sessions are open or being set up.
+    fn is_busy(&self) -> bool {
+        !self.sessions.is_empty() || !self.deadlines.is_empty()
+    }
+
+    fn path_timeout(&self) -> Option<Instant> {
+        self.liveness.as_ref().and_then(Liveness::poll_timeout)
+    }
+
+    fn check_path(&mut self, now: Instant) {
+        if self.path_timeout().is_none_or(|at| at > now) {
+            return;
+        }
+        let sample = PathSample {
+            acked: self.link.acked(),
+            received: self.link.received(),
+            sessions_open: self.is_busy(),
+            unacked: self.control.is_sending(),
+        };
+        let Some(liveness) = &mut self.liveness else {
+            return;
+        };
+        liveness.handle_tick(now, sample);
+        while let Some(step) = self.liveness.as_mut().and_then(Liveness::poll_step) {
+            match step {
+                LivenessStep::Ping => self.link.ping(),
+                LivenessStep::Suspect => self.events.push_back(Event::PathSuspect),
+                LivenessStep::Recovered => self.events.push_back(Event::PathRecovered),
+                LivenessStep::Dead => self.shut(now, CODE_PATH_DEAD, "path dead", Closed::PathDead),
+            }
+        }
+    }
+
+    /// Writes a set-up message; what the peer's flow control does not take waits.
+    fn send_setup(&mut self, slot: Slot, mut frame: Bytes, finish: bool) {
+        self.dirty = true;
+        let taken = self
+            .link
+            .write_reserved(StreamRef::Session(slot), &mut frame);
+        if taken.is_err() {
+            // A stream that is gone never takes the rest; its end is reported by the engine's own event.
+            return;
+        }
+        if !frame.is_empty() {
+            self.unsent.insert(
+                slot,
+                Unsent {
+                    rest: frame,
+                    finish,
+                },
+            );
+        } else if finish {
+            let _gone = self.link.finish(StreamRef::Session(slot));
+        }
+    }
+
+    fn flush_unsent(&mut self) {
+        let slots: Vec<Slot> = self.unsent.keys().copied().collect();
+        for slot in slots {
+            let Some(Unsent { rest, finish }) = self.unsent.remove(&slot) else {
+                continue;
+            };
+            self.send_setup(slot, rest, finish);
+            if !self.unsent.contains_key(&slot) {
+                self.mark_writable(slot);
+            }
+        }
+    }
+
+    fn fault(&mut self, now: Instant, fault: PeerFault) {
+        let text = fault.to_string();
+        self.shut(now, CODE_FAULT, &text, Closed::Fault(fault));
+    }
+
+    fn shut(&mut self, now: Instant, code: u32, text: &str, closed: Closed) {
+        if self.state != State::Closed {
+            self.dirty = true;
+            self.link.close(now, code, text);
+            self.end(closed);
+        }
+    }
+
+    fn end(&mut self, closed: Closed) {
+        if self.state == State::Closed {
+            return;
+        }
+        self.state = State::Closed;
+        self.notices.push_back(FromConnection::HandshakeOver {
+            handle: self.link.handle(),
+        });
+        self.sessions.clear();
+        self.unsent.clear();
+        self.deadlines.clear();
+        match &mut self.role {
+            Role::Agent(role) => role.accepts.clear(),
+            Role::Gateway(role) => role.handle_closed(),
+        }
+        self.events.push_back(Event::Closed(closed));
+    }
+}

@@ -1,0 +1,450 @@
+//! One UDP socket's worth of connections: datagrams in, connections and stateless answers out.
+
+use std::{
+    collections::BTreeMap,
+    fmt,
+    net::{IpAddr, Ipv6Addr, SocketAddr},
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use bytes::BytesMut;
+use quinn_proto::{ConnectionHandle, DatagramEvent, EcnCodepoint, Incoming};
+
+use crate::{
+    agent::{
+        advertise::AdvertiserConfig,
+        role::{AgentRole, RoutesError},
+    },
+    connection::Connection,
+    env::{Env, WallClock},
+    id::ConnId,
+    limits,
+    link::{
+        FromConnection, FromEndpoint, Link,
+        cids::random_cid,
+        config,
+        tls::{AgentTls, GatewayTls, TlsError},
+        transmit,
+    },
+    output::{PathMeta, Routed, ToConnection, ToEndpoint},
+    route::RouteSet,
+};
+
+/// Routes datagrams to connections, makes connections, and answers what needs no state. One per UDP socket.
+pub struct Endpoint {
+    quic: quinn_proto::Endpoint,
+    wall_clock: Arc<dyn WallClock>,
+    /// First destination ids of connections that this side makes.
+    dcids: rand_chacha::ChaCha12Rng,
+    limits: EndpointLimits,
+    next_id: u64,
+    live: usize,
+    /// By the engine's handle, which is a slab index.
+    connections: Vec<Option<Known>>,
+    handshakes: usize,
+    sources: BTreeMap<Source, Pending>,
+    resets: ResetAllowance,
+    counters: EndpointCounters,
+}
+
+#[derive(Clone, Copy, Debug)]
+struct Known {
+    id: ConnId,
+    /// Where it comes from and whether that was proved, while its handshake is in progress.
+    handshaking: Option<(Source, Proof)>,
+}
+
+/// What handshakes are counted by: an IPv4 address, or the /64 of an IPv6 one, all of which one host may use.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+struct Source(IpAddr);
+
+impl Source {
+    fn of(ip: IpAddr) -> Self {
+        Self(match ip.to_canonical() {
+            IpAddr::V4(ip) => ip.into(),
+            IpAddr::V6(ip) => Ipv6Addr::from_bits(ip.to_bits() >> 64 << 64).into(),
+        })
+    }
+}
+
+/// Whether a client has shown that it receives what is sent to its address.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Proof {
+    Proven,
+    Unproven,
+}
+
+/// Handshakes in progress from one source. They are counted apart, as anybody can begin unproven ones in another's
+/// name: those never refuse a client that proved its address.
+#[derive(Clone, Copy, Debug, Default)]
+struct Pending {
+    proven: usize,
+    unproven: usize,
+}
+
+impl Pending {
+    fn of(&mut self, proof: Proof) -> &mut usize {
+        match proof {
+            Proof::Proven => &mut self.proven,
+            Proof::Unproven => &mut self.unproven,
+        }
+    }
+
+    fn all(self) -> usize {
+        self.proven + self.unproven
+    }
+}
+
+/// Bounds of an endpoint that may be changed while it runs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct EndpointLimits {
+    /// Connections in all; a further one is refused.
+    pub connections: usize,
+    /// Handshakes in progress in all; a further one is refused.
+    pub handshakes: usize,
+    /// Handshakes in progress above which a client must first prove its address.
+    pub handshakes_retry: usize,
+    /// Handshakes in progress from one source, an IPv4 address or an IPv6 /64, that has proved its address; a further
+    /// one is refused.
+    pub handshakes_per_source: usize,
+}
+
+impl Default for EndpointLimits {
+    fn default() -> Self {
+        Self {
+            connections: limits::AGENTS_MAX,
+            handshakes: limits::HANDSHAKES_MAX,
+            handshakes_retry: limits::HANDSHAKES_RETRY,
+            handshakes_per_source: limits::HANDSHAKES_PER_SOURCE_MAX,
+        }
+    }
+}
+
+/// What an endpoint did without a connection.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct EndpointCounters {
+    /// Handshakes begun by peers.
+    pub accepted: u64,
+    /// Clients asked to prove their address.
+    pub retried: u64,
+    /// Handshakes refused because a limit was reached.
+    pub refused: u64,
+    /// First packets that were no good.
+    pub malformed: u64,
+    /// Stateless resets not sent because the source had used its allowance.
+    pub resets_withheld: u64,
+    /// Datagrams that led to nothing.
+    pub dropped: u64,
+}
+
+/// What an agent needs to make a connection.
+#[derive(Clone, Debug)]
+pub struct AgentConfig {
+    /// Certificates, keys, pin.
+    pub tls: Arc<AgentTls>,
+    /// What is advertised.
+    pub routes: Arc<RouteSet>,
+    /// Intervals of control messages.
+    pub intervals: AdvertiserConfig,
+}
+
+/// Why no connection could be made; the caller's fault.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum ConnectError {
+    /// A certificate or key is unusable.
+    #[error(transparent)]
+    Tls(#[from] TlsError),
+    /// The routes or intervals are not usable.
+    #[error(transparent)]
+    Routes(#[from] RoutesError),
+    /// The server name or the address is not usable.
+    #[error("cannot connect there: {0}")]
+    Target(String),
+}
+
+impl Endpoint {
+    /// Makes the endpoint of a gateway.
+    ///
+    /// # Errors
+    /// [`TlsError`] when a certificate, key or root is unusable.
+    pub fn gateway(
+        tls: &GatewayTls,
+        endpoint_limits: EndpointLimits,
+        env: &Env,
+    ) -> Result<Self, TlsError> {
+        let server = config::server(tls, env)?;
+        Ok(Self::new(Some(server), endpoint_limits, env))
+    }
+
+    /// Makes the endpoint of an agent.
+    #[must_use]
+    pub fn agent(env: &Env) -> Self {
+        Self::new(None, EndpointLimits::default(), env)
+    }
+
+    fn new(
+        server: Option<quinn_proto::ServerConfig>,
+        endpoint_limits: EndpointLimits,
+        env: &Env,
+    ) -> Self {
+        // MTU discovery is on: the drivers' sockets forbid fragmentation.
+        let quic = quinn_proto::Endpoint::new(
+            Arc::new(config::endpoint(env)),
+            server.map(Arc::new),
+            true,
+            None,
+        );
+        Self {
+            quic,
+            wall_clock: Arc::clone(&env.wall_clock),
+            dcids: env.seed.derive("dcid"),
+            limits: endpoint_limits,
+            next_id: 0,
+            live: 0,
+            connections: Vec::new(),
+            handshakes: 0,
+            sources: BTreeMap::new(),
+            resets: ResetAllowance::default(),
+            counters: EndpointCounters::default(),
+        }
+    }
+
+    /// Exchanges certificates, keys and roots; connections that exist keep theirs (design 8.13).
+    ///
+    /// # Errors
+    /// [`TlsError`]; the present ones stay.
+    pub fn set_server_tls(&mut self, tls: &GatewayTls, env: &Env) -> Result<(), TlsError> {
+        let server = config::server(tls, env)?;
+        self.quic.set_server_config(Some(Arc::new(server)));
+        Ok(())
+    }
+
+    /// Exchanges the limits; nothing that exists is closed.
+    pub fn set_limits(&mut self, endpoint_limits: EndpointLimits) {
+        self.limits = endpoint_limits;
+    }
+
+    /// What was done without a connection so far.
+    #[must_use]
+    pub fn counters(&self) -> EndpointCounters {
+        self.counters
+    }
+
+    /// Begins a connection to a gateway. `server_name` is what its certificate must name (agent-tunnel 2.2).
+    ///
+    /// # Errors
+    /// [`ConnectError`].
+    pub fn connect(
+        &mut self,
+        now: Instant,
+        agent: &AgentConfig,
+        remote: SocketAddr,
+        server_name: &str,
+        env: &Env,
+    ) -> Result<Connection, ConnectError> {
+        let role = AgentRole::new(agent.intervals, Arc::clone(&agent.routes))?;
+        let mut client = config::client(&agent.tls, env)?;
+        let dcid = random_cid(&mut self.dcids, INITIAL_DCID_LEN);
+        client.initial_dst_cid_provider(Arc::new(move || dcid));
+        let (handle, quic) = self
+            .quic
+            .connect(now, client, remote, server_name)
+            .map_err(|e| ConnectError::Target(e.to_string()))?;
+        let id = self.know(handle, None);
+        Ok(Connection::agent(
+            now,
+            id,
+            Link::new(quic, handle),
+            role,
+            Arc::clone(&self.wall_clock),
+        ))
+    }
+
+    /// Takes a datagram. `reply` is cleared, and filled if the answer is [`Routed::Reply`].
+    pub fn handle_datagram(
+        &mut self,
+        now: Instant,
+        path: PathMeta,
+        data: BytesMut,
+        reply: &mut Vec<u8>,
+    ) -> Routed {
+        reply.clear();
+        let short_header = data.first().is_some_and(|first| first & 0x80 == 0);
+        let ecn = path.ecn.and_then(EcnCodepoint::from_bits);
+        match self
+            .quic
+            .handle(now, path.remote, path.local_ip, ecn, data, reply)
+        {
+            Some(DatagramEvent::ConnectionEvent(handle, event)) => match self.known(handle) {
+                Some(known) => Routed::Existing(known.id, ToConnection(FromEndpoint(event))),
+                None => self.dropped(),
+            },
+            Some(DatagramEvent::NewConnection(incoming)) => self.admit(now, incoming, reply),
+            // An answer to a short header is a stateless reset (RFC 9000 10.3).
+            Some(DatagramEvent::Response(_))
+                if short_header && !self.resets.take(now, path.remote.ip()) =>
+            {
+                self.counters.resets_withheld += 1;
+                self.dropped()
+            }
+            Some(DatagramEvent::Response(response)) => Routed::Reply(transmit(response)),
+            None => self.dropped(),
+        }
+    }
+
+    /// Takes what a connection has to say, and gives what it is to be told.
+    pub fn handle_notice(&mut self, notice: ToEndpoint) -> Option<ToConnection> {
+        match notice.0 {
+            FromConnection::HandshakeOver { handle } => {
+                self.handshake_over(handle);
+                None
+            }
+            FromConnection::Engine { handle, event } => {
+                if event.is_drained() {
+                    self.handshake_over(handle);
+                    if let Some(place) = self.connections.get_mut(handle.0)
+                        && place.take().is_some()
+                    {
+                        self.live -= 1;
+                    }
+                }
+                self.quic
+                    .handle_event(handle, event)
+                    .map(|event| ToConnection(FromEndpoint(event)))
+            }
+        }
+    }
+
+    /// Connections that exist, those saying farewell included.
+    #[must_use]
+    pub fn connections(&self) -> usize {
+        self.live
+    }
+
+    fn admit(&mut self, now: Instant, incoming: Incoming, reply: &mut Vec<u8>) -> Routed {
+        let source = Source::of(incoming.remote_address().ip());
+        let pending = self.sources.get(&source).copied().unwrap_or_default();
+        let proof = if incoming.remote_address_validated() {
+            Proof::Proven
+        } else {
+            Proof::Unproven
+        };
+        let mut full = self.handshakes >= self.limits.handshakes
+            || self.connections() >= self.limits.connections;
+        match proof {
+            Proof::Proven => full |= pending.proven >= self.limits.handshakes_per_source,
+            Proof::Unproven => {
+                let retry_mark =
+                    limits::HANDSHAKES_PER_SOURCE_RETRY.min(self.limits.handshakes_per_source);
+                let retry = full
+                    || self.handshakes >= self.limits.handshakes_retry
+                    || pending.all() >= retry_mark;
+                if retry && incoming.may_retry() {
+                    self.counters.retried += 1;
+                    return match self.quic.retry(incoming, reply) {
+                        Ok(retry) => Routed::Reply(transmit(retry)),
+                        Err(_) => self.dropped(),
+                    };
+                }
+            }
+        }
+        if full {
+            self.counters.refused += 1;
+            return Routed::Reply(transmit(self.quic.refuse(incoming, reply)));
+        }
+        match self.quic.accept(incoming, now, reply, None) {
+            Ok((handle, quic)) => {
+                self.counters.accepted += 1;
+                self.handshakes += 1;
+                *self.sources.entry(source).or_default().of(proof) += 1;
+                let id = self.know(handle, Some((source, proof)));
+                let link = Link::new(quic, handle);
+                Routed::New(Box::new(Connection::gateway(
+                    now,
+                    id,
+                    link,
+                    Arc::clone(&self.wall_clock),
+                )))
+            }
+            Err(error) => {
+                self.counters.malformed += 1;
+                error.response.map_or(Routed::Dropped, |response| {
+                    Routed::Reply(transmit(response))
+                })
+            }
+        }
+    }
+
+    fn know(&mut self, handle: ConnectionHandle, handshaking: Option<(Source, Proof)>) -> ConnId {
+        let id = ConnId(self.next_id);
+        self.next_id += 1;
+        self.live += 1;
+        if self.connections.len() <= handle.0 {
+            self.connections.resize(handle.0 + 1, None);
+        }
+        if let Some(place) = self.connections.get_mut(handle.0) {
+            *place = Some(Known { id, handshaking });
+        }
+        id
+    }
+
+    fn known(&self, handle: ConnectionHandle) -> Option<Known> {
+        self.connections.get(handle.0).copied().flatten()
+    }
+
+    fn handshake_over(&mut self, handle: ConnectionHandle) {
+        let known = self.connections.get_mut(handle.0).and_then(Option::as_mut);
+        if let Some((source, proof)) = known.and_then(|known| known.handshaking.take()) {
+            self.handshakes = self.handshakes.saturating_sub(1);
+            if let Some(pending) = self.sources.get_mut(&source) {
+                *pending.of(proof) -= 1;
+                if pending.all() == 0 {
+                    self.sources.remove(&source);
+                }
+            }
+        }
+    }
+
+    fn dropped(&mut self) -> Routed {
+        self.counters.dropped += 1;
+        Routed::Dropped
+    }
+}
+
+impl fmt::Debug for Endpoint {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Endpoint")
+            .field("counters", &self.counters)
+            .finish_non_exhaustive()
+    }
+}
+
+/// How many stateless resets each source address may still get in this second (design 8.5).
+#[derive(Debug, Default)]
+struct ResetAllowance {
+    since: Option<Instant>,
+    used: BTreeMap<IpAddr, u32>,
+}
+
+impl ResetAllowance {
+    fn take(&mut self, now: Instant, source: IpAddr) -> bool {
+        if self
+            .since
+            .is_none_or(|since| now.saturating_duration_since(since) >= Duration::from_secs(1))
+        {
+            self.since = Some(now);
+            self.used.clear();
+        }
+        if self.used.len() >= limits::RESET_SOURCES_MAX && !self.used.contains_key(&source) {
+            return false;
+        }
+        let used = self.used.entry(source).or_default();
+        *used += 1;
+        *used <= limits::RESETS_PER_SOURCE_MAX
+    }
+}
+
+/// Longest that RFC 9000 allows: an observer learns nothing from it, and a server can spread load by it.
+const INITIAL_DCID_LEN: usize = 20;

@@ -1,0 +1,350 @@
+//! One session's way through its candidates (design 8.8).
+
+use std::time::Instant;
+
+use smallvec::SmallVec;
+
+use super::{Dispatch, DispatchOutput};
+use crate::{
+    gateway::{AttemptError, AttemptFailure, OpenError},
+    id::{AgentId, AttemptId, ConnId, SessionId, Slot},
+    limits::{ATTEMPTS_MAX, DISPATCH_STAGGER},
+    session_table::Carrier,
+    target::Target,
+};
+
+/// A session that is being opened.
+#[derive(Debug)]
+pub(super) struct Opening {
+    target: Target,
+    pinned: Option<AgentId>,
+    deadline: Instant,
+    /// When the next candidate is tried beside those that have not answered; none where there was none left.
+    race_at: Option<Instant>,
+    /// In the order of the attempts, at most `ATTEMPTS_MAX`.
+    tried: SmallVec<[Tried; 2]>,
+}
+
+#[derive(Debug)]
+struct Tried {
+    /// None where the gateway dials itself.
+    agent: Option<AgentId>,
+    /// It went out on a connection that has been superseded since, so the agent may be asked once more.
+    outdated: bool,
+    state: State,
+}
+
+#[derive(Debug)]
+enum State {
+    Waiting { conn: ConnId, attempt: AttemptId },
+    Dialling,
+    Failed(AttemptError),
+}
+
+impl Opening {
+    pub(super) fn new(target: Target, pinned: Option<AgentId>, deadline: Instant) -> Self {
+        Self {
+            target,
+            pinned,
+            deadline,
+            race_at: None,
+            tried: SmallVec::new(),
+        }
+    }
+
+    pub(super) fn deadline(&self) -> Instant {
+        self.deadline
+    }
+
+    pub(super) fn is_dialling(&self) -> bool {
+        self.tried
+            .iter()
+            .any(|t| matches!(t.state, State::Dialling))
+    }
+
+    fn timer(&self) -> Instant {
+        self.race_at
+            .map_or(self.deadline, |at| at.min(self.deadline))
+    }
+
+    fn is_settled(&self) -> bool {
+        self.tried
+            .iter()
+            .all(|t| matches!(t.state, State::Failed(_)))
+    }
+
+    fn place_of(&self, attempt: AttemptId) -> Option<usize> {
+        let is_it =
+            |t: &Tried| matches!(t.state, State::Waiting { attempt: a, .. } if a == attempt);
+        self.tried.iter().position(is_it)
+    }
+
+    fn take_tried(&mut self, attempt: AttemptId) -> Option<Tried> {
+        let at = self.place_of(attempt)?;
+        Some(self.tried.remove(at))
+    }
+
+    /// Tells whether it was not marked yet.
+    fn mark_outdated(&mut self, attempt: AttemptId) -> bool {
+        let at = self.place_of(attempt);
+        let tried = at.and_then(|at| self.tried.get_mut(at));
+        tried.is_some_and(|tried| !std::mem::replace(&mut tried.outdated, true))
+    }
+
+    fn mark_failed(&mut self, attempt: AttemptId, cause: AttemptError) -> Option<AgentId> {
+        let at = self.place_of(attempt)?;
+        let tried = self.tried.get_mut(at)?;
+        tried.state = State::Failed(cause);
+        tried.agent
+    }
+
+    fn failures(self) -> Vec<AttemptFailure> {
+        let failure = |tried: Tried| match tried.state {
+            State::Failed(cause) => Some(AttemptFailure {
+                agent: tried.agent,
+                cause,
+            }),
+            State::Waiting { .. } | State::Dialling => None,
+        };
+        self.tried.into_iter().filter_map(failure).collect()
+    }
+}
+
+impl Dispatch {
+    /// Tries the next candidate, and more while the one just tried failed lately; ends the session where none is left
+    /// and none is waited for.
+    pub(super) fn advance(&mut self, now: Instant, session: SessionId) {
+        self.with_timer(session, |dispatch| while dispatch.try_next(now, session) {});
+        if self.openings.get(&session).is_some_and(Opening::is_settled) {
+            self.settle(session);
+        }
+    }
+
+    /// Tries the next candidate at once, beside one whose path has begun to stall.
+    pub(super) fn race(&mut self, now: Instant, session: SessionId) {
+        if self.openings.contains_key(&session) {
+            self.advance(now, session);
+        }
+    }
+
+    /// Asks an agent's newest connection too for what its older ones have not answered: they may be dead, as after a
+    /// restart of the agent (design 3.5, 8.7).
+    pub(super) fn ask_again(&mut self, now: Instant, newest: ConnId) {
+        for older in self.hub.superseded_by(newest) {
+            for (attempt, session) in self.attempts_of(older) {
+                let opening = self.openings.get_mut(&session);
+                if opening.is_some_and(|opening| opening.mark_outdated(attempt)) {
+                    self.race(now, session);
+                }
+            }
+        }
+    }
+
+    pub(super) fn handle_opened(
+        &mut self,
+        _now: Instant,
+        conn: ConnId,
+        attempt: AttemptId,
+        slot: Slot,
+    ) {
+        let session = self.attempts.remove(&(conn, attempt));
+        let Some((session, mut opening)) = session.and_then(|s| Some((s, self.take_opening(s)?)))
+        else {
+            return self.emit(DispatchOutput::Discard { conn, slot });
+        };
+        let agent = opening.take_tried(attempt).and_then(|tried| tried.agent);
+        self.carried.insert((conn, slot));
+        if let Some(agent) = agent {
+            self.failures.forget(agent, &opening.target.host);
+        }
+        let route = Carrier::Agent { conn, slot };
+        self.emit(DispatchOutput::Committed {
+            session,
+            agent,
+            route,
+        });
+        self.abandon(session, &opening);
+    }
+
+    pub(super) fn handle_failed(
+        &mut self,
+        now: Instant,
+        conn: ConnId,
+        attempt: AttemptId,
+        cause: AttemptError,
+    ) {
+        let Some(session) = self.attempts.remove(&(conn, attempt)) else {
+            return;
+        };
+        self.hub.sub_load(conn);
+        let Some(opening) = self.openings.get_mut(&session) else {
+            return;
+        };
+        if let Some(agent) = opening.mark_failed(attempt, cause) {
+            self.failures.note(now, agent, &opening.target.host);
+        }
+        self.advance(now, session);
+    }
+
+    pub(super) fn handle_closed(&mut self, now: Instant, conn: ConnId) {
+        self.hub.unregister(conn);
+        let places = (conn, Slot(0))..=(conn, Slot(u64::MAX));
+        let gone: Vec<_> = self.carried.range(places).copied().collect();
+        for place in gone {
+            self.carried.remove(&place);
+        }
+        for (attempt, _) in self.attempts_of(conn) {
+            self.handle_failed(now, conn, attempt, AttemptError::ConnectionLost);
+        }
+    }
+
+    pub(super) fn fail_direct(&mut self, session: SessionId, text: String) {
+        let failure = AttemptFailure {
+            agent: None,
+            cause: AttemptError::Dial(text),
+        };
+        if self.take_opening(session).is_some() {
+            let error = OpenError::AllFailed(vec![failure]);
+            self.emit(DispatchOutput::Failed { session, error });
+        }
+    }
+
+    /// Ends a session whose candidates together took too long.
+    pub(super) fn expire(&mut self, now: Instant, session: SessionId) {
+        if let Some(opening) = self.openings.get(&session) {
+            for tried in &opening.tried {
+                if let (Some(agent), State::Waiting { .. }) = (tried.agent, &tried.state) {
+                    self.failures.note(now, agent, &opening.target.host);
+                }
+            }
+        }
+        self.fail(session, OpenError::TimedOut);
+    }
+
+    /// Ends a session whatever is waited for.
+    pub(super) fn fail(&mut self, session: SessionId, error: OpenError) {
+        if let Some(opening) = self.take_opening(session) {
+            self.emit(DispatchOutput::Failed { session, error });
+            self.abandon(session, &opening);
+        }
+    }
+
+    /// Gives up everything that is waited for.
+    pub(super) fn abandon(&mut self, session: SessionId, opening: &Opening) {
+        for tried in &opening.tried {
+            match tried.state {
+                State::Waiting { conn, attempt } => {
+                    self.attempts.remove(&(conn, attempt));
+                    self.hub.sub_load(conn);
+                    self.emit(DispatchOutput::Cancel { conn, attempt });
+                }
+                State::Dialling => self.emit(DispatchOutput::AbortDirect { session }),
+                State::Failed(_) => {}
+            }
+        }
+    }
+
+    pub(super) fn take_opening(&mut self, session: SessionId) -> Option<Opening> {
+        let opening = self.openings.remove(&session)?;
+        self.timers.remove(&(opening.timer(), session));
+        Some(opening)
+    }
+
+    pub(super) fn attempts_of(&self, conn: ConnId) -> Vec<(AttemptId, SessionId)> {
+        let range = (conn, AttemptId(0))..=(conn, AttemptId(u64::MAX));
+        let of_conn = self.attempts.range(range);
+        of_conn
+            .map(|(&(_, attempt), &session)| (attempt, session))
+            .collect()
+    }
+
+    /// Asks the best agent that was not asked yet. Tells whether another is to be asked at once beside it.
+    fn try_next(&mut self, now: Instant, session: SessionId) -> bool {
+        let Some(opening) = self.openings.get_mut(&session) else {
+            return false;
+        };
+        opening.race_at = None;
+        if opening.tried.len() >= ATTEMPTS_MAX || opening.is_dialling() {
+            return false;
+        }
+        let tried = |agent| {
+            let asked = |t: &Tried| t.agent == Some(agent) && !t.outdated;
+            opening.tried.iter().any(asked)
+        };
+        let Some(choice) = self.hub.best(now, &opening.target, opening.pinned, tried) else {
+            return false;
+        };
+        if self.hub.load(choice.conn) >= self.config.sessions_per_agent {
+            opening.tried.push(Tried {
+                agent: Some(choice.agent),
+                state: State::Failed(AttemptError::NoCredit),
+                outdated: false,
+            });
+            return true;
+        }
+        self.attempt_count += 1;
+        let (conn, attempt) = (choice.conn, AttemptId(self.attempt_count));
+        let failed_lately = self
+            .failures
+            .is_recent(now, choice.agent, &opening.target.host);
+        opening.race_at = (!failed_lately).then(|| now + DISPATCH_STAGGER);
+        opening.tried.push(Tried {
+            agent: Some(choice.agent),
+            outdated: false,
+            state: State::Waiting { conn, attempt },
+        });
+        let target = opening.target.clone();
+        self.attempts.insert((conn, attempt), session);
+        self.hub.add_load(conn);
+        self.emit(DispatchOutput::Open {
+            conn,
+            attempt,
+            session,
+            target,
+        });
+        failed_lately
+    }
+
+    /// Ends a session that waits for nothing, or has the gateway dial where no agent was there to ask.
+    fn settle(&mut self, session: SessionId) {
+        let Some(opening) = self.openings.get_mut(&session) else {
+            return;
+        };
+        if !opening.tried.is_empty() {
+            let failures = self.take_opening(session).map(Opening::failures);
+            let error = OpenError::AllFailed(failures.unwrap_or_default());
+            return self.emit(DispatchOutput::Failed { session, error });
+        }
+        let target = opening.target.clone();
+        let error = if self.may_dial(&target) {
+            None
+        } else if self.hub.is_advertised(&target.host) {
+            Some(OpenError::NoneOnline)
+        } else {
+            Some(OpenError::NoRoute)
+        };
+        if let Some(error) = error {
+            return self.fail(session, error);
+        }
+        if let Some(opening) = self.openings.get_mut(&session) {
+            opening.tried.push(Tried {
+                agent: None,
+                outdated: false,
+                state: State::Dialling,
+            });
+        }
+        self.emit(DispatchOutput::DialDirect { session, target });
+    }
+
+    /// Changes an opening and puts its timer where it belongs then.
+    fn with_timer(&mut self, session: SessionId, change: impl FnOnce(&mut Self)) {
+        let timer = |d: &Self| d.openings.get(&session).map(Opening::timer);
+        let before = timer(self);
+        change(self);
+        let after = timer(self);
+        if before != after {
+            before.map(|at| self.timers.remove(&(at, session)));
+            after.map(|at| self.timers.insert((at, session)));
+        }
+    }
+}

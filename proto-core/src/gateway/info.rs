@@ -1,0 +1,88 @@
+//! What the gateway tells about itself: plain values for listings.
+
+use std::time::Duration;
+
+use crate::{
+    id::{AgentId, ConnId, SessionId},
+    identity::AgentIdentity,
+    route::RouteSet,
+    target::Target,
+};
+
+/// One connection of an agent.
+#[derive(Clone, Debug)]
+pub struct AgentInfo {
+    /// Who it is.
+    pub identity: AgentIdentity,
+    /// The connection.
+    pub conn: ConnId,
+    /// What it advertises.
+    pub routes: RouteSet,
+    /// Epoch of the accepted route set; 0 before the first (agent-tunnel 9).
+    pub epoch: u64,
+    /// How the path is.
+    pub status: AgentStatus,
+    /// Sessions open and being opened.
+    pub sessions: usize,
+    /// Time since its last control message.
+    pub silent: Duration,
+    /// Time since the connection was registered.
+    pub connected: Duration,
+}
+
+/// How the path to an agent is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum AgentStatus {
+    /// New sessions go there.
+    Online,
+    /// Nothing was acknowledged for a while; new sessions go elsewhere (design 8.3).
+    Suspect,
+    /// An older connection of the same agent, which keeps its own sessions only (design 8.7).
+    Superseded,
+}
+
+/// One session.
+#[derive(Clone, Debug)]
+pub struct SessionInfo {
+    /// The session.
+    pub id: SessionId,
+    /// Where it goes.
+    pub target: Target,
+    /// The agent that carries it; none for a direct one.
+    pub agent: Option<AgentId>,
+    /// Time since it was committed.
+    pub age: Duration,
+}
+
+/// How a target would be routed.
+#[derive(Clone, Debug)]
+pub struct Explanation {
+    /// Candidates in the order in which they would be tried.
+    pub candidates: Vec<Candidate>,
+    /// What happens where there is none, or where all fail.
+    pub fallback: Fallback,
+}
+
+/// One candidate for a target.
+#[derive(Clone, Debug)]
+pub struct Candidate {
+    /// The agent.
+    pub agent: AgentId,
+    /// Its name.
+    pub name: Box<str>,
+    /// The advertised route that matched, as text; `pinned` where the user named the agent.
+    pub route: String,
+    /// Rung of the ladder of specificity, 0 the most specific.
+    pub rung: usize,
+    /// Sessions open and being opened through it.
+    pub sessions: usize,
+}
+
+/// What happens where no agent matches.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Fallback {
+    /// The session is refused.
+    Refuse,
+    /// The gateway dials the target itself; only where no agent matched.
+    Direct,
+}

@@ -1,0 +1,155 @@
+//! Every bound of the core in one place, each with its reason.
+
+use std::time::Duration;
+
+/// Control payload, in bytes (agent-tunnel 5).
+pub const CONTROL_LEN_MAX: usize = 1 << 20;
+/// Session payload (`ConnectRequest`, `ConnectResponse`), in bytes (agent-tunnel 5).
+pub const SESSION_LEN_MAX: usize = 1 << 16;
+/// Reason of a refused session, in bytes, as it is written here; a line for a human needs no more (agent-tunnel 7.3).
+pub const REASON_LEN_MAX: usize = 1_024;
+/// Lowest and highest protocol version spoken here (agent-tunnel 8).
+pub const VERSION_MIN: u16 = 1;
+/// See [`VERSION_MIN`].
+pub const VERSION_MAX: u16 = 1;
+
+/// Sessions that one agent carries at a time: the stream credit that an agent grants to its gateway. A hundred times
+/// what the reference grants; the credit costs the agent about 50 bytes each.
+pub const SESSIONS_PER_AGENT_MAX: u32 = 10_000;
+/// Subnets and domains of one agent together. A control message could carry 200,000; a gateway of 10,000 agents
+/// could not hold that for each.
+pub const ROUTES_PER_AGENT_MAX: usize = 10_000;
+/// Route sets of one agent that are taken at once: a start and an operator's corrections come in such a burst.
+pub const REPLACEMENTS_BURST: u32 = 8;
+/// Time per route set beyond the burst: two per second. Each is up to a message of 1 MiB and a change of the whole
+/// routing table, so an agent in a loop could otherwise occupy the gateway.
+pub const REPLACEMENT_INTERVAL: Duration = Duration::from_millis(500);
+/// Time between two renewals of one agent's certificate on a connection; a sooner request is refused. Each costs the
+/// gateway a signature and a write to disk, and an honest agent asks once in months.
+pub const RENEWAL_INTERVAL: Duration = Duration::from_secs(60);
+/// Agents connected to one gateway.
+pub const AGENTS_MAX: usize = 20_000;
+/// Sessions being opened through one gateway at a time, all agents together.
+pub const OPENS_MAX: usize = 20_000;
+/// Session opens that wait for stream credit on one connection; a reference agent grants 100 streams in all.
+pub const OPENS_WAITING_MAX: usize = 1_024;
+
+/// Agent: time from the opening of a stream to its whole `ConnectRequest` (agent-tunnel 7.3).
+pub const REQUEST_TIMEOUT: Duration = Duration::from_secs(30);
+/// Agent: time for version check, policy, resolution and TCP connect together; below the gateway's patience so that
+/// the reason arrives (agent-tunnel 7.3).
+pub const DIAL_TIMEOUT: Duration = Duration::from_secs(20);
+/// Gateway: time from the wish to open a session, stream credit included, to the agent's answer (agent-tunnel 7.3).
+pub const OPEN_TIMEOUT: Duration = Duration::from_secs(30);
+/// Gateway: time for all candidates of a session together.
+pub const DISPATCH_TIMEOUT: Duration = Duration::from_secs(30);
+/// Gateway: the next candidate is tried beside one that has not answered for so long (design 8.8).
+pub const DISPATCH_STAGGER: Duration = Duration::from_millis(250);
+/// Agent: time between the starts of two connection attempts to addresses of one name (RFC 8305 section 5).
+pub const DIAL_STAGGER: Duration = Duration::from_millis(250);
+/// Addresses of one name that are tried; more are dropped.
+pub const DIAL_ADDRESSES_MAX: usize = 16;
+/// Agent: an address of a name that has not answered for so long leaves the race, as long as another is in it: three
+/// repetitions of a TCP SYN, and half of [`DIAL_TIMEOUT`].
+pub const DIAL_ADDRESS_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// Agent: time between two `RouteAdvertise` (agent-tunnel 9).
+pub const ADVERTISE_INTERVAL: Duration = Duration::from_secs(30);
+/// Agent: time between two `Heartbeat` (agent-tunnel 9).
+pub const HEARTBEAT_INTERVAL: Duration = Duration::from_secs(60);
+/// Agent: longest interval that may be configured for either; a gateway takes an agent for offline after 90 s
+/// (agent-tunnel 9), so more than this is a mistake of units.
+pub const ADVERTISE_INTERVAL_MAX: Duration = Duration::from_secs(3_600);
+/// Agent: heartbeats that wait for their acknowledgement; the oldest is forgotten for one more.
+pub const HEARTBEATS_PENDING_MAX: usize = 8;
+
+/// Agent: gateways in its list.
+pub const GATEWAYS_MAX: usize = 16;
+/// Agent: time for one round to a gateway, from resolution to an established connection over any of its addresses. A
+/// handshake of three flights that loses two packets takes 4 s on a path of 300 ms.
+pub const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
+/// Agent: nominal waits of the reconnect series after the immediate first attempt; doubling goes on from the last
+/// (design 8.4).
+pub const BACKOFF_SERIES: [Duration; 3] = [
+    Duration::from_millis(50),
+    Duration::from_millis(200),
+    Duration::from_secs(1),
+];
+/// Agent: longest wait while a gateway does not answer (design 8.4): trying costs it nothing, and it may be back.
+pub const BACKOFF_UNREACHABLE_MAX: Duration = Duration::from_secs(4);
+/// Agent: longest wait after refusals for load, and the wait after a refusal of identity (design 8.4).
+pub const BACKOFF_REFUSED_MAX: Duration = Duration::from_secs(60);
+/// Agent: a connection that was up for longer starts the reconnect series afresh (agent-tunnel 13).
+pub const BACKOFF_RESET_AFTER: Duration = Duration::from_secs(30);
+/// Agent: the loss of a connection that was up for at least so long is followed by an attempt at once; a shorter one
+/// goes on with the series, so that a gateway that drops every agent at its first message is not stormed.
+pub const BACKOFF_STEADY_AFTER: Duration = Duration::from_secs(5);
+
+/// Time between pings while sessions are open or data is unacknowledged (design 8.3).
+pub const PING_BUSY: Duration = Duration::from_millis(300);
+/// Time between pings of an idle agent (design 8.3).
+pub const PING_IDLE_AGENT: Duration = Duration::from_millis(500);
+/// An idle gateway pings where it received nothing for so long. An adit agent speaks twice in that time, so only a
+/// reference agent, which does not ping, costs the gateway anything.
+pub const PING_IDLE_GATEWAY: Duration = Duration::from_secs(1);
+/// Silence after which a path is suspect (design 8.3).
+pub const PATH_SUSPECT_AFTER: Duration = Duration::from_secs(3);
+/// Silence after which a connection is closed (design 8.3).
+pub const PATH_DEAD_AFTER: Duration = Duration::from_secs(4);
+
+/// Streams that an agent may open at a time. It needs one, for control; others are reset and counted
+/// (agent-tunnel 4).
+pub const STREAMS_FROM_AGENT_MAX: u32 = 4;
+/// QUIC idle timeout of this side, in milliseconds (design 8.3).
+pub const IDLE_TIMEOUT_MS: u32 = 30_000;
+/// Bytes that a peer may send on one session before we have read them: 256 KiB carries 40 Mbit/s at 50 ms. It is also
+/// what one user who does not read costs.
+pub const STREAM_WINDOW: u32 = 256 << 10;
+/// Bytes that a peer may send on one connection before we have read them, while few sessions are open. The window
+/// grows with the sessions, so that users who do not read cannot take it from those who do.
+pub const CONNECTION_WINDOW_MIN: u64 = 16 << 20;
+/// Upper end of that growth, just above what [`SESSIONS_PER_AGENT_MAX`] sessions need: 2.5 GiB of unread bytes at the
+/// very worst, when every user of 10,000 has stopped reading.
+pub const CONNECTION_WINDOW_MAX: u64 = 4 << 30;
+/// Bytes written to one connection and not yet acknowledged, bulk only.
+pub const SEND_WINDOW: u64 = 8 << 20;
+/// Bytes on top of [`SEND_WINDOW`] that only control and set-up messages may use, so that bulk cannot starve them.
+pub const SEND_WINDOW_RESERVE: u64 = 4 << 20;
+/// Bytes of control messages that wait to be sent; above it the peer's control messages are not read, so a peer that
+/// asks and never reads stalls itself.
+pub const CONTROL_OUT_MAX: usize = 256 << 10;
+
+/// Handshakes in progress on one endpoint; the next one is refused.
+pub const HANDSHAKES_MAX: usize = 4_096;
+/// Above so many handshakes in progress a client must first prove its address (Retry).
+pub const HANDSHAKES_RETRY: usize = 256;
+/// Above so many handshakes in progress from one source a client there must first prove its address (Retry): a site's
+/// agents start without the extra round trip, and a flood in another's name soon costs only stateless answers.
+pub const HANDSHAKES_PER_SOURCE_RETRY: usize = 16;
+/// Handshakes in progress from one source that proved its address; the next one is refused. A source is an IPv4
+/// address or an IPv6 /64. Ten agents behind one address may start
+/// together; a hundred may not hold half of all places.
+pub const HANDSHAKES_PER_SOURCE_MAX: usize = 256;
+/// Bytes buffered for one handshake before it is accepted; ours are accepted at once, so this is never much.
+pub const HANDSHAKE_BUFFER_MAX: u64 = 16 << 10;
+/// The same for all handshakes together.
+pub const HANDSHAKE_BUFFERS_MAX: u64 = 16 << 20;
+/// Time for a handshake; then the connection is closed and its place is free again.
+pub const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);
+/// Stateless resets per source address and second (design 8.5): an agent needs one to learn of a restart.
+pub const RESETS_PER_SOURCE_MAX: u32 = 100;
+/// Source addresses whose resets are counted at a time; beyond it all share what is left of the last one's second.
+pub const RESET_SOURCES_MAX: usize = 4_096;
+/// Agent: what an application that never answers a session request is given beyond [`DIAL_TIMEOUT`].
+pub const ANSWER_GRACE: Duration = Duration::from_secs(1);
+/// Gateway: an agent without a control message for so long gets no sessions unless a user asks for it by id. A
+/// reference agent sends one every 30 s: three may be lost (agent-tunnel 9). A path that stalls is noticed sooner.
+pub const AGENT_SILENT: Duration = Duration::from_secs(90);
+/// Candidates tried for one session. Hundreds of agents may advertise one route; a target that refuses would
+/// otherwise be asked by all of them, and the user be told of each.
+pub const ATTEMPTS_MAX: usize = 64;
+/// Gateway: a failure of an agent for a part of the network is remembered for so long; meanwhile another candidate is
+/// asked at once beside it (design 8.8). Long enough for a user's retries, short enough to see a repair.
+pub const FAILURE_MEMORY: Duration = Duration::from_secs(10);
+/// Failures remembered at a time, about 150 bytes each; the oldest makes room.
+pub const FAILURES_MAX: usize = 4_096;

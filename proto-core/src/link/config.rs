@@ -1,0 +1,86 @@
+//! The QUIC engine's settings, with every hook for determinism filled in (style 6.1).
+
+use std::{
+    sync::Arc,
+    time::{Duration, SystemTime, UNIX_EPOCH},
+};
+
+use aws_lc_rs::{hkdf, hmac};
+use quinn_proto::{
+    ClientConfig, EndpointConfig, IdleTimeout, ServerConfig, TimeSource, TransportConfig, VarInt,
+    crypto::rustls::{QuicClientConfig, QuicServerConfig},
+};
+
+use super::{
+    cids::SeededCids,
+    congestion::AckCounterFactory,
+    tls::{self, AgentTls, GatewayTls, TlsError},
+};
+use crate::{
+    env::{Env, WallClock},
+    limits,
+};
+
+pub(crate) fn endpoint(env: &Env) -> EndpointConfig {
+    let reset_key = hmac::Key::new(hmac::HMAC_SHA256, env.secrets.reset_key.as_slice());
+    let mut config = EndpointConfig::new(Arc::new(reset_key));
+    let cids = SeededCids::new(env.seed.derive("cid"));
+    config
+        .rng_seed(Some(env.seed.derive_bytes("quinn")))
+        .cid_generator(move || Box::new(cids.clone()))
+        // Behind our own allowance per source (design 8.5).
+        .min_reset_interval(Duration::from_micros(100));
+    config
+}
+
+pub(crate) fn server(tls: &GatewayTls, env: &Env) -> Result<ServerConfig, TlsError> {
+    let quic = QuicServerConfig::try_from(tls::server_config(tls, env)?)
+        .map_err(|e| TlsError::Unusable(e.to_string()))?;
+    let token_key =
+        hkdf::Salt::new(hkdf::HKDF_SHA256, &[]).extract(env.secrets.token_key.as_slice());
+    let mut config = ServerConfig::new(Arc::new(quic), Arc::new(token_key));
+    config
+        .transport_config(Arc::new(transport(limits::STREAMS_FROM_AGENT_MAX)))
+        .time_source(Arc::new(TokenDates(Arc::clone(&env.wall_clock))))
+        .max_incoming(limits::HANDSHAKES_MAX)
+        .incoming_buffer_size(limits::HANDSHAKE_BUFFER_MAX)
+        .incoming_buffer_size_total(limits::HANDSHAKE_BUFFERS_MAX);
+    config.validation_token.sent(0);
+    Ok(config)
+}
+
+/// The first destination id is fixed by the caller, since the engine's hook is a plain `Fn` and the core holds no
+/// interior mutability: so one value serves one connection.
+pub(crate) fn client(tls: &AgentTls, env: &Env) -> Result<ClientConfig, TlsError> {
+    let quic = QuicClientConfig::try_from(tls::client_config(tls, env)?)
+        .map_err(|e| TlsError::Unusable(e.to_string()))?;
+    let mut config = ClientConfig::new(Arc::new(quic));
+    config.transport_config(Arc::new(transport(limits::SESSIONS_PER_AGENT_MAX)));
+    Ok(config)
+}
+
+fn transport(bidi_streams_from_peer: u32) -> TransportConfig {
+    let mut config = TransportConfig::default();
+    config
+        .max_concurrent_bidi_streams(VarInt::from_u32(bidi_streams_from_peer))
+        .max_concurrent_uni_streams(VarInt::from_u32(0))
+        .datagram_receive_buffer_size(None)
+        .datagram_send_buffer_size(0)
+        .max_idle_timeout(Some(IdleTimeout::from(VarInt::from_u32(
+            limits::IDLE_TIMEOUT_MS,
+        ))))
+        .stream_receive_window(VarInt::from_u32(limits::STREAM_WINDOW))
+        .receive_window(VarInt::from_u64(limits::CONNECTION_WINDOW_MIN).unwrap_or(VarInt::MAX))
+        .send_window(limits::SEND_WINDOW)
+        .congestion_controller_factory(Arc::new(AckCounterFactory::default()));
+    config
+}
+
+/// Dates in address-validation tokens come from the injected wall clock.
+struct TokenDates(Arc<dyn WallClock>);
+
+impl TimeSource for TokenDates {
+    fn now(&self) -> SystemTime {
+        UNIX_EPOCH + Duration::from_millis(self.0.unix_ms())
+    }
+}

@@ -1,0 +1,442 @@
+//! The only module that knows QUIC and TLS: everything above speaks of sessions, control bytes and causes.
+
+pub(crate) mod cids;
+pub(crate) mod config;
+mod congestion;
+pub mod provider;
+pub mod tls;
+
+use std::{net::SocketAddr, sync::atomic::Ordering::Relaxed, time::Instant};
+
+use bytes::Bytes;
+use quinn_proto::{
+    Connection, ConnectionError, ConnectionEvent, ConnectionHandle, Dir, EndpointEvent, Event,
+    ReadError, Side, StreamEvent, StreamId, TransportErrorCode, VarInt, WriteError,
+};
+use rustls::pki_types::CertificateDer;
+
+use self::congestion::AckCounter;
+use crate::{
+    close::{Closed, PeerClose},
+    id::Slot,
+    identity::AgentIdentity,
+    limits,
+    output::Transmit,
+};
+
+/// One QUIC connection, seen as one control stream and numbered sessions (agent-tunnel 4).
+pub(crate) struct Link {
+    quic: Connection,
+    handle: ConnectionHandle,
+    /// Connection window last told to the engine, in bytes.
+    window: u64,
+    /// A sign of life is to leave at once.
+    probing: bool,
+}
+
+/// The engine's message to a connection.
+#[derive(Debug)]
+pub(crate) struct FromEndpoint(pub(crate) ConnectionEvent);
+
+/// A connection's message to its endpoint.
+#[derive(Debug)]
+pub(crate) enum FromConnection {
+    /// The engine's own.
+    Engine {
+        handle: ConnectionHandle,
+        event: EndpointEvent,
+    },
+    /// The handshake is over, well or badly: its place is free.
+    HandshakeOver { handle: ConnectionHandle },
+}
+
+/// A stream by its use.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum StreamRef {
+    /// The first stream of the agent.
+    Control,
+    /// A stream of the gateway.
+    Session(Slot),
+    /// A stream that the protocol has no use for.
+    Stray(StreamId),
+}
+
+/// What the engine says happened.
+#[derive(Debug)]
+pub(crate) enum LinkEvent {
+    Connected,
+    /// The connection is over; nothing else follows but the engine's own farewell.
+    Lost(Closed),
+    /// The peer opened streams: see [`Link::accept`].
+    Opened,
+    Readable(StreamRef),
+    Writable(StreamRef),
+    /// The peer wants no more of this stream.
+    Stopped(StreamRef, u64),
+    /// The peer abandoned this stream.
+    Reset(StreamRef, u64),
+    /// The peer allows more streams.
+    Credit,
+}
+
+/// What a read found.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum ReadState {
+    /// There may be more.
+    More,
+    /// Nothing more for now.
+    Blocked,
+    /// The peer's clean end.
+    End,
+}
+
+/// A stream that broke.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Broken {
+    /// The peer reset it, or wants no more of it, with this code.
+    ByPeer(u64),
+    /// It is over on our side already.
+    Gone,
+}
+
+impl Link {
+    pub(crate) fn new(quic: Connection, handle: ConnectionHandle) -> Self {
+        Self {
+            quic,
+            handle,
+            window: limits::CONNECTION_WINDOW_MIN,
+            probing: false,
+        }
+    }
+
+    pub(crate) fn handle(&self) -> ConnectionHandle {
+        self.handle
+    }
+
+    pub(crate) fn remote(&self) -> SocketAddr {
+        self.quic.remote_address()
+    }
+
+    pub(crate) fn handle_event(&mut self, event: FromEndpoint) {
+        self.quic.handle_event(event.0);
+    }
+
+    pub(crate) fn handle_timeout(&mut self, now: Instant) {
+        self.quic.handle_timeout(now);
+    }
+
+    pub(crate) fn handle_rebound(&mut self) {
+        self.quic.local_address_changed();
+    }
+
+    pub(crate) fn poll_timeout(&mut self) -> Option<Instant> {
+        self.quic.poll_timeout()
+    }
+
+    pub(crate) fn poll_notice(&mut self) -> Option<FromConnection> {
+        let event = self.quic.poll_endpoint_events()?;
+        Some(FromConnection::Engine {
+            handle: self.handle,
+            event,
+        })
+    }
+
+    pub(crate) fn poll_transmit(
+        &mut self,
+        now: Instant,
+        max_datagrams: usize,
+        buf: &mut Vec<u8>,
+    ) -> Option<Transmit> {
+        // The pass holds for a batch, so that one is a single datagram.
+        let max_datagrams = if self.probing { 1 } else { max_datagrams };
+        let sent = self.quic.poll_transmit(now, max_datagrams, buf)?;
+        self.probing = false;
+        Some(transmit(sent))
+    }
+
+    pub(crate) fn poll_event(&mut self) -> Option<LinkEvent> {
+        loop {
+            return Some(match self.quic.poll()? {
+                Event::Connected => LinkEvent::Connected,
+                Event::ConnectionLost { reason } => LinkEvent::Lost(closed(reason)),
+                Event::Stream(StreamEvent::Opened { .. }) => LinkEvent::Opened,
+                Event::Stream(StreamEvent::Readable { id }) => self.readable(id),
+                Event::Stream(StreamEvent::Writable { id }) => LinkEvent::Writable(name(id)),
+                Event::Stream(StreamEvent::Stopped { id, error_code }) => {
+                    LinkEvent::Stopped(name(id), error_code.into_inner())
+                }
+                Event::Stream(StreamEvent::Available { dir: Dir::Bi }) => LinkEvent::Credit,
+                Event::Stream(
+                    StreamEvent::Available { dir: Dir::Uni } | StreamEvent::Finished { .. },
+                )
+                | Event::HandshakeDataReady
+                | Event::DatagramReceived
+                | Event::DatagramsUnblocked => continue,
+            });
+        }
+    }
+
+    /// Who the agent is; none at an agent, and before the handshake.
+    pub(crate) fn identity(&self) -> Option<AgentIdentity> {
+        let chain = self
+            .quic
+            .crypto_session()
+            .peer_identity()?
+            .downcast::<Vec<CertificateDer<'static>>>()
+            .ok()?;
+        tls::identity_of(chain.first()?)
+    }
+
+    pub(crate) fn close(&mut self, now: Instant, code: u32, reason: &str) {
+        self.quic.close(
+            now,
+            VarInt::from_u32(code),
+            Bytes::copy_from_slice(reason.as_bytes()),
+        );
+    }
+
+    pub(crate) fn is_drained(&self) -> bool {
+        self.quic.is_drained()
+    }
+
+    /// Asks the peer for a sign of life, and gives it one, past whatever waits to be sent.
+    pub(crate) fn ping(&mut self) {
+        if let Some(controller) = self.controller() {
+            controller.pass.store(true, Relaxed);
+            self.probing = true;
+        }
+        self.quic.ping();
+    }
+
+    /// Packets of ours that the peer has acknowledged on the present path.
+    pub(crate) fn acked(&self) -> u64 {
+        self.controller().map_or(0, |controller| controller.acked)
+    }
+
+    /// A copy of the engine's controller.
+    fn controller(&self) -> Option<Box<AckCounter>> {
+        let any = self.quic.congestion_state().clone_box().into_any();
+        any.downcast::<AckCounter>().ok()
+    }
+
+    /// Frames received in packets that proved to come from the peer.
+    pub(crate) fn received(&self) -> u64 {
+        let rx = self.quic.stats().frame_rx;
+        rx.acks
+            .wrapping_add(rx.ping)
+            .wrapping_add(rx.stream)
+            .wrapping_add(rx.max_data)
+            .wrapping_add(rx.max_stream_data)
+    }
+
+    /// Round-trip time, smoothed.
+    pub(crate) fn rtt(&self) -> std::time::Duration {
+        self.quic.rtt()
+    }
+
+    /// Opens a stream, if the peer allows one more. Session streams are the gateway's, control is the agent's.
+    pub(crate) fn open(&mut self) -> Option<StreamRef> {
+        self.quic.streams().open(Dir::Bi).map(name)
+    }
+
+    /// Takes the next stream that the peer opened.
+    pub(crate) fn accept(&mut self) -> Option<StreamRef> {
+        self.quic.streams().accept(Dir::Bi).map(name)
+    }
+
+    /// Sends this stream's bytes before those of sessions.
+    pub(crate) fn prioritise(&mut self, stream: StreamRef) {
+        // Fails only on a stream that is gone, which then needs no priority.
+        let _gone = self.quic.send_stream(id(stream)).set_priority(1);
+    }
+
+    /// Reads up to `max` bytes, handing each chunk on without a copy.
+    pub(crate) fn read(
+        &mut self,
+        stream: StreamRef,
+        max: usize,
+        mut sink: impl FnMut(Bytes),
+    ) -> Result<ReadState, Broken> {
+        let mut recv = self.quic.recv_stream(id(stream));
+        let mut chunks = recv.read(true).map_err(|_| Broken::Gone)?;
+        let mut left = max;
+        let state = loop {
+            if left == 0 {
+                break Ok(ReadState::More);
+            }
+            match chunks.next(left) {
+                Ok(Some(chunk)) => {
+                    left = left.saturating_sub(chunk.bytes.len());
+                    sink(chunk.bytes);
+                }
+                Ok(None) => break Ok(ReadState::End),
+                Err(ReadError::Blocked) => break Ok(ReadState::Blocked),
+                Err(ReadError::Reset(code)) => break Err(Broken::ByPeer(code.into_inner())),
+            }
+        };
+        // What must be transmitted is found by the poll that follows every call.
+        let _transmit = chunks.finalize();
+        state
+    }
+
+    /// Writes what fits of the chunk, without a copy, and leaves the rest in it. Gives the bytes taken; what is left
+    /// is blocked.
+    pub(crate) fn write(&mut self, stream: StreamRef, chunk: &mut Bytes) -> Result<usize, Broken> {
+        let len = chunk.len();
+        // The engine tells of room only on a stream that it has seen blocked: a write that took a part has not been.
+        while !chunk.is_empty() {
+            match self
+                .quic
+                .send_stream(id(stream))
+                .write_chunks(std::slice::from_mut(chunk))
+            {
+                Ok(_) => {}
+                Err(WriteError::Blocked) => break,
+                Err(WriteError::Stopped(code)) => return Err(Broken::ByPeer(code.into_inner())),
+                Err(WriteError::ClosedStream) => return Err(Broken::Gone),
+            }
+        }
+        Ok(len - chunk.len())
+    }
+
+    /// Writes as [`write`](Self::write) does, from the reserve that bulk may not touch.
+    pub(crate) fn write_reserved(
+        &mut self,
+        stream: StreamRef,
+        chunk: &mut Bytes,
+    ) -> Result<usize, Broken> {
+        self.quic
+            .set_send_window(limits::SEND_WINDOW + limits::SEND_WINDOW_RESERVE);
+        let written = self.write(stream, chunk);
+        self.quic.set_send_window(limits::SEND_WINDOW);
+        written
+    }
+
+    /// Ends our half cleanly.
+    pub(crate) fn finish(&mut self, stream: StreamRef) -> Result<(), Broken> {
+        self.quic
+            .send_stream(id(stream))
+            .finish()
+            .map_err(|e| match e {
+                quinn_proto::FinishError::Stopped(code) => Broken::ByPeer(code.into_inner()),
+                quinn_proto::FinishError::ClosedStream => Broken::Gone,
+            })
+    }
+
+    /// Abandons both halves.
+    pub(crate) fn abandon(&mut self, stream: StreamRef, code: u32) {
+        let code = VarInt::from_u32(code);
+        // Either half may be over already, which is what is wanted.
+        let _over = self.quic.send_stream(id(stream)).reset(code);
+        let _over = self.quic.recv_stream(id(stream)).stop(code);
+    }
+
+    /// Wants no more of the peer's half.
+    pub(crate) fn stop(&mut self, stream: StreamRef, code: u32) {
+        let _over = self
+            .quic
+            .recv_stream(id(stream))
+            .stop(VarInt::from_u32(code));
+    }
+
+    /// Lets the connection window follow the number of sessions, those being set up included, so that users who do not
+    /// read cannot stop the others. Steps of a factor of two keep the engine's own messages few.
+    pub(crate) fn fit_window(&mut self, sessions: usize) {
+        let streams = u64::from(limits::STREAM_WINDOW) * (sessions as u64 + 1);
+        // The engine withholds up to an eighth of the window until more of it has been read.
+        let want = (streams + limits::CONTROL_LEN_MAX as u64) / 7 * 8;
+        let want = want
+            .next_power_of_two()
+            .clamp(limits::CONNECTION_WINDOW_MIN, limits::CONNECTION_WINDOW_MAX);
+        // Never shrunk: the engine would have to take promised credit back.
+        if want > self.window {
+            self.window = want;
+            // The upper end is far below the largest number that QUIC writes.
+            self.quic
+                .set_receive_window(VarInt::from_u64(want).unwrap_or(VarInt::MAX));
+        }
+    }
+
+    fn readable(&mut self, id: StreamId) -> LinkEvent {
+        match self.quic.recv_stream(id).received_reset() {
+            Ok(Some(code)) => LinkEvent::Reset(name(id), code.into_inner()),
+            Ok(None) | Err(_) => LinkEvent::Readable(name(id)),
+        }
+    }
+}
+
+impl std::fmt::Debug for Link {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Link")
+            .field("remote", &self.remote())
+            .finish_non_exhaustive()
+    }
+}
+
+pub(crate) fn transmit(t: quinn_proto::Transmit) -> Transmit {
+    Transmit {
+        destination: t.destination,
+        ecn: t.ecn.map(|codepoint| codepoint as u8),
+        size: t.size,
+        segment_size: t.segment_size,
+        src_ip: t.src_ip,
+    }
+}
+
+/// The agent is the QUIC client, the gateway the server (agent-tunnel 2).
+fn name(id: StreamId) -> StreamRef {
+    match (id.initiator(), id.dir(), id.index()) {
+        (Side::Client, Dir::Bi, 0) => StreamRef::Control,
+        (Side::Server, Dir::Bi, index) => StreamRef::Session(Slot(index)),
+        _ => StreamRef::Stray(id),
+    }
+}
+
+fn id(stream: StreamRef) -> StreamId {
+    match stream {
+        StreamRef::Control => StreamId::new(Side::Client, Dir::Bi, 0),
+        StreamRef::Session(Slot(index)) => StreamId::new(Side::Server, Dir::Bi, index),
+        StreamRef::Stray(id) => id,
+    }
+}
+
+fn closed(reason: ConnectionError) -> Closed {
+    match reason {
+        ConnectionError::ApplicationClosed(close) => Closed::ByPeer(PeerClose {
+            code: close.error_code.into_inner(),
+            reason: String::from_utf8_lossy(&close.reason).into_owned(),
+        }),
+        ConnectionError::ConnectionClosed(close) => {
+            transport(close.error_code, &close.reason, true)
+        }
+        ConnectionError::TransportError(error) => {
+            transport(error.code, error.reason.as_bytes(), false)
+        }
+        ConnectionError::Reset => Closed::PeerRestarted,
+        ConnectionError::TimedOut => Closed::TimedOut,
+        ConnectionError::LocallyClosed => Closed::Local,
+        ConnectionError::VersionMismatch => Closed::NoCommonVersion,
+        ConnectionError::CidsExhausted => Closed::Transport {
+            code: 0,
+            reason: "no connection ids left".into(),
+        },
+    }
+}
+
+/// TLS alerts are 0x100 plus the alert (RFC 9001 4.8).
+fn transport(code: TransportErrorCode, reason: &[u8], by_peer: bool) -> Closed {
+    let number = u64::from(code);
+    let reason = String::from_utf8_lossy(reason).into_owned();
+    match number
+        .checked_sub(0x100)
+        .and_then(|alert| u8::try_from(alert).ok())
+    {
+        Some(alert) if by_peer => Closed::IdentityRefused { alert, reason },
+        Some(alert) => Closed::PeerNotTrusted { alert, reason },
+        None if code == TransportErrorCode::CONNECTION_REFUSED => Closed::Overloaded,
+        None => Closed::Transport {
+            code: number,
+            reason,
+        },
+    }
+}
