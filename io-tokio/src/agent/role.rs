@@ -1,0 +1,212 @@
+//! The agent's role in a connection's task: sessions that the gateway asks for are dialled, facts go to the agent.
+
+use std::{
+    collections::BTreeMap,
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    },
+    time::Instant,
+};
+
+use adit_proto_core::{
+    agent::{dial::DialError, policy::Policy, supervisor::DialId},
+    connection::{Connection, Counters},
+    id::{SessionId, Slot},
+    output::Event,
+    target::Target,
+};
+use bytes::Bytes;
+use tokio::{net::TcpStream, task::AbortHandle};
+
+use super::AgentInput;
+use crate::{
+    connection_task::{Command, ConnectionSender, Over, Role},
+    dial::dial,
+    handoff::Sender,
+    pump::Traffic,
+    socket::Carried,
+};
+
+/// What only an agent asks of a connection.
+#[derive(Debug)]
+pub(crate) enum AgentCommand {
+    /// A dial ended.
+    Dialled(Slot, Result<TcpStream, DialError>),
+    /// Advertise nothing more, so that the gateway asks for no more sessions.
+    Withdraw,
+}
+
+/// The connection to one gateway.
+pub(crate) struct GatewayConnection {
+    dial_id: DialId,
+    policy: Arc<Policy>,
+    agent: Sender<AgentInput>,
+    own: ConnectionSender<AgentCommand>,
+    sessions: BTreeMap<Slot, Wanted>,
+    /// Sessions open and being opened through the agent, for its status and for its end.
+    open: Arc<AtomicUsize>,
+}
+
+/// A session asked for or open.
+struct Wanted {
+    session: SessionId,
+    target: Target,
+    dial: Option<AbortHandle>,
+}
+
+impl GatewayConnection {
+    pub(crate) fn new(
+        dial_id: DialId,
+        policy: Arc<Policy>,
+        agent: Sender<AgentInput>,
+        own: ConnectionSender<AgentCommand>,
+        open: Arc<AtomicUsize>,
+    ) -> Self {
+        Self {
+            dial_id,
+            policy,
+            agent,
+            own,
+            sessions: BTreeMap::new(),
+            open,
+        }
+    }
+
+    fn requested(&mut self, slot: Slot, session: SessionId, target: Target) {
+        let (policy, own, to) = (Arc::clone(&self.policy), self.own.clone(), target.clone());
+        let task = tokio::spawn(async move {
+            let result = dial(to, policy).await;
+            // A connection that ended meanwhile drops the socket.
+            let _ended = own
+                .commands
+                .push(Command::Role(AgentCommand::Dialled(slot, result)));
+        });
+        self.open.fetch_add(1, Ordering::Relaxed);
+        self.sessions.insert(
+            slot,
+            Wanted {
+                session,
+                target,
+                dial: Some(task.abort_handle()),
+            },
+        );
+    }
+
+    fn dialled(&mut self, conn: &mut Connection, slot: Slot, result: Result<TcpStream, DialError>) {
+        let Some(mut agent) = conn.as_agent() else {
+            return;
+        };
+        let Some(wanted) = self.sessions.get_mut(&slot) else {
+            return;
+        };
+        wanted.dial = None;
+        match result {
+            Ok(tcp) if agent.accept(slot).is_ok() => {
+                // Through the queue, as it is the task that owns the sockets.
+                let _ended =
+                    self.own
+                        .commands
+                        .push(Command::Attach(slot, Carried::new(tcp), Bytes::new()));
+                return;
+            }
+            Ok(_given_up) => {}
+            Err(error) => {
+                tracing::info!(session = %wanted.session, target = %wanted.target, %error, "session refused");
+                // One that the gateway gave up needs no answer.
+                let _given_up = agent.refuse(slot, &error.to_string());
+            }
+        }
+        self.sessions.remove(&slot);
+        self.open.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+impl Role for GatewayConnection {
+    type Command = AgentCommand;
+
+    fn on_event(&mut self, _now: Instant, conn: &mut Connection, event: Event) {
+        match event {
+            Event::Established { .. } => self
+                .agent
+                .push_or_stop(AgentInput::Established(self.dial_id)),
+            Event::SessionRequested {
+                slot,
+                session,
+                target,
+            } => self.requested(slot, session, target),
+            Event::SessionEnded { slot, .. } => {
+                // An open one is reported by its pump; one that is still dialled is given up.
+                if self
+                    .sessions
+                    .get(&slot)
+                    .is_some_and(|wanted| wanted.dial.is_some())
+                    && let Some(wanted) = self.sessions.remove(&slot)
+                    && let Some(dial) = wanted.dial
+                {
+                    dial.abort();
+                    self.open.fetch_sub(1, Ordering::Relaxed);
+                    tracing::debug!(session = %wanted.session, target = %wanted.target, "session given up by the gateway");
+                }
+            }
+            Event::PathSuspect => tracing::warn!("path to the gateway stalls"),
+            Event::PathRecovered => tracing::info!("path to the gateway works again"),
+            Event::Closed(why) => {
+                let counters = conn.counters();
+                if counters != Counters::default() {
+                    tracing::warn!(
+                        ?counters,
+                        "the gateway sent what the protocol has no use for"
+                    );
+                }
+                for wanted in std::mem::take(&mut self.sessions).into_values() {
+                    if let Some(dial) = wanted.dial {
+                        dial.abort();
+                        self.open.fetch_sub(1, Ordering::Relaxed);
+                    }
+                }
+                self.agent
+                    .push_or_stop(AgentInput::Closed(self.dial_id, why));
+            }
+            // The task's own, or a gateway's.
+            Event::RoutesAccepted { .. }
+            | Event::Seen
+            | Event::SessionOpened { .. }
+            | Event::SessionRefused { .. }
+            | Event::SessionReadable(_)
+            | Event::SessionWritable(_)
+            | Event::RenewalRequested { .. }
+            | Event::RenewalAnswered(_) => {}
+        }
+    }
+
+    fn on_command(&mut self, now: Instant, conn: &mut Connection, command: AgentCommand) {
+        match command {
+            AgentCommand::Dialled(slot, result) => self.dialled(conn, slot, result),
+            AgentCommand::Withdraw => {
+                let Some(mut agent) = conn.as_agent() else {
+                    return;
+                };
+                if let Err(error) = agent.set_routes(now, Arc::default()) {
+                    tracing::error!(%error, "routes not withdrawn");
+                }
+            }
+        }
+    }
+
+    fn on_session_over(&mut self, slot: Slot, traffic: Traffic, how: Over) {
+        self.open.fetch_sub(1, Ordering::Relaxed);
+        let Some(wanted) = self.sessions.remove(&slot) else {
+            return;
+        };
+        tracing::info!(
+            session = %wanted.session,
+            target = %wanted.target,
+            sent = traffic.received,
+            received = traffic.sent,
+            ms = u64::try_from(traffic.duration().as_millis()).unwrap_or(u64::MAX),
+            reason = how.text(),
+            "session ended"
+        );
+    }
+}

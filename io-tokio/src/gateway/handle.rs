@@ -1,0 +1,261 @@
+//! The gateway as its ingress and its administration see it.
+
+use std::{
+    net::SocketAddr,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+};
+
+use adit_proto_core::{
+    gateway::{
+        OpenError,
+        info::{AgentInfo, Explanation, SessionInfo},
+    },
+    id::{AgentId, SessionId, Slot},
+    target::Target,
+};
+use bytes::Bytes;
+use tokio::{net::TcpStream, sync::oneshot};
+
+use super::{node::NodeInput, role::GatewayCommand};
+use crate::{
+    connection_task::{Command, Over},
+    handoff::Sender,
+    pump::Traffic,
+    socket::Carried,
+    splice::splice,
+};
+
+/// A running gateway; cheap to clone. Every call fails with a typed error once the gateway has stopped.
+#[derive(Clone, Debug)]
+pub struct GatewayHandle {
+    node: Sender<NodeInput>,
+    numbers: Arc<AtomicU64>,
+}
+
+/// What a user asks for.
+#[derive(Clone, Debug)]
+pub struct OpenRequest {
+    /// Where to.
+    pub target: Target,
+    /// The agent that must carry it; none: the routing table decides.
+    pub agent: Option<AgentId>,
+    /// Who asks, for the log and `sessions list`.
+    pub user: SocketAddr,
+    /// Which ingress took it, for the log and `sessions list`: its name in the configuration.
+    pub ingress: Box<str>,
+}
+
+/// One open session, with who asked for it.
+#[derive(Clone, Debug)]
+pub struct SessionRow {
+    /// What the core knows.
+    pub info: SessionInfo,
+    /// Who asked.
+    pub user: Option<SocketAddr>,
+    /// Which ingress took it.
+    pub ingress: Option<Box<str>>,
+}
+
+/// The gateway has stopped.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Stopped;
+
+impl GatewayHandle {
+    pub(crate) fn new(node: Sender<NodeInput>) -> Self {
+        Self {
+            node,
+            numbers: Arc::default(),
+        }
+    }
+
+    /// Opens a session. Dropping the future cancels the open.
+    ///
+    /// # Errors
+    /// [`OpenError`], within 30 s at the latest.
+    pub async fn open(&self, request: OpenRequest) -> Result<PendingSession, OpenError> {
+        let number = self.numbers.fetch_add(1, Ordering::Relaxed);
+        let (reply, answer) = oneshot::channel();
+        self.node
+            .push(NodeInput::Open {
+                number,
+                request,
+                reply,
+            })
+            .map_err(|_| OpenError::Stopping)?;
+        let mut guard = GiveUp {
+            number,
+            node: Some(&self.node),
+        };
+        let answer = answer.await.unwrap_or(Err(OpenError::Stopping));
+        guard.node = None;
+        answer
+    }
+
+    /// Lists the connections of agents, ordered by agent id, newest connection of an agent first.
+    ///
+    /// # Errors
+    /// [`Stopped`].
+    pub async fn agents(&self) -> Result<Vec<AgentInfo>, Stopped> {
+        self.ask(NodeInput::Agents).await
+    }
+
+    /// Lists the open sessions, oldest first.
+    ///
+    /// # Errors
+    /// [`Stopped`].
+    pub async fn sessions(&self) -> Result<Vec<SessionRow>, Stopped> {
+        self.ask(NodeInput::Sessions).await
+    }
+
+    /// Tells whether a session is open or being opened.
+    ///
+    /// # Errors
+    /// [`Stopped`].
+    pub async fn is_busy(&self) -> Result<bool, Stopped> {
+        self.ask(NodeInput::IsBusy).await
+    }
+
+    /// Tells how a target would be routed now.
+    ///
+    /// # Errors
+    /// [`Stopped`].
+    pub async fn explain(
+        &self,
+        target: Target,
+        agent: Option<AgentId>,
+    ) -> Result<Explanation, Stopped> {
+        self.ask(|reply| NodeInput::Explain {
+            target,
+            agent,
+            reply,
+        })
+        .await
+    }
+
+    /// Tells whether an agent of that id is connected now.
+    ///
+    /// # Errors
+    /// [`Stopped`].
+    pub async fn is_connected(&self, agent: AgentId) -> Result<bool, Stopped> {
+        self.ask(|reply| NodeInput::IsConnected { agent, reply })
+            .await
+    }
+
+    async fn ask<T>(
+        &self,
+        input: impl FnOnce(oneshot::Sender<T>) -> NodeInput,
+    ) -> Result<T, Stopped> {
+        let (reply, answer) = oneshot::channel();
+        self.node.push(input(reply)).map_err(|_| Stopped)?;
+        answer.await.map_err(|_| Stopped)
+    }
+}
+
+/// Gives a wish up when whoever waits for it is dropped.
+struct GiveUp<'a> {
+    number: u64,
+    node: Option<&'a Sender<NodeInput>>,
+}
+
+impl Drop for GiveUp<'_> {
+    fn drop(&mut self) {
+        if let Some(node) = self.node {
+            node.push_or_stop(NodeInput::GiveUp(self.number));
+        }
+    }
+}
+
+/// A session whose target has answered and whose user's socket is still with the ingress. Dropping it ends it.
+#[derive(Debug)]
+pub struct PendingSession {
+    id: SessionId,
+    carrier: Option<Pending>,
+    node: Sender<NodeInput>,
+}
+
+#[derive(Debug)]
+enum Pending {
+    Agent {
+        slot: Slot,
+        commands: Sender<Command<GatewayCommand>>,
+    },
+    Direct(TcpStream),
+}
+
+impl PendingSession {
+    pub(super) fn through_agent(
+        id: SessionId,
+        slot: Slot,
+        commands: Sender<Command<GatewayCommand>>,
+        node: Sender<NodeInput>,
+    ) -> Self {
+        Self {
+            id,
+            carrier: Some(Pending::Agent { slot, commands }),
+            node,
+        }
+    }
+
+    pub(super) fn direct(id: SessionId, tcp: TcpStream, node: Sender<NodeInput>) -> Self {
+        Self {
+            id,
+            carrier: Some(Pending::Direct(tcp)),
+            node,
+        }
+    }
+
+    /// The session's id.
+    #[must_use]
+    pub fn id(&self) -> SessionId {
+        self.id
+    }
+
+    /// Hands the user's socket over; from here on the gateway moves the bytes. `early` is what was read from it
+    /// beyond the ingress protocol, at most one read's worth.
+    pub fn attach(mut self, stream: TcpStream, early: Bytes) {
+        match self.carrier.take() {
+            Some(Pending::Agent { slot, commands }) => {
+                let sent = commands.push(Command::Attach(slot, Carried::new(stream), early));
+                // A connection that has ended drops the socket, and so resets it.
+                sent.unwrap_or_else(|_| self.over(Over::ConnectionLost));
+            }
+            Some(Pending::Direct(target)) => {
+                let (id, node) = (self.id, self.node.clone());
+                tokio::spawn(async move {
+                    let (traffic, how) = splice(stream, target, early).await;
+                    node.push_or_stop(NodeInput::SessionOver {
+                        session: id,
+                        traffic,
+                        how,
+                    });
+                });
+            }
+            None => {}
+        }
+    }
+
+    fn over(&self, how: Over) {
+        let traffic = Traffic::new();
+        self.node.push_or_stop(NodeInput::SessionOver {
+            session: self.id,
+            traffic,
+            how,
+        });
+    }
+}
+
+impl Drop for PendingSession {
+    fn drop(&mut self) {
+        let Some(carrier) = self.carrier.take() else {
+            return;
+        };
+        if let Pending::Agent { slot, commands } = carrier {
+            // One that has ended already is discarded by its end.
+            let _ended = commands.push(Command::Discard(slot));
+        }
+        self.over(Over::Cut);
+    }
+}

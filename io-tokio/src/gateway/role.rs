@@ -1,0 +1,215 @@
+//! The gateway's role in a connection's task: facts to the node, commands from it.
+
+use std::{
+    net::SocketAddr,
+    time::{Duration, Instant},
+};
+
+use adit_proto_core::{
+    close::Closed,
+    connection::{Connection, Counters},
+    gateway::dispatch::AgentEvent,
+    id::{AgentId, AttemptId, ConnId, SessionId, Slot},
+    identity::AgentIdentity,
+    output::{Event, Renewed},
+    target::Target,
+};
+use tracing::field::{DisplayValue, display};
+
+use super::{
+    Hooks,
+    node::{FromConnection, NodeInput},
+};
+use crate::{
+    connection_task::{Command, ConnectionSender, Over, Role},
+    handoff::Sender,
+    pump::Traffic,
+};
+
+/// Heartbeats are passed on at most this often; an agent that sends more cannot fill the node's queue.
+const SEEN_INTERVAL: Duration = Duration::from_millis(500);
+
+/// What only a gateway asks of a connection.
+#[derive(Debug)]
+pub(crate) enum GatewayCommand {
+    Open {
+        attempt: AttemptId,
+        session: SessionId,
+        target: Target,
+    },
+    Cancel(AttemptId),
+    Renewed(Result<Renewed, String>),
+}
+
+/// One agent's connection.
+pub(crate) struct AgentConnection {
+    id: ConnId,
+    remote: SocketAddr,
+    identity: Option<AgentIdentity>,
+    node: Sender<NodeInput>,
+    hooks: Hooks,
+    /// The way to itself, for answers of the certificate authority.
+    own: ConnectionSender<GatewayCommand>,
+    seen: Option<Instant>,
+}
+
+impl AgentConnection {
+    pub(crate) fn new(
+        conn: &Connection,
+        node: Sender<NodeInput>,
+        hooks: Hooks,
+        own: ConnectionSender<GatewayCommand>,
+    ) -> Self {
+        let remote = SocketAddr::new(conn.remote().ip().to_canonical(), conn.remote().port());
+        Self {
+            id: conn.id(),
+            remote,
+            identity: None,
+            node,
+            hooks,
+            own,
+            seen: None,
+        }
+    }
+
+    /// For the log.
+    fn agent(&self) -> Option<DisplayValue<AgentId>> {
+        self.identity.as_ref().map(|identity| display(identity.id))
+    }
+
+    fn tell(&self, event: AgentEvent) {
+        self.node
+            .push_or_stop(NodeInput::Connection(self.id, FromConnection::Event(event)));
+    }
+
+    fn established(&mut self, identity: AgentIdentity) {
+        tracing::info!(agent = %identity.id, name = %identity.name, remote = %self.remote, conn = %self.id, "agent connected");
+        self.identity = Some(identity.clone());
+        let renewed = (self.hooks.is_renewed)(&identity);
+        self.node.push_or_stop(NodeInput::Connection(
+            self.id,
+            FromConnection::Up(self.own.clone()),
+        ));
+        self.tell(AgentEvent::Registered { identity, renewed });
+    }
+
+    fn renewal(&self, csr_pem: String) {
+        let Some(identity) = self.identity.clone() else {
+            return;
+        };
+        let answer = (self.hooks.renew)(identity.clone(), csr_pem);
+        let own = self.own.clone();
+        tokio::spawn(async move {
+            let answer = answer.await;
+            match &answer {
+                Ok(_) => tracing::info!(agent = %identity.id, "certificate renewed"),
+                Err(reason) => {
+                    tracing::warn!(agent = %identity.id, %reason, "certificate not renewed")
+                }
+            }
+            // A connection that closed meanwhile asks again on its next one.
+            let _closed = own
+                .commands
+                .push(Command::Role(GatewayCommand::Renewed(answer)));
+        });
+    }
+
+    fn seen(&mut self, now: Instant) {
+        let recent = |seen| now.saturating_duration_since(seen) < SEEN_INTERVAL;
+        if !self.seen.is_some_and(recent) {
+            self.seen = Some(now);
+            self.tell(AgentEvent::Seen);
+        }
+    }
+
+    fn closed(&self, conn: &Connection, why: &Closed) {
+        let counters = conn.counters();
+        if counters != Counters::default() {
+            tracing::warn!(agent = self.agent(), conn = %self.id, ?counters, "the agent sent what the protocol has no use for");
+        }
+        match &self.identity {
+            Some(identity) => {
+                tracing::info!(agent = %identity.id, name = %identity.name, conn = %self.id, %why, "agent disconnected");
+                self.tell(AgentEvent::Closed);
+            }
+            None => {
+                self.node.push_or_stop(NodeInput::HandshakeFailed {
+                    remote: self.remote,
+                    why: why.to_string(),
+                });
+            }
+        }
+    }
+}
+
+impl Role for AgentConnection {
+    type Command = GatewayCommand;
+
+    fn on_event(&mut self, now: Instant, conn: &mut Connection, event: Event) {
+        match event {
+            Event::Established {
+                identity: Some(identity),
+            } => self.established(identity),
+            Event::RoutesAccepted { epoch, routes } => {
+                tracing::info!(
+                    agent = self.agent(),
+                    epoch,
+                    subnets = routes.subnets.len(),
+                    domains = routes.domains.len(),
+                    "routes accepted"
+                );
+                self.tell(AgentEvent::Routes { epoch, routes });
+            }
+            Event::Seen => self.seen(now),
+            Event::SessionOpened { attempt, slot } => {
+                self.tell(AgentEvent::Opened { attempt, slot })
+            }
+            Event::SessionRefused { attempt, cause } => {
+                self.tell(AgentEvent::Failed { attempt, cause })
+            }
+            Event::SessionEnded { slot, .. } => self.tell(AgentEvent::SessionEnded { slot }),
+            Event::PathSuspect => {
+                tracing::warn!(agent = self.agent(), conn = %self.id, "path to the agent stalls; new sessions go elsewhere");
+                self.tell(AgentEvent::Suspect);
+            }
+            Event::PathRecovered => {
+                tracing::info!(agent = self.agent(), conn = %self.id, "path to the agent works again");
+                self.tell(AgentEvent::Recovered);
+            }
+            Event::RenewalRequested { csr_pem } => self.renewal(csr_pem),
+            Event::Closed(why) => self.closed(conn, &why),
+            // The task's own, or an agent's.
+            Event::Established { identity: None }
+            | Event::SessionRequested { .. }
+            | Event::SessionReadable(_)
+            | Event::SessionWritable(_)
+            | Event::RenewalAnswered(_) => {}
+        }
+    }
+
+    fn on_command(&mut self, now: Instant, conn: &mut Connection, command: GatewayCommand) {
+        let Some(mut gateway) = conn.as_gateway() else {
+            return;
+        };
+        match command {
+            GatewayCommand::Open {
+                attempt,
+                session,
+                target,
+            } => gateway.open_session(now, attempt, session, &target),
+            GatewayCommand::Cancel(attempt) => gateway.cancel(attempt),
+            GatewayCommand::Renewed(answer) => {
+                if !gateway.answer_renewal(answer) {
+                    tracing::debug!(conn = %self.id, "renewal came too late for this connection");
+                }
+            }
+        }
+    }
+
+    fn on_session_over(&mut self, slot: Slot, traffic: Traffic, how: Over) {
+        self.node.push_or_stop(NodeInput::Connection(
+            self.id,
+            FromConnection::SessionOver { slot, traffic, how },
+        ));
+    }
+}

@@ -1,0 +1,23 @@
+//! The tokio driver: sockets, timers and threads around `adit-proto-core`.
+//!
+//! A connection and all of its sessions belong to one task on one thread: no lock, no hand-over between threads and
+//! no task switch per chunk of bytes. The core decides; this crate performs.
+
+pub mod agent;
+mod burst;
+mod clock;
+mod connection_task;
+mod dial;
+pub mod gateway;
+mod handoff;
+mod pump;
+mod ready;
+mod receive;
+mod sessions;
+mod shards;
+mod socket;
+mod splice;
+mod udp;
+
+pub use clock::{SystemClock, system_env};
+pub use gateway::{GatewayHandle, OpenRequest, PendingSession, SessionRow, Stopped};

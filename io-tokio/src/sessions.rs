@@ -1,0 +1,200 @@
+//! The sessions of one connection's task: whose turn it is, and how each of them ends.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+    task::Context,
+    time::{Duration, Instant},
+};
+
+use adit_proto_core::{close::session_code, connection::Connection, id::Slot};
+use bytes::Bytes;
+use tokio::net::TcpStream;
+
+use crate::{
+    connection_task::Over,
+    pump::{Break, Pool, Pump, Traffic, Turn},
+    ready::ReadyQueue,
+};
+
+/// Least time between the failure of a socket and the reset that tells the peer: what was read before it must reach the
+/// peer first, since a reset discards what is still under way.
+const FAIL_PATIENCE_MIN: Duration = Duration::from_millis(100);
+/// Most of it, on a slow path.
+const FAIL_PATIENCE_MAX: Duration = Duration::from_secs(3);
+/// Time for what is left to reach a socket after the peer is done with the session.
+const FLUSH_PATIENCE: Duration = Duration::from_secs(1);
+/// The same where the session had ended cleanly when its connection was lost.
+const CLEAN_FLUSH_PATIENCE: Duration = Duration::from_secs(10);
+/// How often sockets that are not being read are asked whether they still stand.
+const SWEEP_INTERVAL: Duration = Duration::from_secs(5);
+
+/// All sessions of one connection whose sockets are attached.
+#[derive(Debug, Default)]
+pub(crate) struct Sessions {
+    pumps: BTreeMap<Slot, Pump>,
+    pool: Pool,
+    ready: Arc<ReadyQueue>,
+    /// Sessions to give a turn.
+    runnable: Vec<Slot>,
+    turns: u64,
+    /// Sessions that are ending, and when each is cut whatever is left of it.
+    ending: BTreeSet<(Instant, Slot)>,
+    sweep_at: Option<Instant>,
+    over: Vec<(Slot, Traffic, Over)>,
+}
+
+impl Sessions {
+    /// Takes a socket over for a session that is open on the connection.
+    pub(crate) fn attach(&mut self, now: Instant, slot: Slot, tcp: TcpStream, early: Bytes) {
+        self.pumps
+            .insert(slot, Pump::new(&self.ready, slot, tcp, early));
+        self.runnable.push(slot);
+        self.sweep_at.get_or_insert(now + SWEEP_INTERVAL);
+    }
+
+    pub(crate) fn is_empty(&self) -> bool {
+        self.pumps.is_empty()
+    }
+
+    /// The connection may have something to read for a session.
+    pub(crate) fn readable(&mut self, slot: Slot) {
+        if let Some(pump) = self.pumps.get_mut(&slot) {
+            pump.set_readable();
+            self.runnable.push(slot);
+        }
+    }
+
+    /// The connection may have room for a session.
+    pub(crate) fn writable(&mut self, slot: Slot) {
+        if let Some(pump) = self.pumps.get_mut(&slot) {
+            pump.set_writable();
+            self.runnable.push(slot);
+        }
+    }
+
+    /// The peer abandoned a session: its socket is reset once it has what was read before.
+    pub(crate) fn peer_reset(&mut self, now: Instant, slot: Slot) {
+        if let Some(pump) = self.pumps.get_mut(&slot) {
+            pump.set_abandoned();
+            self.ending.insert((now + FLUSH_PATIENCE, slot));
+            self.runnable.push(slot);
+        }
+    }
+
+    /// The connection is over: every socket is reset, but for those that only have to be told the rest of a session
+    /// that had ended cleanly.
+    pub(crate) fn connection_lost(&mut self, now: Instant, how: Over) {
+        let cut: Vec<Slot> = self
+            .pumps
+            .iter()
+            .filter(|(_, p)| !p.is_flushing())
+            .map(|(s, _)| *s)
+            .collect();
+        for slot in cut {
+            self.retire(slot, how);
+        }
+        for slot in self.pumps.keys() {
+            self.ending.insert((now + CLEAN_FLUSH_PATIENCE, *slot));
+        }
+    }
+
+    /// Resets what is left.
+    pub(crate) fn cut(&mut self, how: Over) {
+        let slots: Vec<Slot> = self.pumps.keys().copied().collect();
+        for slot in slots {
+            self.retire(slot, how);
+        }
+    }
+
+    /// Gives each session that has something to do a turn; tells whether any had.
+    pub(crate) fn run(&mut self, now: Instant, conn: &mut Connection, cx: &Context<'_>) -> bool {
+        self.ready.take(cx, &mut self.runnable);
+        if self.runnable.is_empty() {
+            return false;
+        }
+        let mut slots = std::mem::take(&mut self.runnable);
+        slots.sort_unstable();
+        slots.dedup();
+        // Room on the connection goes to those who waited longest for it.
+        slots.sort_by_key(|slot| self.pumps.get(slot).map_or(0, |pump| pump.served));
+        for slot in slots.drain(..) {
+            self.turn(now, conn, slot);
+        }
+        // The emptied vector keeps its room for the next round.
+        if self.runnable.is_empty() {
+            self.runnable = slots;
+        }
+        true
+    }
+
+    fn turn(&mut self, now: Instant, conn: &mut Connection, slot: Slot) {
+        let Some(pump) = self.pumps.get_mut(&slot) else {
+            return;
+        };
+        let turn = pump.turn(conn, &mut self.pool);
+        if pump.took_room() {
+            self.turns += 1;
+            pump.served = self.turns;
+        }
+        match turn {
+            Turn::Waiting => {}
+            Turn::More => self.runnable.push(slot),
+            Turn::Done => self.retire(slot, Over::Clean),
+            Turn::Failed => {
+                let patience = (conn.rtt() * 3).clamp(FAIL_PATIENCE_MIN, FAIL_PATIENCE_MAX);
+                self.ending.insert((now + patience, slot));
+                // It may have more to pass on until then.
+                self.runnable.push(slot);
+            }
+            Turn::Broken(Break::Tcp) => self.retire(slot, Over::TcpReset),
+            Turn::Broken(Break::Peer) => self.retire(slot, Over::PeerReset),
+        }
+    }
+
+    /// When [`expire`](Self::expire) is to be called.
+    pub(crate) fn poll_timeout(&self) -> Option<Instant> {
+        let ending = self.ending.first().map(|(at, _)| *at);
+        [ending, self.sweep_at].into_iter().flatten().min()
+    }
+
+    /// Ends the sessions whose time is over, and looks for sockets that died unseen.
+    pub(crate) fn expire(&mut self, now: Instant, conn: &mut Connection) {
+        while let Some(&(at, slot)) = self.ending.first().filter(|(at, _)| *at <= now) {
+            self.ending.remove(&(at, slot));
+            if let Some(session) = conn.session(slot) {
+                session.reset(session_code::TCP_RESET);
+            }
+            let how = match self.pumps.get(&slot) {
+                Some(pump) if pump.is_abandoned() => Over::PeerReset,
+                Some(_) | None => Over::TcpReset,
+            };
+            self.retire(slot, how);
+        }
+        if self.sweep_at.is_some_and(|at| at <= now) {
+            let dead = self
+                .pumps
+                .iter_mut()
+                .filter_map(|(slot, pump)| pump.died().then_some(*slot));
+            self.runnable.extend(dead);
+            self.sweep_at = (!self.pumps.is_empty()).then(|| now + SWEEP_INTERVAL);
+        }
+    }
+
+    /// The next session that is over, to be reported.
+    pub(crate) fn poll_over(&mut self) -> Option<(Slot, Traffic, Over)> {
+        self.over.pop()
+    }
+
+    fn retire(&mut self, slot: Slot, how: Over) {
+        let Some(pump) = self.pumps.remove(&slot) else {
+            return;
+        };
+        let traffic = if how == Over::Clean {
+            pump.traffic()
+        } else {
+            pump.abort()
+        };
+        self.over.push((slot, traffic, how));
+    }
+}

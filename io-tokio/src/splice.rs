@@ -1,0 +1,33 @@
+//! Two TCP sockets joined: a session that the gateway carries itself.
+
+use bytes::Bytes;
+use tokio::{
+    io::{AsyncWriteExt, copy_bidirectional},
+    net::TcpStream,
+};
+
+use crate::{connection_task::Over, pump::Traffic, socket::Carried};
+
+/// Moves bytes both ways until both directions have ended, with half-close. An error at one end, or the end of the
+/// process, becomes a reset at both, never a clean end.
+pub(crate) async fn splice(user: TcpStream, target: TcpStream, early: Bytes) -> (Traffic, Over) {
+    let (mut user, mut target) = (Carried::new(user), Carried::new(target));
+    let mut traffic = Traffic::new();
+    traffic.sent = early.len() as u64;
+    let (Some(from), Some(to)) = (user.get_mut(), target.get_mut()) else {
+        return (traffic, Over::TcpReset);
+    };
+    let moved = match to.write_all(&early).await {
+        Ok(()) => copy_bidirectional(from, to).await,
+        Err(error) => Err(error),
+    };
+    match moved {
+        Ok((sent, received)) => {
+            traffic.sent += sent;
+            traffic.received = received;
+            drop((user.release(), target.release()));
+            (traffic, Over::Clean)
+        }
+        Err(_) => (traffic, Over::TcpReset),
+    }
+}
