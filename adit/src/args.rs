@@ -1,0 +1,426 @@
+//! The command line: text to raw values. What they mean is decided elsewhere.
+
+use std::{net::SocketAddr, path::PathBuf, time::Duration};
+
+use adit_proto_core::target::Target;
+use clap::{Args, Parser, Subcommand};
+use uuid::Uuid;
+
+use crate::config::{LogFormat, Override, Role, duration};
+
+/// Examples and exit codes below the options of a verb.
+macro_rules! help {
+    ($examples:literal) => {
+        concat!("Examples:\n", $examples, "\n\n", exits!())
+    };
+}
+macro_rules! exits {
+    () => {
+        "Exit codes: 0 ok, 1 failure, 2 usage, 3 configuration, 4 not authorised, 5 unreachable or timed out"
+    };
+}
+
+/// Reach programs in private networks through one gateway: no VPN, no inbound port.
+///
+/// A gateway runs on a public host; agents in private networks connect out to it; users come in at the gateway
+/// through port forwards, SOCKS5 or HTTP CONNECT. Start with `adit demo`, which shows all of it on this machine.
+#[derive(Debug, Parser)]
+#[command(name = "adit", version, propagate_version = true, after_help = EXITS, max_term_width = 110)]
+pub struct Cli {
+    /// Configuration file [default: /etc/adit/{gateway,agent}.toml as root, else $XDG_CONFIG_HOME/adit/...;
+    /// environment: ADIT_CONFIG]
+    #[arg(
+        long,
+        global = true,
+        help_heading = "Options of every verb",
+        value_name = "FILE"
+    )]
+    pub config: Option<PathBuf>,
+    /// Directory for keys, store and sockets [default: /var/lib/adit as root, else $XDG_STATE_HOME/adit;
+    /// environment: ADIT_STATE_DIR]
+    #[arg(
+        long,
+        global = true,
+        help_heading = "Options of every verb",
+        value_name = "DIR"
+    )]
+    pub state_dir: Option<PathBuf>,
+    /// Log more; twice for everything
+    #[arg(short, long, global = true, help_heading = "Options of every verb", action = clap::ArgAction::Count)]
+    pub verbose: u8,
+    /// Log less; twice for errors only
+    #[arg(short, long, global = true, help_heading = "Options of every verb", action = clap::ArgAction::Count, conflicts_with = "verbose")]
+    pub quiet: u8,
+    /// Shape of log lines on stderr [default: auto, which is text on a terminal and JSON otherwise]
+    #[arg(
+        long,
+        global = true,
+        help_heading = "Options of every verb",
+        value_enum,
+        value_name = "FORMAT"
+    )]
+    pub log_format: Option<LogFormat>,
+    /// What to do.
+    #[command(subcommand)]
+    pub verb: Verb,
+}
+
+/// What to do.
+#[derive(Debug, Subcommand)]
+pub enum Verb {
+    /// Run gateway, agent and a small web server on this machine, and print curl lines to try
+    ///
+    /// Everything listens on loopback and keeps its state in a folder of its own below the temporary directory. The
+    /// agent enrols through the real interface. Ctrl-C ends it all and removes the folder.
+    #[command(after_help = help!("  adit demo\n  adit demo --socks5 127.0.0.1:1080"))]
+    Demo(DemoArgs),
+    /// Prepare or run a gateway
+    #[command(subcommand, after_help = EXITS)]
+    Gateway(GatewayVerb),
+    /// Enrol, run or look at an agent
+    #[command(subcommand, after_help = EXITS)]
+    Agent(AgentVerb),
+    /// Make enrolment strings for agents
+    #[command(subcommand, after_help = EXITS)]
+    Token(TokenVerb),
+    /// Look at the agents of the running gateway
+    #[command(subcommand, after_help = EXITS)]
+    Agents(AgentsVerb),
+    /// Look at the sessions of the running gateway
+    #[command(subcommand, after_help = EXITS)]
+    Sessions(SessionsVerb),
+    /// Ask the running gateway about routes
+    #[command(subcommand, after_help = EXITS)]
+    Route(RouteVerb),
+    /// Show or check a configuration
+    #[command(subcommand, after_help = EXITS)]
+    Config(ConfigVerb),
+    /// Tell which version this is
+    #[command(after_help = help!("  adit version --json"))]
+    Version(Json),
+}
+
+/// Shape of the answer.
+#[derive(Clone, Copy, Debug, Args)]
+pub struct Json {
+    /// Answer in JSON on stdout
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// `demo`.
+#[derive(Debug, Args)]
+pub struct DemoArgs {
+    /// Address of the demo's SOCKS5 listener; port 0 takes any free one
+    #[arg(long, value_name = "ADDRESS:PORT", default_value = "127.0.0.1:0")]
+    pub socks5: SocketAddr,
+}
+
+/// `gateway`.
+#[derive(Debug, Subcommand)]
+pub enum GatewayVerb {
+    /// Make the CA, the keys and the store in the state directory; keeps what is there
+    ///
+    /// Also writes a configuration file to begin with, where there is none. Prints the pin: SHA-256 of the public key
+    /// by which agents know this gateway.
+    #[command(after_help = help!(
+        "  adit gateway init --name gw.example.com\n  adit gateway init --name gw.example.com --name 203.0.113.7"
+    ))]
+    Init(GatewayInit),
+    /// Run the gateway in the foreground until SIGINT or SIGTERM; the first one lets sessions end, the second does not
+    ///
+    /// Agents connect by QUIC to the tunnel's UDP port and enrol by HTTPS at the enrolment port. Users come in by the
+    /// ingress listeners of the configuration: its `forward`, `socks5` and `http_connect` sections.
+    #[command(after_help = help!(
+        "  adit gateway run\n  adit gateway run --config ./gateway.toml --tunnel-listen '[::]:4433' -v"
+    ))]
+    Run(GatewayRun),
+}
+
+/// `gateway init`.
+#[derive(Debug, Args)]
+pub struct GatewayInit {
+    /// DNS name or address under which agents reach this gateway; repeatable, the first one goes into enrolment
+    /// strings [default: `tunnel.names` of the configuration]
+    #[arg(long = "name", value_name = "NAME")]
+    pub names: Vec<String>,
+}
+
+/// `gateway run`.
+#[derive(Debug, Args)]
+pub struct GatewayRun {
+    /// UDP address for agents [default: port 4433 of every address, IPv6 and IPv4]
+    #[arg(long, value_name = "ADDRESS:PORT")]
+    pub tunnel_listen: Option<String>,
+    /// What agents are told to connect to [default: the first name with the tunnel's port]
+    #[arg(long, value_name = "HOST:PORT")]
+    pub public_endpoint: Option<String>,
+    /// TCP address for enrolment [default: 0.0.0.0:7171]
+    #[arg(long, value_name = "ADDRESS:PORT")]
+    pub enroll_listen: Option<String>,
+    /// Threads of the runtime [default: one per core]
+    #[arg(long, value_name = "N")]
+    pub threads: Option<String>,
+}
+
+/// `agent`.
+#[derive(Debug, Subcommand)]
+pub enum AgentVerb {
+    /// Enrol with a gateway by its enrolment string, and remember what to advertise; does not start the agent
+    ///
+    /// What is advertised is also all that the agent lets users reach; `advertise` in agent.toml stands above it. An
+    /// agent that is enrolled already keeps its id and its key, and must be stopped first. A string that is refused
+    /// was used, has expired or is another gateway's.
+    #[command(after_help = help!(
+        "  adit agent up --enrollment-string - --advertise 10.0.0.0/8,'*.corp.local' < string.txt\n  \
+           ADIT_ENROLLMENT_STRING_FILE=string.txt adit agent up --advertise-subnets 10.0.0.0/8"
+    ))]
+    Up(AgentUp),
+    /// Run the agent in the foreground until SIGINT or SIGTERM; the first one lets sessions end, the second does not
+    ///
+    /// The agent connects out to the gateway's UDP port, reconnects by itself, and needs no inbound port.
+    #[command(after_help = help!("  adit agent run\n  adit agent run --config ./agent.toml --log-format json"))]
+    Run,
+    /// Ask the running agent whether it is connected, since when, and what it advertises
+    #[command(after_help = help!("  adit agent status\n  adit agent status --json"))]
+    Status(Json),
+}
+
+/// `agent up`.
+#[derive(Debug, Args)]
+pub struct AgentUp {
+    /// The string from `adit token create`, or `-` to read it as one line from stdin
+    ///
+    /// Other users of this machine can read command lines: prefer `-`, ADIT_ENROLLMENT_STRING (the string) or
+    /// ADIT_ENROLLMENT_STRING_FILE (a file with the string).
+    #[arg(long, value_name = "STRING|-", alias = "enrolment-string")]
+    pub enrollment_string: Option<EnrollmentArg>,
+    /// Address ranges and domains that users may reach through this agent; comma-separated, repeatable
+    #[arg(long, value_name = "LIST", value_delimiter = ',')]
+    pub advertise: Vec<String>,
+    /// Address ranges as 10.0.0.0/8 or 10.0.0.5; comma-separated, repeatable
+    #[arg(
+        long,
+        value_name = "LIST",
+        value_delimiter = ',',
+        visible_alias = "advertise-routes"
+    )]
+    pub advertise_subnets: Vec<String>,
+    /// Domains as db.corp.local or *.corp.local (all names below it); comma-separated, repeatable
+    #[arg(long, value_name = "LIST", value_delimiter = ',')]
+    pub advertise_domains: Vec<String>,
+    /// Base URL of the gateway in place of the one in the string
+    #[arg(long, value_name = "URL")]
+    pub gateway: Option<String>,
+    /// Enrol over http://, where anybody on the way can read the string
+    #[arg(long)]
+    pub allow_http: bool,
+}
+
+/// An enrolment string from the command line, or the wish to read it from stdin. `Debug` hides it.
+#[derive(Clone)]
+pub enum EnrollmentArg {
+    /// `-`.
+    Stdin,
+    /// The string itself.
+    Literal(secrecy::SecretString),
+}
+
+impl std::fmt::Debug for EnrollmentArg {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(match self {
+            Self::Stdin => "Stdin",
+            Self::Literal(_) => "Literal(hidden)",
+        })
+    }
+}
+
+impl From<&str> for EnrollmentArg {
+    fn from(text: &str) -> Self {
+        match text {
+            "-" => Self::Stdin,
+            _ => Self::Literal(text.into()),
+        }
+    }
+}
+
+/// `token`.
+#[derive(Debug, Subcommand)]
+pub enum TokenVerb {
+    /// Make one enrolment string, good for one agent and once, and print it on stdout
+    ///
+    /// Asks the running gateway. The string is a secret until it is used; hand it to `adit agent up`.
+    #[command(after_help = help!(
+        "  adit token create --name branch-1\n  adit token create --name branch-1 --lifetime 15m --json"
+    ))]
+    Create(TokenCreate),
+}
+
+/// `token create`.
+#[derive(Debug, Args)]
+pub struct TokenCreate {
+    /// Name of the agent: 1 to 255 printable ASCII characters
+    #[arg(long, value_parser = agent_name)]
+    pub name: String,
+    /// Time in which the string must be used: a number with s, m, h or d
+    #[arg(long, value_name = "TIME", default_value = "1h", value_parser = duration)]
+    pub lifetime: Duration,
+    /// Base URL of the gateway as the agent reaches it [default: `enroll.url` of the configuration]
+    #[arg(long)]
+    pub url: Option<String>,
+    /// Shape of the answer.
+    #[command(flatten)]
+    pub json: Json,
+}
+
+/// `agents`.
+#[derive(Debug, Subcommand)]
+pub enum AgentsVerb {
+    /// List the connected agents with their state, sessions and routes
+    ///
+    /// SILENT is the time since the agent's last control message. An agent that is enrolled but not connected is not
+    /// in the list.
+    #[command(after_help = help!("  adit agents list\n  adit agents list --json | jq '.[].name'"))]
+    List(Json),
+}
+
+/// `sessions`.
+#[derive(Debug, Subcommand)]
+pub enum SessionsVerb {
+    /// List the open sessions, oldest first
+    #[command(after_help = help!("  adit sessions list\n  adit sessions list --json | jq length"))]
+    List(Json),
+}
+
+/// `route`.
+#[derive(Debug, Subcommand)]
+pub enum RouteVerb {
+    /// Tell which agents would be tried for a target, in which order and why
+    ///
+    /// ROUTE is what the agent advertises that covers the target. RUNG 0 is the most specific match; agents of a
+    /// higher rung are tried after those of the lower ones have failed.
+    #[command(after_help = help!(
+        "  adit route explain 10.0.0.5:5432\n  adit route explain db.corp.local:5432 --json"
+    ))]
+    Explain(RouteExplain),
+}
+
+/// `route explain`.
+#[derive(Debug, Args)]
+pub struct RouteExplain {
+    /// HOST:PORT; an IPv6 address in brackets
+    pub target: Target,
+    /// Only this agent, by its id
+    #[arg(long, value_name = "ID")]
+    pub agent: Option<Uuid>,
+    /// Shape of the answer.
+    #[command(flatten)]
+    pub json: Json,
+}
+
+/// `config`.
+#[derive(Debug, Subcommand)]
+pub enum ConfigVerb {
+    /// Show every value in force and where it comes from: flag, environment, line of a file, or default
+    #[command(after_help = help!("  adit config show\n  adit config show --role agent --json"))]
+    Show(ConfigArgs),
+    /// Print `ok`, or every problem at once and exit with 3
+    #[command(after_help = help!("  adit config check\n  adit config check --config ./gateway.toml"))]
+    Check(ConfigArgs),
+}
+
+/// `config show`, `config check`.
+#[derive(Debug, Args)]
+pub struct ConfigArgs {
+    /// Which configuration
+    #[arg(long, value_enum, default_value = "gateway")]
+    pub role: Role,
+    /// Shape of the answer.
+    #[command(flatten)]
+    pub json: Json,
+}
+
+impl Cli {
+    /// `-v` up, `-q` down.
+    #[must_use]
+    pub fn verbosity(&self) -> i8 {
+        let up = i8::try_from(self.verbose).unwrap_or(i8::MAX);
+        let down = i8::try_from(self.quiet).unwrap_or(i8::MAX);
+        up.saturating_sub(down)
+    }
+
+    /// The settings that flags give.
+    #[must_use]
+    pub fn overrides(&self) -> Vec<Override> {
+        let mut list = Vec::new();
+        let mut set = |key, flag, value: Option<String>| {
+            list.extend(value.map(|v| Override {
+                key,
+                flag,
+                values: vec![v],
+            }));
+        };
+        let path = self.state_dir.as_ref();
+        set(
+            "state_dir",
+            "--state-dir",
+            path.map(|p| p.to_string_lossy().into_owned()),
+        );
+        let format = self
+            .log_format
+            .and_then(|f| clap::ValueEnum::to_possible_value(&f));
+        set(
+            "log.format",
+            "--log-format",
+            format.map(|f| f.get_name().to_owned()),
+        );
+        match &self.verb {
+            Verb::Gateway(GatewayVerb::Run(run)) => {
+                set(
+                    "tunnel.listen",
+                    "--tunnel-listen",
+                    run.tunnel_listen.clone(),
+                );
+                set(
+                    "tunnel.public_endpoint",
+                    "--public-endpoint",
+                    run.public_endpoint.clone(),
+                );
+                set(
+                    "enroll.listen",
+                    "--enroll-listen",
+                    run.enroll_listen.clone(),
+                );
+                set("threads", "--threads", run.threads.clone());
+            }
+            Verb::Gateway(GatewayVerb::Init(init)) if !init.names.is_empty() => {
+                list.push(Override {
+                    key: "tunnel.names",
+                    flag: "--name",
+                    values: init.names.clone(),
+                })
+            }
+            Verb::Demo(_)
+            | Verb::Gateway(_)
+            | Verb::Agent(_)
+            | Verb::Token(_)
+            | Verb::Agents(_)
+            | Verb::Sessions(_)
+            | Verb::Route(_)
+            | Verb::Config(_)
+            | Verb::Version(_) => {}
+        }
+        list
+    }
+}
+
+fn agent_name(text: &str) -> Result<String, String> {
+    // agent-tunnel 14.3
+    if (1..=255).contains(&text.len()) && text.bytes().all(|b| matches!(b, 0x20..=0x7e)) {
+        Ok(text.to_owned())
+    } else {
+        Err("a name is 1 to 255 printable ASCII characters".to_owned())
+    }
+}
+
+const EXITS: &str = exits!();

@@ -1,0 +1,208 @@
+//! The agent's configuration, `agent.toml`.
+
+use std::{path::PathBuf, time::Duration};
+
+use adit_proto_core::{
+    route::{DomainRoute, RouteSet},
+    target::Target,
+};
+
+use super::{
+    ConfigError, Loaded, LogConfig, Override, Surroundings, file::Kind, log, parse, reader::Reader,
+};
+
+/// What an agent runs with.
+#[derive(Clone, Debug)]
+pub struct AgentConfig {
+    /// Where key, certificate and the gateway's address are kept.
+    pub state_dir: PathBuf,
+    /// What is offered to the gateway.
+    pub advertise: RouteSet,
+    /// How often the agent speaks up.
+    pub heartbeat: HeartbeatConfig,
+    /// Time that sessions have to end after the first signal to stop.
+    pub grace: Duration,
+    /// Addresses of the gateway in the order of preference; empty: the one from the enrolment.
+    pub endpoints: Vec<Target>,
+    /// Logging.
+    pub log: LogConfig,
+}
+
+/// How often the agent speaks up (agent-tunnel 16.1).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct HeartbeatConfig {
+    /// Time between heartbeats.
+    pub interval: Duration,
+    /// Time between repetitions of the routes.
+    pub routes_interval: Duration,
+}
+
+impl AgentConfig {
+    /// Reads and checks the configuration. `file` is the path and whether it must exist.
+    ///
+    /// # Errors
+    /// Every problem at once.
+    pub fn load(
+        file: Option<(PathBuf, bool)>,
+        overrides: &[Override],
+        around: &Surroundings,
+    ) -> Result<Loaded<Self>, ConfigError> {
+        let mut r = Reader::new(file, overrides, around);
+        let state_dir = super::gateway::state_dir(&mut r, around);
+        let grace = super::gateway::grace(&mut r);
+        let subnets = r.list("advertise.subnets", parse::subnet);
+        let domains = r.list("advertise.domains", parse::domain);
+        let heartbeat = heartbeat(&mut r);
+        let endpoints = r.list("gateway.endpoints", parse::target);
+        let log = log(&mut r);
+        let config = || {
+            let domain = |d: super::reader::Sourced<_>| DomainRoute {
+                pattern: d.value,
+                auto_detected: false,
+            };
+            Some(Self {
+                state_dir: state_dir?,
+                grace: grace?,
+                advertise: RouteSet {
+                    subnets: subnets?.into_iter().map(|s| s.value).collect(),
+                    domains: domains?.into_iter().map(domain).collect(),
+                },
+                heartbeat: heartbeat?,
+                endpoints: endpoints?.into_iter().map(|e| e.value).collect(),
+                log: log?,
+            })
+        };
+        r.finish(config())
+    }
+}
+
+/// Joins what the flags of `agent up` advertise: a mixed list, address ranges and domains.
+///
+/// # Errors
+/// Names the first entry that is neither, and says what to write.
+pub fn advertised(
+    mixed: &[String],
+    subnets: &[String],
+    domains: &[String],
+) -> Result<RouteSet, String> {
+    let mut routes = RouteSet::default();
+    let wrong = |text: &str, message: String| format!("`{text}`: {message}");
+    let domain = |text: &str| {
+        let pattern = parse::domain(text).map_err(|m| wrong(text, m))?;
+        Ok::<_, String>(DomainRoute {
+            pattern,
+            auto_detected: false,
+        })
+    };
+    for text in mixed.iter().map(|t| t.trim()) {
+        // What looks like an address is never taken for a name, so that `10.0.0/8` is an error.
+        let address =
+            text.contains(['/', ':']) || text.bytes().all(|b| b.is_ascii_digit() || b == b'.');
+        match address {
+            true => routes
+                .subnets
+                .push(parse::subnet(text).map_err(|m| wrong(text, m))?),
+            false => routes.domains.push(domain(text)?),
+        }
+    }
+    for text in subnets.iter().map(|t| t.trim()) {
+        routes
+            .subnets
+            .push(parse::subnet(text).map_err(|m| wrong(text, m))?);
+    }
+    for text in domains.iter().map(|t| t.trim()) {
+        routes.domains.push(domain(text)?);
+    }
+    Ok(routes)
+}
+
+fn heartbeat(r: &mut Reader<'_>) -> Option<HeartbeatConfig> {
+    let interval = r.scalar("heartbeat.interval", Kind::Text, "60s", beat);
+    let routes = r.scalar("heartbeat.routes_interval", Kind::Text, "30s", beat);
+    Some(HeartbeatConfig {
+        interval: interval?.value,
+        routes_interval: routes?.value,
+    })
+}
+
+fn beat(text: &str) -> Result<Duration, String> {
+    let span = parse::duration(text)?;
+    // A gateway takes an agent that says nothing for 90 s for offline (agent-tunnel 9).
+    if (Duration::from_secs(1)..=Duration::from_secs(60)).contains(&span) {
+        Ok(span)
+    } else {
+        Err(format!("`{text}` is not between 1s and 60s"))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn load(text: &str, vars: &[(&str, &str)]) -> Result<Loaded<AgentConfig>, ConfigError> {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("agent.toml");
+        std::fs::write(&path, text).unwrap();
+        let mut vars = vars.to_vec();
+        vars.push(("HOME", "/home/u"));
+        let around = Surroundings::new(vars, false);
+        AgentConfig::load(Some((path, true)), &[], &around)
+    }
+
+    #[test]
+    fn an_empty_file_gives_the_defaults() {
+        let config = load("", &[]).unwrap().config;
+        assert!(config.advertise.is_empty() && config.endpoints.is_empty());
+        assert_eq!(config.heartbeat.interval, Duration::from_secs(60));
+        assert_eq!(config.state_dir, PathBuf::from("/home/u/.local/state/adit"));
+    }
+
+    #[test]
+    fn a_section_without_values_is_fine_if_it_is_known() {
+        assert!(load("[advertise]\n[heartbeat]\n# interval = \"60s\"\n", &[]).is_ok());
+        let problems = load("[heart]\n", &[]).unwrap_err().to_string();
+        assert!(problems.contains("unknown key `heart`"), "{problems}");
+    }
+
+    #[test]
+    fn lists_come_from_file_or_environment() {
+        let text = "[advertise]\nsubnets = [\"10.0.0.0/8\"]\ndomains = [\"*.Corp.local\"]\n";
+        let config = load(text, &[]).unwrap().config;
+        assert_eq!(config.advertise.subnets[0].to_string(), "10.0.0.0/8");
+        assert_eq!(config.advertise.domains[0].pattern.as_str(), "*.corp.local");
+        let vars = [("ADIT_ADVERTISE_SUBNETS", "192.168.0.0/16, 10.1.2.3")];
+        let config = load(text, &vars).unwrap().config;
+        let shown: Vec<String> = config
+            .advertise
+            .subnets
+            .iter()
+            .map(ToString::to_string)
+            .collect();
+        assert_eq!(shown, ["192.168.0.0/16", "10.1.2.3/32"]);
+    }
+
+    #[test]
+    fn a_mixed_list_is_sorted_out() {
+        let list = |l: &[&str]| l.iter().map(ToString::to_string).collect::<Vec<_>>();
+        let mixed = list(&["10.0.0.0/8", " *.corp.local", "10.1.2.3", "::1"]);
+        let routes = advertised(&mixed, &list(&["fd00::/8"]), &list(&["db.x"])).unwrap();
+        assert_eq!((routes.subnets.len(), routes.domains.len()), (4, 2));
+        for bad in ["10.0.0/8", "10.0.0", "a/b", "", "*"] {
+            assert!(advertised(&list(&[bad]), &[], &[]).is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn bad_values_name_their_lines() {
+        let text = "[advertise]\nsubnets = [\n  \"10.0.0.0/8\",\n  \"10.0.0.0/99\",\n]\n[heartbeat]\ninterval = \"0s\"\n";
+        let problems = load(text, &[]).unwrap_err().to_string();
+        assert!(
+            problems.contains("agent.toml:4: `advertise.subnets`: `10.0.0.0/99`"),
+            "{problems}"
+        );
+        assert!(
+            problems.contains("agent.toml:7: `heartbeat.interval`"),
+            "{problems}"
+        );
+    }
+}

@@ -1,0 +1,201 @@
+//! Who may use an ingress: names and hashed passwords from a file.
+
+use std::{
+    fmt, io,
+    os::unix::fs::PermissionsExt,
+    path::{Path, PathBuf},
+};
+
+use sha2::{Digest, Sha256};
+use subtle::{Choice, ConstantTimeEq};
+use zeroize::Zeroizing;
+
+/// The users of one ingress. Holds hashes only, and shows neither names nor hashes.
+#[derive(Clone)]
+pub struct Users(Vec<User>);
+
+#[derive(Clone)]
+struct User {
+    name: Box<str>,
+    salt: Box<str>,
+    hash: [u8; 32],
+}
+
+/// Why a users file cannot be used.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum UsersError {
+    /// The file cannot be read.
+    #[error("cannot be read: {0}")]
+    Io(#[from] io::Error),
+    /// Others than owner and group may read or write the file.
+    #[error("others may read it; run `chmod o-rwx {}`", .0.display())]
+    Exposed(PathBuf),
+    /// No user is in the file.
+    #[error("names no user; write lines of NAME:PASSWORD or NAME:$sha256$SALT$HEX")]
+    Empty,
+    /// A line, from 1, is bad.
+    #[error("line {0}: {1}")]
+    Line(usize, &'static str),
+}
+
+impl Users {
+    /// Reads a file of lines `NAME:PASSWORD` or `NAME:$sha256$SALT$HEX`, where HEX is the SHA-256 of SALT and password
+    /// joined. Empty lines and lines that begin with `#` are skipped.
+    ///
+    /// # Errors
+    /// [`UsersError`].
+    pub fn read(path: &Path) -> Result<Self, UsersError> {
+        let mode = std::fs::metadata(path)?.permissions().mode();
+        if mode & 0o007 != 0 {
+            return Err(UsersError::Exposed(path.to_owned()));
+        }
+        let text = Zeroizing::new(std::fs::read_to_string(path)?);
+        Self::parse(&text)
+    }
+
+    /// Reads the content of such a file.
+    ///
+    /// # Errors
+    /// [`UsersError::Line`] or [`UsersError::Empty`].
+    pub fn parse(text: &str) -> Result<Self, UsersError> {
+        let mut users: Vec<User> = Vec::new();
+        for (i, line) in text.lines().enumerate() {
+            if line.trim().is_empty() || line.starts_with('#') {
+                continue;
+            }
+            let user = parse_line(line).map_err(|e| UsersError::Line(i + 1, e))?;
+            if users.iter().any(|u| u.name == user.name) {
+                return Err(UsersError::Line(i + 1, "this user is named twice"));
+            }
+            users.push(user);
+        }
+        if users.is_empty() {
+            return Err(UsersError::Empty);
+        }
+        Ok(Self(users))
+    }
+
+    /// Tells whether a name and a password belong together. Every user is compared with, so that the time taken does
+    /// not depend on which name exists.
+    #[must_use]
+    pub fn check(&self, name: &[u8], password: &[u8]) -> bool {
+        let mut found = Choice::from(0);
+        for user in &self.0 {
+            let same_name = Sha256::digest(user.name.as_bytes()).ct_eq(&Sha256::digest(name));
+            found |= same_name & hash(&user.salt, password).ct_eq(&user.hash);
+        }
+        found.into()
+    }
+}
+
+impl fmt::Debug for Users {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Users({})", self.0.len())
+    }
+}
+
+fn parse_line(line: &str) -> Result<User, &'static str> {
+    let (name, password) = line.split_once(':').ok_or("no `:`; write NAME:PASSWORD")?;
+    if name.is_empty() || name.len() > LEN_MAX {
+        return Err("the name is empty or longer than 255 bytes");
+    }
+    let (salt, hash) = match password.strip_prefix('$') {
+        Some(rest) => parse_hash(rest)?,
+        None if password.is_empty() || password.len() > LEN_MAX => {
+            return Err("the password is empty or longer than 255 bytes");
+        }
+        None => ("", hash("", password.as_bytes())),
+    };
+    Ok(User {
+        name: name.into(),
+        salt: salt.into(),
+        hash,
+    })
+}
+
+fn parse_hash(text: &str) -> Result<(&str, [u8; 32]), &'static str> {
+    const ADVICE: &str = "a password that begins with `$` must be $sha256$SALT$HEX with 64 digits";
+    let (salt, hex) = text
+        .strip_prefix("sha256$")
+        .and_then(|rest| rest.split_once('$'))
+        .ok_or(ADVICE)?;
+    let mut hash = [0; 32];
+    if salt.is_empty() || hex.len() != 64 || !hex.bytes().all(|b| b.is_ascii_hexdigit()) {
+        return Err(ADVICE);
+    }
+    for (i, byte) in hash.iter_mut().enumerate() {
+        *byte = u8::from_str_radix(&hex[2 * i..2 * i + 2], 16).map_err(|_| ADVICE)?;
+    }
+    Ok((salt, hash))
+}
+
+fn hash(salt: &str, password: &[u8]) -> [u8; 32] {
+    Sha256::new()
+        .chain_update(salt)
+        .chain_update(password)
+        .finalize()
+        .into()
+}
+
+/// SOCKS5 carries names and passwords of 1 to 255 bytes (RFC 1929 section 2).
+const LEN_MAX: usize = 255;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    // printf %s%s pepper secret | sha256sum
+    const HASHED: &str =
+        "bob:$sha256$pepper$744a9101f7182a6ae0d978121ff74e33cac8d2832579c0637c1c37e9bbb6c065";
+
+    #[test]
+    fn plain_and_hashed_passwords_are_checked() {
+        let text = format!("# people\n\nalice:wonder:land\n{HASHED}\n");
+        let users = Users::parse(&text).unwrap();
+        for (name, password, good) in [
+            ("alice", "wonder:land", true),
+            ("bob", "secret", true),
+            ("bob", "peppersecret", false),
+            ("alice", "secret", false),
+            ("carol", "secret", false),
+            ("", "", false),
+        ] {
+            assert_eq!(
+                users.check(name.as_bytes(), password.as_bytes()),
+                good,
+                "{name}"
+            );
+        }
+        assert_eq!(format!("{users:?}"), "Users(2)");
+    }
+
+    #[test]
+    fn bad_lines_are_named() {
+        for (text, shown) in [
+            ("", "names no user"),
+            ("# x\nalice", "line 2: no `:`"),
+            (":x", "line 1: the name"),
+            ("a:", "line 1: the password"),
+            ("a:1\na:2", "line 2: this user is named twice"),
+            ("a:$2y$x", "line 1: a password that begins"),
+            ("a:$sha256$s$00", "line 1: a password that begins"),
+        ] {
+            let error = Users::parse(text).unwrap_err().to_string();
+            assert!(error.starts_with(shown), "{text}: {error}");
+        }
+    }
+
+    #[test]
+    fn a_file_that_others_may_read_is_refused() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("users");
+        std::fs::write(&path, "a:b\n").unwrap();
+        let set = |mode| {
+            std::fs::set_permissions(&path, PermissionsExt::from_mode(mode)).unwrap();
+            Users::read(&path)
+        };
+        assert!(matches!(set(0o644), Err(UsersError::Exposed(_))));
+        assert!(set(0o640).is_ok());
+    }
+}

@@ -1,0 +1,265 @@
+//! The HTTP listener: TLS, limits and an orderly end.
+
+use std::{
+    fmt, io,
+    net::SocketAddr,
+    path::{Path, PathBuf},
+    sync::Arc,
+    time::Duration,
+};
+
+use axum::Router;
+use hyper::server::conn::http1;
+use hyper_util::{
+    rt::{TokioIo, TokioTimer},
+    service::TowerToHyperService,
+};
+use rustls::{ServerConfig, crypto::aws_lc_rs};
+use rustls_pki_types::{CertificateDer, PrivateKeyDer, pem::PemObject};
+use tokio::{
+    io::{AsyncRead, AsyncWrite},
+    net::TcpListener,
+    sync::{Semaphore, watch},
+    task::JoinSet,
+    time::{sleep, timeout},
+};
+use tokio_rustls::TlsAcceptor;
+
+use crate::{pki::server::ServerCert, share::Shares};
+
+/// What the HTTP listener shows to those who connect.
+pub enum ListenerTls {
+    /// A certificate of the embedded authority; enrolment strings carry its pin.
+    Own(ServerCert),
+    /// The operator's certificate, which the system's roots vouch for.
+    Operator(OperatorCert),
+    /// Plain HTTP.
+    Plain,
+}
+
+impl ListenerTls {
+    /// Makes the TLS configuration; `None` for plain HTTP.
+    ///
+    /// # Errors
+    /// [`ListenError::Insecure`] for plain HTTP that others could reach and that was not asked for explicitly, and
+    /// [`ListenError::Tls`] when key and certificate do not fit.
+    pub fn server_config(
+        &self,
+        bind: SocketAddr,
+        insecure: bool,
+    ) -> Result<Option<Arc<ServerConfig>>, ListenError> {
+        let (chain, key) = match self {
+            Self::Own(cert) => (cert.chain().to_vec(), cert.key()),
+            Self::Operator(cert) => (cert.chain.clone(), cert.key.clone_key()),
+            Self::Plain if bind.ip().is_loopback() || insecure => return Ok(None),
+            Self::Plain => return Err(ListenError::Insecure { bind }),
+        };
+        let provider = Arc::new(aws_lc_rs::default_provider());
+        // Reference agents may use a TLS 1.2 stack of their system here.
+        let mut config = ServerConfig::builder_with_provider(provider)
+            .with_safe_default_protocol_versions()
+            .map_err(ListenError::Tls)?
+            .with_no_client_auth()
+            .with_single_cert(chain, key)
+            .map_err(ListenError::Tls)?;
+        config.alpn_protocols = vec![b"http/1.1".to_vec()];
+        Ok(Some(Arc::new(config)))
+    }
+
+    /// Gives the pin for enrolment strings; `None` where agents use the system's roots, or no TLS.
+    #[must_use]
+    pub fn pin(&self) -> Option<[u8; 32]> {
+        match self {
+            Self::Own(cert) => Some(cert.spki_sha256()),
+            Self::Operator(_) | Self::Plain => None,
+        }
+    }
+}
+
+impl fmt::Debug for ListenerTls {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Own(_) => "Own(..)",
+            Self::Operator(_) => "Operator(..)",
+            Self::Plain => "Plain",
+        })
+    }
+}
+
+/// A certificate chain and key that the operator supplies.
+pub struct OperatorCert {
+    chain: Vec<CertificateDer<'static>>,
+    key: PrivateKeyDer<'static>,
+}
+
+impl OperatorCert {
+    /// Reads PEM files.
+    ///
+    /// # Errors
+    /// [`ListenError::Pem`], naming the file.
+    pub fn read(cert: &Path, key: &Path) -> Result<Self, ListenError> {
+        let failed = |path: &Path| {
+            let path = path.to_owned();
+            move |cause| ListenError::Pem { path, cause }
+        };
+        let chain = CertificateDer::pem_file_iter(cert)
+            .and_then(Iterator::collect::<Result<Vec<_>, _>>)
+            .map_err(failed(cert))?;
+        let key = PrivateKeyDer::from_pem_file(key).map_err(failed(key))?;
+        Ok(Self { chain, key })
+    }
+}
+
+impl fmt::Debug for OperatorCert {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("OperatorCert(..)")
+    }
+}
+
+/// Why the listener cannot be set up as configured.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum ListenError {
+    /// Plain HTTP would carry tokens over a network.
+    #[error(
+        "plain HTTP on {bind} would show tokens to the network; use TLS, bind to loopback, or allow it with the \
+         insecure option"
+    )]
+    Insecure {
+        /// The address.
+        bind: SocketAddr,
+    },
+    /// A PEM file cannot be used.
+    #[error("cannot use {}: {cause}", path.display())]
+    Pem {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong.
+        cause: rustls_pki_types::pem::Error,
+    },
+    /// Key and certificate do not work together.
+    #[error("the listener's certificate cannot be used: {0}")]
+    Tls(rustls::Error),
+}
+
+/// Serves HTTP/1.1 until `shutdown` completes; then takes no more connections, and gives those that are open
+/// five seconds to end.
+///
+/// # Errors
+/// Those of handing the listener to the runtime. A failed `accept`, such as for want of descriptors, is waited out.
+pub async fn serve(
+    listener: std::net::TcpListener,
+    tls: Option<Arc<ServerConfig>>,
+    router: Router,
+    shutdown: impl Future<Output = ()>,
+) -> io::Result<()> {
+    listener.set_nonblocking(true)?;
+    let listener = TcpListener::from_std(listener)?;
+    let tls = tls.map(TlsAcceptor::from);
+    let slots = Arc::new(Semaphore::new(CONNECTIONS_MAX));
+    let shares = Shares::of(CONNECTIONS_MAX);
+    let (stop, stopped) = watch::channel(false);
+    let mut connections = JoinSet::new();
+    tokio::pin!(shutdown);
+    loop {
+        let accepted = async {
+            let slot = Arc::clone(&slots).acquire_owned().await;
+            (slot, listener.accept().await)
+        };
+        let (slot, accepted) = tokio::select! {
+            biased;
+            () = &mut shutdown => break,
+            Some(_) = connections.join_next() => continue,
+            accepted = accepted => accepted,
+        };
+        let (stream, source) = match accepted {
+            Ok((stream, source)) => (stream, source.ip()),
+            Err(error) => {
+                tracing::warn!(%error, "cannot accept an HTTP connection");
+                sleep(ACCEPT_PAUSE).await;
+                continue;
+            }
+        };
+        let Some(share) = shares.take(source) else {
+            tracing::debug!(%source, "HTTP connection closed: its source has its share of places");
+            continue;
+        };
+        let (tls, router, stopped) = (tls.clone(), router.clone(), stopped.clone());
+        connections.spawn(async move {
+            let _place = (slot, share);
+            let Some(tls) = tls else {
+                return converse(stream, router, stopped).await;
+            };
+            // A failed handshake is the caller's: nothing is owed to it.
+            if let Ok(Ok(stream)) = timeout(HANDSHAKE_TIMEOUT, tls.accept(stream)).await {
+                converse(stream, router, stopped).await;
+            }
+        });
+    }
+    drop(listener);
+    stop.send_replace(true);
+    let ended = async { while connections.join_next().await.is_some() {} };
+    if timeout(GRACE, ended).await.is_err() {
+        connections.shutdown().await;
+    }
+    Ok(())
+}
+
+async fn converse<S>(stream: S, router: Router, mut stopped: watch::Receiver<bool>)
+where
+    S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+{
+    let connection = http1::Builder::new()
+        .timer(TokioTimer::new())
+        .header_read_timeout(HEADER_TIMEOUT)
+        .serve_connection(TokioIo::new(stream), TowerToHyperService::new(router))
+        .with_upgrades();
+    tokio::pin!(connection);
+    // The guard that `wait_for` yields must not live across an await.
+    let stop = async { drop(stopped.wait_for(|stopped| *stopped).await) };
+    let outcome = tokio::select! {
+        outcome = &mut connection => outcome,
+        () = stop => {
+            connection.as_mut().graceful_shutdown();
+            connection.await
+        }
+    };
+    if let Err(error) = outcome {
+        tracing::debug!(%error, "HTTP connection failed");
+    }
+}
+
+const CONNECTIONS_MAX: usize = 512;
+const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);
+/// Also bounds how long a connection may sit between two requests.
+const HEADER_TIMEOUT: Duration = Duration::from_secs(15);
+const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
+const GRACE: Duration = Duration::from_secs(5);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn plain_http_needs_loopback_or_an_explicit_word() {
+        let config = |bind: &str, insecure| {
+            ListenerTls::Plain.server_config(bind.parse().unwrap(), insecure)
+        };
+        assert!(config("127.0.0.1:80", false).unwrap().is_none());
+        assert!(config("[::1]:80", false).unwrap().is_none());
+        assert!(config("0.0.0.0:80", true).unwrap().is_none());
+        for open in ["0.0.0.0:80", "[::]:80", "192.0.2.1:80"] {
+            assert!(matches!(
+                config(open, false),
+                Err(ListenError::Insecure { .. })
+            ));
+        }
+    }
+
+    #[test]
+    fn operator_certificate_that_is_absent_is_named() {
+        let absent = Path::new("/nonexistent/cert.pem");
+        let error = OperatorCert::read(absent, absent).unwrap_err();
+        assert!(error.to_string().contains("/nonexistent/cert.pem"));
+    }
+}

@@ -1,0 +1,16 @@
+//! How an agent comes to be trusted: enrolment at the gateway's HTTP listener (agent-tunnel 14).
+
+pub mod client;
+pub mod files;
+pub mod listener;
+mod refusal;
+pub mod routes;
+pub mod server;
+mod transport;
+mod wire;
+
+pub use refusal::Refusal;
+pub use transport::TransportError;
+
+/// Path of the enrolment call.
+pub const ENROL_PATH: &str = "/jet/tunnel/enroll";

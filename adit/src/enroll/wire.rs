@@ -1,0 +1,39 @@
+//! The bodies of the enrolment call (agent-tunnel 14.1 and 14.2). Unknown fields are ignored.
+
+use serde::{Deserialize, Serialize};
+use uuid::Uuid;
+
+#[derive(Serialize, Deserialize)]
+pub(super) struct EnrolBody {
+    pub(super) agent_id: Uuid,
+    pub(super) csr_pem: String,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(super) agent_hostname: Option<String>,
+}
+
+#[derive(Serialize, Deserialize)]
+pub(super) struct EnrolAnswer {
+    pub(super) agent_id: Uuid,
+    pub(super) client_cert_pem: String,
+    pub(super) gateway_ca_cert_pem: String,
+    pub(super) quic_endpoint: String,
+    pub(super) server_spki_sha256: String,
+    /// What only adit says; absent at a reference gateway (design 8.6).
+    #[serde(default)]
+    pub(super) adit: Option<Extras>,
+}
+
+#[derive(Serialize, Deserialize)]
+pub(super) struct Extras {
+    /// 1: the gateway takes a renewal with another key and a second connection beside the first.
+    #[serde(default)]
+    pub(super) renewal: u32,
+}
+
+#[derive(Serialize, Deserialize)]
+pub(super) struct ErrorBody {
+    /// A word for programs.
+    pub(super) error: String,
+    /// A sentence for people: what to do.
+    pub(super) detail: String,
+}

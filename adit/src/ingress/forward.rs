@@ -1,0 +1,13 @@
+//! Fixed forwards: the target is known before the user says anything.
+
+use adit_proto_core::{id::AgentId, target::Target};
+
+use super::establish::Wanted;
+
+pub(super) fn wanted(target: &Target, agent: Option<AgentId>) -> Wanted {
+    Wanted {
+        target: target.clone(),
+        agent,
+        early: bytes::BytesMut::new(),
+    }
+}

@@ -1,0 +1,246 @@
+//! A TCP listener that survives bursts, slow users and the lack of descriptors.
+
+use std::{io, net::SocketAddr, sync::Arc, time::Duration};
+
+use adit_io_tokio::GatewayHandle;
+use socket2::{Domain, SockRef, Socket, TcpKeepalive, Type};
+use tokio::{
+    net::{TcpListener, TcpStream},
+    sync::Semaphore,
+    time::sleep,
+};
+
+use super::{Counters, IngressConfig, Protocol, Shared, bump, establish::Permit};
+use crate::share::Shares;
+
+/// An ingress cannot listen.
+#[derive(Debug, thiserror::Error)]
+#[error("ingress `{name}` cannot listen on {listen}: {cause}{}", advice(.cause))]
+pub struct IngressError {
+    /// Its name.
+    pub name: Box<str>,
+    /// The address.
+    pub listen: SocketAddr,
+    /// What the system says.
+    #[source]
+    pub cause: io::Error,
+}
+
+/// A bound ingress that does not accept yet: bind all of them before anything else starts.
+#[derive(Debug)]
+pub struct IngressListener {
+    listener: TcpListener,
+    handshakes: Arc<Semaphore>,
+    shares: Shares,
+    shared: Arc<Shared>,
+}
+
+impl IngressListener {
+    /// Binds. Needs a tokio runtime.
+    ///
+    /// # Errors
+    /// [`IngressError`], which names the ingress and its address.
+    pub fn bind(config: IngressConfig) -> Result<Self, IngressError> {
+        let listener = listen(config.listen).map_err(|cause| IngressError {
+            name: config.name.clone(),
+            listen: config.listen,
+            cause,
+        })?;
+        Ok(Self {
+            listener,
+            handshakes: Arc::new(Semaphore::new(config.handshakes_max)),
+            shares: Shares::of(config.handshakes_max),
+            shared: Arc::new(Shared {
+                name: config.name,
+                protocol: config.protocol,
+                counters: Arc::default(),
+            }),
+        })
+    }
+
+    /// The bound address; its port is known even where 0 was asked for.
+    ///
+    /// # Errors
+    /// What the system says.
+    pub fn local_addr(&self) -> io::Result<SocketAddr> {
+        self.listener.local_addr()
+    }
+
+    /// The ingress's name.
+    #[must_use]
+    pub fn name(&self) -> &str {
+        &self.shared.name
+    }
+
+    /// What has happened here; stays readable while [`Self::serve`] runs.
+    #[must_use]
+    pub fn counters(&self) -> Arc<Counters> {
+        self.shared.counters.clone()
+    }
+
+    /// Accepts until it is dropped. Connections that are being established then go on by themselves.
+    pub async fn serve(self, gateway: GatewayHandle) {
+        let mut failing = false;
+        let mut full = false;
+        let mut greedy = false;
+        loop {
+            let Some(permit) = self.permit(&mut full).await else {
+                return;
+            };
+            let (stream, user) = match self.listener.accept().await {
+                Ok(accepted) => accepted,
+                Err(error) if is_of_one_connection(&error) => continue,
+                Err(error) => {
+                    bump(&self.shared.counters.accept_failed);
+                    if !failing {
+                        tracing::warn!(ingress = self.name(), %error, "accept fails; trying on");
+                    }
+                    failing = true;
+                    sleep(ACCEPT_PAUSE).await;
+                    continue;
+                }
+            };
+            failing = false;
+            bump(&self.shared.counters.accepted);
+            if let Err(error) = tune(&stream) {
+                tracing::debug!(ingress = self.name(), %user, %error, "socket options");
+            }
+            let Some(permit) = permit.shared(&self.shares, user.ip()) else {
+                bump(&self.shared.counters.share_full);
+                if !greedy {
+                    tracing::warn!(ingress = self.name(), %user, "one source has its share of handshakes in progress; more are closed");
+                }
+                greedy = true;
+                continue;
+            };
+            greedy = false;
+            let (shared, gateway) = (self.shared.clone(), gateway.clone());
+            tokio::spawn(async move { shared.serve(stream, user, permit, gateway).await });
+        }
+    }
+
+    /// Waits for a place among the handshakes in progress; forwards have none and need no place. `full` remembers
+    /// whether the last one had to wait, so that a burst is logged once.
+    async fn permit(&self, full: &mut bool) -> Option<Permit> {
+        if matches!(self.shared.protocol, Protocol::Forward { .. }) {
+            return Some(Permit::none());
+        }
+        let was_full = std::mem::replace(full, self.handshakes.available_permits() == 0);
+        if *full {
+            bump(&self.shared.counters.handshakes_full);
+        }
+        if *full && !was_full {
+            tracing::warn!(
+                ingress = self.name(),
+                "as many handshakes as allowed are in progress; users wait"
+            );
+        }
+        // The semaphore is never closed, so waiting for it cannot fail.
+        self.handshakes
+            .clone()
+            .acquire_owned()
+            .await
+            .ok()
+            .map(Permit::some)
+    }
+}
+
+fn listen(addr: SocketAddr) -> io::Result<TcpListener> {
+    let socket = Socket::new(Domain::for_address(addr), Type::STREAM, None)?;
+    socket.set_reuse_address(true)?;
+    socket.set_nonblocking(true)?;
+    socket.bind(&addr.into())?;
+    socket.listen(BACKLOG)?;
+    TcpListener::from_std(socket.into())
+}
+
+fn tune(stream: &TcpStream) -> io::Result<()> {
+    stream.set_nodelay(true)?;
+    SockRef::from(stream).set_tcp_keepalive(&TcpKeepalive::new().with_time(KEEP_ALIVE))
+}
+
+/// Errors that accept(2) passes on from the connection that it would have returned.
+fn is_of_one_connection(error: &io::Error) -> bool {
+    matches!(
+        error.kind(),
+        io::ErrorKind::ConnectionAborted
+            | io::ErrorKind::ConnectionReset
+            | io::ErrorKind::Interrupted
+    )
+}
+
+fn advice(cause: &io::Error) -> &'static str {
+    let known = [
+        (
+            io::ErrorKind::AddrInUse,
+            "; another program has this port, choose another one",
+        ),
+        (
+            io::ErrorKind::AddrNotAvailable,
+            "; this machine does not have that address",
+        ),
+        (
+            io::ErrorKind::PermissionDenied,
+            "; ports below 1024 need CAP_NET_BIND_SERVICE",
+        ),
+    ];
+    let kind = cause.kind();
+    known
+        .iter()
+        .find(|(k, _)| *k == kind)
+        .map_or("", |(_, text)| text)
+}
+
+/// Connections that wait for accept; the system may cap it (net.core.somaxconn).
+const BACKLOG: i32 = 4_096;
+/// Rest after an accept that failed for want of descriptors or memory.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
+/// Silence after which the system probes a user's connection (design 8.21).
+const KEEP_ALIVE: Duration = Duration::from_secs(60);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn config(listen: SocketAddr) -> IngressConfig {
+        IngressConfig {
+            name: "web".into(),
+            listen,
+            protocol: Protocol::HttpConnect { users: None },
+            handshakes_max: 1,
+        }
+    }
+
+    #[tokio::test]
+    async fn a_port_in_use_is_one_clear_error() {
+        let first = IngressListener::bind(config("127.0.0.1:0".parse().unwrap())).unwrap();
+        let addr = first.local_addr().unwrap();
+        let error = IngressListener::bind(config(addr)).unwrap_err().to_string();
+        assert!(
+            error.contains("`web`") && error.contains(&addr.to_string()),
+            "{error}"
+        );
+        assert!(error.contains("another program"), "{error}");
+    }
+
+    #[tokio::test]
+    async fn a_full_handshake_limit_is_counted_and_waits() {
+        let ingress = IngressListener::bind(config("127.0.0.1:0".parse().unwrap())).unwrap();
+        let (mut full, mut again) = (false, false);
+        let first = ingress.permit(&mut full).await.unwrap();
+        let counters = ingress.counters();
+        let mut second = std::pin::pin!(ingress.permit(&mut again));
+        let waits = || {
+            counters
+                .handshakes_full
+                .load(std::sync::atomic::Ordering::Relaxed)
+        };
+        tokio::select! {
+            biased;
+            _ = &mut second => panic!("no place was free"),
+            () = std::future::ready(()) => assert_eq!(waits(), 1),
+        }
+        drop(first);
+        assert!(second.await.is_some());
+    }
+}

@@ -1,0 +1,18 @@
+//! The `adit` binary as a library, so that its parts can be tested one by one.
+
+pub mod admin;
+pub mod args;
+pub mod config;
+pub mod demo_target;
+pub mod enroll;
+pub mod exit;
+pub mod ingress;
+pub mod log;
+pub mod output;
+pub mod pki;
+pub mod process;
+pub mod run;
+mod share;
+pub mod state;
+pub mod store;
+pub mod token;

@@ -1,0 +1,7 @@
+//! The command `adit`.
+
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    adit::run::main()
+}

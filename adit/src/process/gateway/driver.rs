@@ -1,0 +1,120 @@
+//! What the driver is given: certificates, admission, bounds, and answers to renewals.
+
+use std::sync::Arc;
+
+use adit_io_tokio::gateway::{GatewayConfig as DriverConfig, Hooks};
+use adit_proto_core::{
+    endpoint::EndpointLimits,
+    gateway::dispatch::DispatchConfig,
+    identity::AgentIdentity,
+    limits,
+    link::tls::{Admission, GatewayTls},
+    output::Renewed,
+};
+use rustls_pki_types::{CertificateDer, pem::PemObject};
+use zeroize::Zeroizing;
+
+use super::GatewayState;
+use crate::{
+    config::GatewayConfig,
+    pki::ca::Ca,
+    process::unix_now,
+    store::{AgentDirectory, Renewal, Store},
+};
+
+/// What the directory of enrolled agents says of a certificate.
+struct Enrolled(AgentDirectory);
+
+impl Admission for Enrolled {
+    fn admit(&self, identity: &AgentIdentity) -> bool {
+        self.0
+            .admit(identity)
+            .inspect_err(|error| tracing::warn!(agent = %identity.id, name = %identity.name, %error, "agent refused"))
+            .is_ok()
+    }
+}
+
+pub(super) fn config(config: &GatewayConfig, state: &GatewayState) -> DriverConfig {
+    let chain = state
+        .tunnel_cert
+        .chain()
+        .iter()
+        .map(|der| der.to_vec())
+        .collect();
+    let agent_root = CertificateDer::from_pem_slice(state.ca.cert_pem().as_bytes());
+    let handshakes = config.limits.handshakes.get() as usize;
+    DriverConfig {
+        listen: config.tunnel.listen,
+        tls: GatewayTls {
+            cert_chain: chain,
+            key: Zeroizing::new(state.tunnel_cert.key().secret_der().to_vec()),
+            // The CA was parsed when it was opened.
+            agent_roots: agent_root.map(|der| vec![der.to_vec()]).unwrap_or_default(),
+            admission: Arc::new(Enrolled(state.store.directory())),
+        },
+        limits: EndpointLimits {
+            connections: config.limits.agents.get() as usize,
+            handshakes,
+            // However few places there are, half of them are for clients that have proved their address.
+            handshakes_retry: (handshakes / 2).min(limits::HANDSHAKES_RETRY),
+            handshakes_per_source: config.limits.handshakes_per_source.get() as usize,
+        },
+        dispatch: DispatchConfig {
+            direct: config.direct.clone(),
+            opens_max: config.limits.opening.get() as usize,
+            sessions_per_agent: config.limits.sessions_per_agent.get() as usize,
+        },
+        hooks: hooks(state),
+        threads: config.threads.get() as usize,
+    }
+}
+
+fn hooks(state: &GatewayState) -> Hooks {
+    let (ca, store) = (Arc::clone(&state.ca), state.store.clone());
+    let (confirming, directory) = (state.store.clone(), state.store.directory());
+    Hooks {
+        renew: Arc::new(move |identity, csr_pem| {
+            Box::pin(renew(Arc::clone(&ca), store.clone(), identity, csr_pem))
+        }),
+        is_renewed: Arc::new(move |identity| directory.awaits_confirmation(identity)),
+        confirm: Arc::new(move |identity| {
+            // The first connection with a renewed key is what makes the old key useless (design 8.6).
+            let reply = confirming.confirm_key(identity.id, identity.spki_sha256);
+            let agent = identity.id;
+            tokio::spawn(async move {
+                if let Err(error) = reply.await {
+                    tracing::error!(%agent, %error, "renewed key not recorded; both keys stay valid");
+                }
+            });
+        }),
+    }
+}
+
+async fn renew(
+    ca: Arc<Ca>,
+    store: Store,
+    identity: AgentIdentity,
+    csr_pem: String,
+) -> Result<Renewed, String> {
+    let id = identity.id;
+    let ca_pem = ca.cert_pem().to_owned();
+    // Signing takes a while: off the data path (design 8.11).
+    let signed =
+        tokio::task::spawn_blocking(move || ca.sign_renewal(unix_now(), &identity, &csr_pem)).await;
+    let issued = signed
+        .map_err(|_| "internal error".to_owned())?
+        .map_err(|error| error.to_string())?;
+    let renewal = Renewal {
+        spki_sha256: issued.spki_sha256,
+        fingerprint: issued.fingerprint,
+        not_after: issued.not_after,
+    };
+    store
+        .renew(id, renewal)
+        .await
+        .map_err(|error| error.to_string())?;
+    Ok(Renewed {
+        client_cert_pem: issued.cert_pem,
+        gateway_ca_pem: ca_pem,
+    })
+}

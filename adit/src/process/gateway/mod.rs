@@ -1,0 +1,346 @@
+//! A gateway process: state folder, CA, store, tunnel, enrolment, ingress and administration.
+
+mod driver;
+mod tokens;
+
+use std::{
+    net::{SocketAddr, TcpListener},
+    sync::Arc,
+    time::Duration,
+};
+
+use adit_io_tokio::{
+    GatewayHandle,
+    gateway::{Gateway, StartError},
+    system_env,
+};
+use adit_proto_core::{
+    env::EndpointSecrets,
+    target::{Host, Target},
+};
+use tokio::task::{AbortHandle, JoinSet};
+
+use super::{signals::StopSignals, unix_now};
+use crate::{
+    admin::{AdminBackend, AdminListener, Backend, BindError, TokenMaker},
+    config::{EnrollTls, GatewayConfig, admin_socket},
+    enroll::{
+        listener::{self, ListenerTls, OperatorCert},
+        server::{EnrolParts, router},
+    },
+    exit::{Code, CommandFailure},
+    ingress::{self, IngressListener},
+    pki::{
+        EndpointKeys,
+        ca::Ca,
+        names::ServerNames,
+        server::{ServerCert, ServerRole},
+    },
+    state::{StateDir, StateLock},
+    store::Store,
+    token::TokenKey,
+};
+
+/// What a gateway has on disk, opened.
+pub struct GatewayState {
+    ca: Arc<Ca>,
+    tokens: Arc<TokenKey>,
+    store: Store,
+    tunnel_cert: ServerCert,
+    https_cert: ServerCert,
+    keys: EndpointKeys,
+    /// No other gateway uses the folder while this lives.
+    _lock: StateLock,
+}
+
+/// A running gateway.
+pub struct GatewayProcess {
+    gateway: Gateway,
+    /// Ends with the process: enrolment, ingress, administration.
+    services: JoinSet<()>,
+    /// Listeners that stop first.
+    doors: Vec<AbortHandle>,
+    tokens: TokenMaker,
+    ingress: Vec<(Box<str>, SocketAddr)>,
+    enroll: SocketAddr,
+    grace: Duration,
+    _state: GatewayState,
+}
+
+impl std::fmt::Debug for GatewayState {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("GatewayState").finish_non_exhaustive()
+    }
+}
+
+impl GatewayState {
+    /// Opens the state folder and makes what is missing in it.
+    ///
+    /// # Errors
+    /// What is unusable, and what to do.
+    pub fn open(config: &GatewayConfig) -> Result<Self, CommandFailure> {
+        let now = unix_now();
+        let dir = StateDir::open(&config.state_dir).map_err(failure)?;
+        let lock = dir.lock().map_err(failure)?;
+        let names = ServerNames::parse(config.tunnel.names.iter().map(ToString::to_string))
+            .map_err(config_failure)?;
+        let ca = Ca::open(&dir, now).map_err(failure)?;
+        let cert = |role| ServerCert::open(&dir, &ca, role, &names, now).map_err(failure);
+        Ok(Self {
+            tunnel_cert: cert(ServerRole::Tunnel)?,
+            https_cert: cert(ServerRole::Https)?,
+            keys: EndpointKeys::open(&dir).map_err(failure)?,
+            tokens: Arc::new(TokenKey::open(&dir, None).map_err(failure)?),
+            store: Store::open(&dir).map_err(failure)?,
+            ca: Arc::new(ca),
+            _lock: lock,
+        })
+    }
+
+    /// Pin of the tunnel's key: SHA-256 of its SubjectPublicKeyInfo.
+    #[must_use]
+    pub fn tunnel_pin(&self) -> [u8; 32] {
+        self.tunnel_cert.spki_sha256()
+    }
+}
+
+impl std::fmt::Debug for GatewayProcess {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("GatewayProcess").finish_non_exhaustive()
+    }
+}
+
+impl GatewayProcess {
+    /// Binds every listener, then starts. Needs a tokio runtime; it carries what is not a shard's.
+    ///
+    /// # Errors
+    /// What is unusable or in use, and what to do.
+    pub fn start(config: &GatewayConfig) -> Result<Self, CommandFailure> {
+        let state = GatewayState::open(config)?;
+        let admin = AdminListener::bind(&admin_socket(&config.state_dir)).map_err(|e| match e {
+            BindError::AlreadyRunning(_) | BindError::NotASocket(_) | BindError::Io(..) => {
+                failure(e)
+            }
+        })?;
+        let doors: Vec<_> = ingress::configs(config)
+            .into_iter()
+            .map(IngressListener::bind)
+            .collect::<Result<_, _>>()
+            .map_err(failure)?;
+        let enroll = bind_tcp(config.enroll.listen)?;
+        let enroll_addr = enroll.local_addr()?;
+        let https = https(config, &state)?;
+        let env = system_env(Some(EndpointSecrets::new(
+            *state.keys.reset_key,
+            *state.keys.address_token_key,
+        )))?;
+        let gateway =
+            Gateway::start(driver::config(config, &state), &env).map_err(|error| match error {
+                StartError::Io(error) => CommandFailure::message(
+                    Code::Failure,
+                    format!(
+                        "tunnel: cannot listen on UDP {}: {error}",
+                        config.tunnel.listen
+                    ),
+                ),
+                StartError::Tls(error) => failure(error),
+            })?;
+        let endpoint = public_endpoint(config, gateway.local_addr())?;
+        let url = enroll_url(config, enroll_addr, &https);
+        let tokens = tokens::maker(&state, url, https.pin());
+        let mut services = JoinSet::new();
+        let parts = EnrolParts {
+            ca: Arc::clone(&state.ca),
+            tokens: Arc::clone(&state.tokens),
+            store: state.store.clone(),
+            quic_endpoint: endpoint.to_string(),
+            server_spki_sha256: state.tunnel_pin(),
+        };
+        let tls = https
+            .server_config(enroll_addr, config.enroll.tls == EnrollTls::PlainHttp)
+            .map_err(config_failure)?;
+        services.spawn(serve_enrolment(enroll, tls, parts, gateway.handle()));
+        services.spawn(admin.serve(Backend::Gateway(AdminBackend {
+            gateway: gateway.handle(),
+            tokens: Arc::clone(&tokens),
+        })));
+        let mut process = Self {
+            services,
+            doors: Vec::new(),
+            tokens,
+            ingress: Vec::new(),
+            enroll: enroll_addr,
+            grace: config.grace,
+            _state: state,
+            gateway,
+        };
+        for door in doors {
+            let addr = door.local_addr()?;
+            tracing::info!(ingress = %door.name(), %addr, "ingress open");
+            process.ingress.push((door.name().into(), addr));
+            let task = process.services.spawn(door.serve(process.gateway.handle()));
+            process.doors.push(task);
+        }
+        tracing::info!(tunnel = %process.gateway.local_addr(), %endpoint, enroll = %enroll_addr, "gateway running");
+        Ok(process)
+    }
+
+    /// Makes enrolment strings.
+    #[must_use]
+    pub fn tokens(&self) -> TokenMaker {
+        Arc::clone(&self.tokens)
+    }
+
+    /// The way in for users.
+    #[must_use]
+    pub fn handle(&self) -> GatewayHandle {
+        self.gateway.handle()
+    }
+
+    /// Address of an ingress by its name, as it is bound.
+    #[must_use]
+    pub fn ingress(&self, name: &str) -> Option<SocketAddr> {
+        self.ingress
+            .iter()
+            .find(|(known, _)| &**known == name)
+            .map(|(_, addr)| *addr)
+    }
+
+    /// Address of the enrolment listener, as it is bound.
+    #[must_use]
+    pub fn enroll(&self) -> SocketAddr {
+        self.enroll
+    }
+
+    /// Runs until a signal asks for the end. The first one stops taking users and lets sessions end for the grace
+    /// period; a second one ends at once.
+    ///
+    /// # Errors
+    /// When signals cannot be listened for.
+    pub async fn run(mut self) -> Result<(), CommandFailure> {
+        let mut signals = StopSignals::listen()?;
+        tokio::select! {
+            () = signals.next() => {}
+            why = self.gateway.failed() => {
+                return Err(CommandFailure::message(Code::Failure, format!("the tunnel failed: {why}")));
+            }
+        }
+        tracing::info!(
+            grace_s = self.grace.as_secs(),
+            "stopping: no new users; a second signal ends at once"
+        );
+        for door in &self.doors {
+            door.abort();
+        }
+        tokio::select! {
+            () = self.sessions_ended() => {}
+            () = tokio::time::sleep(self.grace) => tracing::warn!("grace period over; cutting the sessions left"),
+            () = signals.next() => tracing::warn!("second signal; cutting the sessions left"),
+        }
+        self.stop().await;
+        Ok(())
+    }
+
+    /// Ends now: agents are told, sessions are cut.
+    pub async fn stop(mut self) {
+        self.services.abort_all();
+        self.gateway.stop(CLOSE_PATIENCE).await;
+        tracing::info!("gateway stopped");
+    }
+
+    async fn sessions_ended(&self) {
+        let handle = self.gateway.handle();
+        let mut tick = tokio::time::interval(DRAIN_TICK);
+        while handle.is_busy().await.unwrap_or(false) {
+            tick.tick().await;
+        }
+    }
+}
+
+fn https(config: &GatewayConfig, state: &GatewayState) -> Result<ListenerTls, CommandFailure> {
+    Ok(match &config.enroll.tls {
+        EnrollTls::Own => ListenerTls::Own(state.https_cert.clone()),
+        EnrollTls::Operator { cert, key } => {
+            ListenerTls::Operator(OperatorCert::read(cert, key).map_err(config_failure)?)
+        }
+        EnrollTls::PlainHttp => ListenerTls::Plain,
+    })
+}
+
+async fn serve_enrolment(
+    listener: TcpListener,
+    tls: Option<Arc<rustls::ServerConfig>>,
+    parts: EnrolParts,
+    gateway: GatewayHandle,
+) {
+    let router = router(parts, move |agent| {
+        let gateway = gateway.clone();
+        async move { gateway.is_connected(agent).await.unwrap_or(false) }
+    });
+    if let Err(error) = listener::serve(listener, tls, router, std::future::pending()).await {
+        tracing::error!(%error, "enrolment listener failed");
+    }
+}
+
+/// What agents are told to connect to: its host must stand in the tunnel's certificate.
+fn public_endpoint(config: &GatewayConfig, bound: SocketAddr) -> Result<Target, CommandFailure> {
+    let first = config.tunnel.names.first().cloned();
+    match (&config.tunnel.public_endpoint, first) {
+        (Some(endpoint), _) if config.tunnel.names.contains(&endpoint.host) => Ok(endpoint.clone()),
+        (Some(endpoint), _) => Err(CommandFailure::message(
+            Code::Config,
+            format!(
+                "tunnel.public_endpoint: add {} to tunnel.names, or agents cannot verify the gateway",
+                endpoint.host
+            ),
+        )),
+        (None, Some(host)) => Ok(Target {
+            host,
+            port: bound.port(),
+        }),
+        (None, None) => Err(CommandFailure::message(
+            Code::Config,
+            "tunnel.names: at least one name is needed",
+        )),
+    }
+}
+
+fn enroll_url(config: &GatewayConfig, bound: SocketAddr, https: &ListenerTls) -> String {
+    config.enroll.url.clone().unwrap_or_else(|| {
+        let scheme = if matches!(https, ListenerTls::Plain) {
+            "http"
+        } else {
+            "https"
+        };
+        let host = config.tunnel.names.first().map_or_else(
+            || bound.ip().to_string(),
+            |host| match host {
+                Host::Ip(std::net::IpAddr::V6(ip)) => format!("[{ip}]"),
+                Host::Ip(_) | Host::Name(_) => host.to_string(),
+            },
+        );
+        format!("{scheme}://{host}:{}", bound.port())
+    })
+}
+
+fn bind_tcp(addr: SocketAddr) -> Result<TcpListener, CommandFailure> {
+    TcpListener::bind(addr).map_err(|error| {
+        CommandFailure::message(
+            Code::Failure,
+            format!("enroll: cannot listen on TCP {addr}: {error}"),
+        )
+    })
+}
+
+fn failure(error: impl std::error::Error + Send + Sync + 'static) -> CommandFailure {
+    CommandFailure::new(Code::Failure, error)
+}
+
+fn config_failure(error: impl std::error::Error + Send + Sync + 'static) -> CommandFailure {
+    CommandFailure::new(Code::Config, error)
+}
+
+/// Time for the farewells to leave.
+const CLOSE_PATIENCE: Duration = Duration::from_secs(1);
+/// How often a stopping gateway looks whether sessions are left.
+const DRAIN_TICK: Duration = Duration::from_millis(100);

@@ -1,0 +1,13 @@
+//! Whole processes put together from their parts: the gateway and the agent, as `run` and `demo` use them.
+
+pub mod agent;
+pub mod gateway;
+pub mod signals;
+
+use rustls_pki_types::UnixTime;
+
+/// The wall clock's time, for certificates and tokens.
+#[must_use]
+pub fn unix_now() -> UnixTime {
+    UnixTime::now()
+}

@@ -1,0 +1,174 @@
+//! One function per verb, and the way from the command line to it.
+
+mod agent;
+mod config;
+mod demo;
+mod gateway;
+mod listing;
+mod token;
+
+use std::{
+    io::{self, Write},
+    path::PathBuf,
+    process::ExitCode,
+};
+
+use clap::Parser;
+use serde::Serialize;
+use tokio::runtime::Runtime;
+
+use crate::{
+    admin::{self, Answer, Request, VersionInfo},
+    args::{
+        AgentVerb, AgentsVerb, Cli, ConfigVerb, GatewayVerb, RouteVerb, SessionsVerb, TokenVerb,
+        Verb,
+    },
+    config::{
+        AgentConfig, ConfigError, GatewayConfig, Loaded, LogConfig, Role, Surroundings,
+        admin_socket, agent_socket, config_file,
+    },
+    exit::{Code, CommandFailure},
+    output,
+};
+
+/// Runs the command line of this process.
+#[must_use]
+pub fn main() -> ExitCode {
+    // clap ends the process by itself: with 0 after help, with 2 after nonsense.
+    let cli = Cli::parse();
+    let ctx = Context {
+        around: Surroundings::of_process(),
+        cli: &cli,
+    };
+    match ctx.dispatch() {
+        Ok(()) => Code::Ok.into(),
+        Err(failure) => {
+            // Nobody is left to tell where stderr is closed.
+            let _told = writeln!(
+                anstream::stderr(),
+                "adit: {}",
+                output::printable_lines(&failure.to_string())
+            );
+            failure.code().into()
+        }
+    }
+}
+
+/// What every verb is given.
+#[derive(Debug)]
+pub(crate) struct Context<'a> {
+    pub(crate) cli: &'a Cli,
+    pub(crate) around: Surroundings,
+}
+
+impl Context<'_> {
+    fn dispatch(&self) -> Result<(), CommandFailure> {
+        match &self.cli.verb {
+            Verb::Demo(args) => demo::demo(self, args),
+            Verb::Gateway(GatewayVerb::Init(args)) => gateway::init(self, args),
+            Verb::Gateway(GatewayVerb::Run(_)) => gateway::run(self),
+            Verb::Agent(AgentVerb::Up(args)) => agent::up(self, args),
+            Verb::Agent(AgentVerb::Run) => agent::run(self),
+            Verb::Agent(AgentVerb::Status(json)) => agent::status(self, *json),
+            Verb::Token(TokenVerb::Create(args)) => token::create(self, args),
+            Verb::Agents(AgentsVerb::List(json)) => listing::agents(self, *json),
+            Verb::Sessions(SessionsVerb::List(json)) => listing::sessions(self, *json),
+            Verb::Route(RouteVerb::Explain(args)) => listing::explain(self, args),
+            Verb::Config(ConfigVerb::Show(args)) => config::show(self, args),
+            Verb::Config(ConfigVerb::Check(args)) => config::check(self, args),
+            Verb::Version(json) => {
+                let own = VersionInfo::own();
+                self.print(json.json, &own, |out| writeln!(out, "adit {}", own.version))
+            }
+        }
+    }
+
+    /// The gateway's configuration.
+    pub(crate) fn gateway_config(&self) -> Result<Loaded<GatewayConfig>, ConfigError> {
+        GatewayConfig::load(
+            self.file(Role::Gateway),
+            &self.cli.overrides(),
+            &self.around,
+        )
+    }
+
+    /// The agent's configuration.
+    pub(crate) fn agent_config(&self) -> Result<Loaded<AgentConfig>, ConfigError> {
+        AgentConfig::load(self.file(Role::Agent), &self.cli.overrides(), &self.around)
+    }
+
+    /// Starts logging as the configuration and the flags say.
+    pub(crate) fn start_log(&self, config: &LogConfig) -> Result<(), CommandFailure> {
+        crate::log::init(config, self.cli.verbosity())
+            .map_err(|m| CommandFailure::message(Code::Config, m))
+    }
+
+    /// Writes an answer to stdout: as JSON, or as `text` writes it.
+    pub(crate) fn print(
+        &self,
+        json: bool,
+        value: &impl Serialize,
+        text: impl FnOnce(&mut dyn Write) -> io::Result<()>,
+    ) -> Result<(), CommandFailure> {
+        let mut out = io::BufWriter::new(anstream::stdout().lock());
+        let written = match json {
+            true => output::json(&mut out, value),
+            false => text(&mut out),
+        };
+        Ok(output::quiet(written.and_then(|()| out.flush()))?)
+    }
+
+    /// Asks the running gateway.
+    pub(crate) fn ask_gateway(&self, request: &Request) -> Result<Answer, CommandFailure> {
+        let config = self.gateway_config()?.config;
+        self.ask(admin_socket(&config.state_dir), request)
+    }
+
+    /// Asks the running agent.
+    pub(crate) fn ask_agent(&self, request: &Request) -> Result<Answer, CommandFailure> {
+        let config = self.agent_config()?.config;
+        self.ask(agent_socket(&config.state_dir), request)
+    }
+
+    fn ask(&self, socket: PathBuf, request: &Request) -> Result<Answer, CommandFailure> {
+        Ok(small_runtime()?.block_on(admin::call(&socket, request))?)
+    }
+
+    pub(crate) fn file(&self, role: Role) -> Option<(PathBuf, bool)> {
+        config_file(role, self.cli.config.as_deref(), &self.around)
+    }
+}
+
+/// The runtime of a gateway or an agent: one thread; more are the driver's to start.
+fn runtime() -> io::Result<Runtime> {
+    tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+}
+
+/// A runtime for a short exchange.
+fn small_runtime() -> io::Result<Runtime> {
+    runtime()
+}
+
+/// The other side answered a question that was not asked.
+fn odd_answer() -> CommandFailure {
+    CommandFailure::message(
+        Code::Failure,
+        "the answer does not fit the question; is the running version another one?",
+    )
+}
+
+/// Raises the limit of open descriptors as far as the system lets it (design 8.21), and tells the limit in force.
+pub(crate) fn raise_open_files() -> Option<u64> {
+    use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+    let limit = getrlimit(Resource::Nofile);
+    let raised = Rlimit {
+        current: limit.maximum,
+        maximum: limit.maximum,
+    };
+    match setrlimit(Resource::Nofile, raised) {
+        Ok(()) => limit.maximum,
+        Err(_) => limit.current,
+    }
+}

@@ -1,0 +1,280 @@
+//! What the gateway remembers of agents and tokens: one file with one user, a thread (design 8.11).
+
+mod directory;
+mod record;
+mod worker;
+
+use std::{
+    future::Future,
+    io,
+    path::PathBuf,
+    pin::Pin,
+    sync::{
+        Arc,
+        mpsc::{SyncSender, TrySendError, sync_channel},
+    },
+    task::{Context, Poll, ready},
+    thread,
+};
+
+use adit_proto_core::id::AgentId;
+use tokio::sync::oneshot;
+use uuid::Uuid;
+
+pub use directory::{AdmitError, AgentDirectory};
+pub use record::{AgentRecord, TokenRecord, TokenState};
+use worker::Worker;
+
+use crate::state::StateDir;
+
+/// A handle to the store's thread; cheap to clone. The thread ends, and the file closes, with the last handle.
+#[derive(Clone, Debug)]
+pub struct Store {
+    shared: Arc<Shared>,
+}
+
+impl Store {
+    /// Opens the store of a state folder, making it at first use.
+    ///
+    /// # Errors
+    /// [`StoreError::Unreadable`] when the file is damaged, of another version, or held by another process.
+    pub fn open(dir: &StateDir) -> Result<Self, StoreError> {
+        let directory = AgentDirectory::default();
+        let mut worker = Worker::open(dir.file(FILE), directory.clone())?;
+        let (jobs, queue) = sync_channel::<Job>(QUEUE_MAX);
+        let thread = thread::Builder::new()
+            .name("store".to_owned())
+            .spawn(move || {
+                while let Ok(job) = queue.recv() {
+                    job(&mut worker);
+                }
+            })
+            .map_err(StoreError::Thread)?;
+        Ok(Self {
+            shared: Arc::new(Shared {
+                jobs: Some(jobs),
+                thread: Some(thread),
+                directory,
+            }),
+        })
+    }
+
+    /// Gives the view of enrolled agents that admission reads without waiting.
+    #[must_use]
+    pub fn directory(&self) -> AgentDirectory {
+        self.shared.directory.clone()
+    }
+
+    /// Takes a token for one enrolment, until it is committed or released. A restart releases it.
+    pub fn reserve(&self, jti: Uuid) -> Reply<()> {
+        self.call(move |worker| worker.reserve(jti))
+    }
+
+    /// Gives a reserved token back; one that was committed meanwhile stays used.
+    pub fn release(&self, jti: Uuid) -> Reply<()> {
+        self.call(move |worker| {
+            worker.release(jti);
+            Ok(())
+        })
+    }
+
+    /// Writes an agent and the use of its token in one step, on disk when the reply comes. The reservation ends in
+    /// any case.
+    pub fn commit_enrolment(&self, enrolment: Enrolment) -> Reply<()> {
+        self.call(move |worker| worker.commit_enrolment(&enrolment))
+    }
+
+    /// Writes the key of a renewed certificate beside the agent's current key: both are admitted until the agent has
+    /// connected with it (design 8.6).
+    pub fn renew(&self, id: AgentId, renewal: Renewal) -> Reply<()> {
+        self.call(move |worker| worker.renew(id, renewal))
+    }
+
+    /// Makes the renewed key the agent's only one, once it has connected with it; another key changes nothing.
+    pub fn confirm_key(&self, id: AgentId, spki_sha256: [u8; 32]) -> Reply<()> {
+        self.call(move |worker| worker.confirm_key(id, spki_sha256))
+    }
+
+    /// Lists the agents by id.
+    pub fn agents(&self) -> Reply<Vec<AgentRecord>> {
+        self.call(|worker| worker.agents())
+    }
+
+    /// Removes an agent, so that its certificate is refused from the reply on; tells whether there was one.
+    pub fn delete_agent(&self, id: AgentId) -> Reply<bool> {
+        self.call(move |worker| worker.delete_agent(id))
+    }
+
+    /// Writes down a token that was issued, for listing and revoking.
+    pub fn record_token(&self, now: u64, token: TokenRecord) -> Reply<()> {
+        self.call(move |worker| worker.record_token(now, &token))
+    }
+
+    /// Lists the tokens that have not expired, by id.
+    pub fn tokens(&self, now: u64) -> Reply<Vec<TokenRecord>> {
+        self.call(move |worker| worker.tokens(now))
+    }
+
+    /// Revokes a token that has not been used; tells whether there was one.
+    pub fn revoke_token(&self, jti: Uuid) -> Reply<bool> {
+        self.call(move |worker| worker.revoke_token(jti))
+    }
+
+    fn call<T: Send + 'static>(
+        &self,
+        act: impl FnOnce(&mut Worker) -> Result<T, StoreError> + Send + 'static,
+    ) -> Reply<T> {
+        let (answer, reply) = oneshot::channel();
+        let job: Job = Box::new(move |worker| {
+            // Whoever asked may have gone; what was done stays done.
+            drop(answer.send(act(worker)));
+        });
+        let sent = match &self.shared.jobs {
+            Some(jobs) => jobs.try_send(job).map_err(|e| match e {
+                TrySendError::Full(_) => StoreError::Busy,
+                TrySendError::Disconnected(_) => StoreError::Stopped,
+            }),
+            None => Err(StoreError::Stopped),
+        };
+        Reply(sent.map(|()| reply).map_err(Some))
+    }
+}
+
+/// The answer of the store's thread, to be awaited, or waited for outside of a runtime.
+///
+/// The request is carried out whether or not anyone waits.
+#[derive(Debug)]
+#[must_use]
+pub struct Reply<T>(Result<oneshot::Receiver<Result<T, StoreError>>, Option<StoreError>>);
+
+impl<T> Reply<T> {
+    /// Blocks until the answer is there. Panics inside of an asynchronous task: await it there.
+    ///
+    /// # Errors
+    /// What the request failed with.
+    pub fn wait(self) -> Result<T, StoreError> {
+        match self.0 {
+            Ok(reply) => reply.blocking_recv().unwrap_or(Err(StoreError::Stopped)),
+            Err(e) => Err(e.unwrap_or(StoreError::Stopped)),
+        }
+    }
+}
+
+impl<T> Future for Reply<T> {
+    type Output = Result<T, StoreError>;
+
+    fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
+        match &mut self.0 {
+            Ok(reply) => {
+                let answer = ready!(Pin::new(reply).poll(context));
+                Poll::Ready(answer.unwrap_or(Err(StoreError::Stopped)))
+            }
+            Err(e) => Poll::Ready(Err(e.take().unwrap_or(StoreError::Stopped))),
+        }
+    }
+}
+
+/// An enrolment that has been signed and only waits to be written.
+#[derive(Clone, Debug)]
+pub struct Enrolment {
+    /// The agent as it is to be kept.
+    pub agent: AgentRecord,
+    /// The token that it used, which must be reserved.
+    pub jti: Uuid,
+    /// Unix time of the token's end, in seconds.
+    pub token_expires_at: u64,
+}
+
+/// What a renewed certificate changes of an agent.
+#[derive(Clone, Copy, Debug)]
+pub struct Renewal {
+    /// Hash of the renewed certificate's key; may be the former one.
+    pub spki_sha256: [u8; 32],
+    /// SHA-256 of the certificate.
+    pub fingerprint: [u8; 32],
+    /// Unix time of the certificate's end, in seconds.
+    pub not_after: i64,
+}
+
+/// Why the store did not do what was asked.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum StoreError {
+    /// The file cannot be opened or read.
+    #[error("cannot use the store {}: {cause}; restore it from a backup", path.display())]
+    Unreadable {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong with it.
+        cause: Box<redb::Error>,
+    },
+    /// A record cannot be read.
+    #[error("the store {} holds a record that cannot be read; restore it from a backup", path.display())]
+    BadRecord {
+        /// The file.
+        path: PathBuf,
+    },
+    /// Another process has the file open.
+    #[error("the store {} is in use by another process", path.display())]
+    InUse {
+        /// The file.
+        path: PathBuf,
+    },
+    /// The thread could not be started.
+    #[error("cannot start the store's thread: {0}")]
+    Thread(io::Error),
+    /// Too many requests are waiting.
+    #[error("the store is busy; try again")]
+    Busy,
+    /// The thread has ended.
+    #[error("the store has stopped")]
+    Stopped,
+    /// The token was used by an enrolment that succeeded.
+    #[error("the token has been used; create a new one")]
+    TokenUsed,
+    /// The token was revoked.
+    #[error("the token has been revoked; create a new one")]
+    TokenRevoked,
+    /// Another enrolment is under way with this token.
+    #[error("the token is in use by another enrolment")]
+    TokenReserved,
+    /// The enrolment was not, or is no longer, reserved.
+    #[error("the token is not reserved")]
+    NotReserved,
+    /// The id belongs to another key.
+    #[error(
+        "this agent id belongs to another key; enrol with a fresh id or delete the agent first"
+    )]
+    OtherKey,
+    /// No agent has this id.
+    #[error("no agent has this id")]
+    UnknownAgent,
+}
+
+type Job = Box<dyn FnOnce(&mut Worker) + Send>;
+
+#[derive(Debug)]
+struct Shared {
+    jobs: Option<SyncSender<Job>>,
+    thread: Option<thread::JoinHandle<()>>,
+    directory: AgentDirectory,
+}
+
+impl Drop for Shared {
+    fn drop(&mut self) {
+        self.jobs = None;
+        // The thread must have let go of the file before a store is opened again; its last job is short.
+        if let Some(thread) = self.thread.take()
+            && thread.join().is_err()
+        {
+            tracing::error!("the store's thread has panicked");
+        }
+    }
+}
+
+const FILE: &str = "store.redb";
+/// Requests in wait; each is small, and a disk that is this far behind should be felt.
+const QUEUE_MAX: usize = 1024;
+
+#[cfg(test)]
+mod tests;

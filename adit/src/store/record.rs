@@ -1,0 +1,159 @@
+//! What stands in the store, and how.
+
+use adit_proto_core::id::AgentId;
+use serde::{Deserialize, Serialize, de::DeserializeOwned};
+use uuid::Uuid;
+
+/// An enrolled agent.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct AgentRecord {
+    /// Its id.
+    pub id: AgentId,
+    /// Its name.
+    pub name: String,
+    /// Hash of the key that the id belongs to.
+    pub spki_sha256: [u8; 32],
+    /// Hash of the key of a renewed certificate with which it has not connected yet.
+    pub renewed_spki_sha256: Option<[u8; 32]>,
+    /// SHA-256 of its last certificate.
+    pub fingerprint: [u8; 32],
+    /// Host name that it sent at enrolment.
+    pub hostname: Option<String>,
+    /// Unix time of its last enrolment, in seconds.
+    pub enrolled_at: u64,
+    /// Unix time of the end of its last certificate, in seconds.
+    pub not_after: i64,
+}
+
+/// A token that was issued here, or used here.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct TokenRecord {
+    /// Its id.
+    pub jti: Uuid,
+    /// Name that the agent gets.
+    pub name: String,
+    /// Unix time of its end, in seconds.
+    pub expires_at: u64,
+    /// What has become of it.
+    pub state: TokenState,
+}
+
+/// What has become of a token.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum TokenState {
+    /// It can be used.
+    Issued,
+    /// It was used.
+    Used {
+        /// The agent that enrolled with it.
+        by: AgentId,
+    },
+    /// It was taken back.
+    Revoked,
+}
+
+/// A record as bytes: one byte of version, then postcard.
+pub(super) trait Stored: Sized {
+    /// The layout on disk, apart from the public type so that either can change alone.
+    type Layout: Serialize + DeserializeOwned;
+    fn to_layout(&self) -> Self::Layout;
+    fn from_layout(key: Uuid, layout: Self::Layout) -> Self;
+
+    fn encode(&self) -> Option<Vec<u8>> {
+        postcard::to_extend(&self.to_layout(), vec![VERSION]).ok()
+    }
+
+    fn decode(key: Uuid, bytes: &[u8]) -> Option<Self> {
+        let (&VERSION, body) = bytes.split_first()? else {
+            return None;
+        };
+        Some(Self::from_layout(key, postcard::from_bytes(body).ok()?))
+    }
+}
+
+#[derive(Serialize, Deserialize)]
+pub(super) struct AgentLayout {
+    name: String,
+    spki_sha256: [u8; 32],
+    renewed_spki_sha256: Option<[u8; 32]>,
+    fingerprint: [u8; 32],
+    hostname: Option<String>,
+    enrolled_at: u64,
+    not_after: i64,
+}
+
+impl Stored for AgentRecord {
+    type Layout = AgentLayout;
+
+    fn to_layout(&self) -> AgentLayout {
+        AgentLayout {
+            name: self.name.clone(),
+            spki_sha256: self.spki_sha256,
+            renewed_spki_sha256: self.renewed_spki_sha256,
+            fingerprint: self.fingerprint,
+            hostname: self.hostname.clone(),
+            enrolled_at: self.enrolled_at,
+            not_after: self.not_after,
+        }
+    }
+
+    fn from_layout(key: Uuid, layout: AgentLayout) -> Self {
+        Self {
+            id: AgentId(key),
+            name: layout.name,
+            spki_sha256: layout.spki_sha256,
+            renewed_spki_sha256: layout.renewed_spki_sha256,
+            fingerprint: layout.fingerprint,
+            hostname: layout.hostname,
+            enrolled_at: layout.enrolled_at,
+            not_after: layout.not_after,
+        }
+    }
+}
+
+#[derive(Serialize, Deserialize)]
+pub(super) struct TokenLayout {
+    name: String,
+    expires_at: u64,
+    state: StateLayout,
+}
+
+#[derive(Serialize, Deserialize)]
+enum StateLayout {
+    Issued,
+    Used([u8; 16]),
+    Revoked,
+}
+
+impl Stored for TokenRecord {
+    type Layout = TokenLayout;
+
+    fn to_layout(&self) -> TokenLayout {
+        TokenLayout {
+            name: self.name.clone(),
+            expires_at: self.expires_at,
+            state: match self.state {
+                TokenState::Issued => StateLayout::Issued,
+                TokenState::Used { by } => StateLayout::Used(by.0.into_bytes()),
+                TokenState::Revoked => StateLayout::Revoked,
+            },
+        }
+    }
+
+    fn from_layout(key: Uuid, layout: TokenLayout) -> Self {
+        Self {
+            jti: key,
+            name: layout.name,
+            expires_at: layout.expires_at,
+            state: match layout.state {
+                StateLayout::Issued => TokenState::Issued,
+                StateLayout::Used(by) => TokenState::Used {
+                    by: AgentId(Uuid::from_bytes(by)),
+                },
+                StateLayout::Revoked => TokenState::Revoked,
+            },
+        }
+    }
+}
+
+const VERSION: u8 = 1;
