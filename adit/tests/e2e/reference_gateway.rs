@@ -1,0 +1,303 @@
+//! A reference gateway, written after the specification, in front of an adit agent.
+
+use std::{fs, net::SocketAddr, os::unix::fs::PermissionsExt};
+
+use rcgen::{
+    BasicConstraints, CertificateParams, CertifiedIssuer, DnType, ExtendedKeyUsagePurpose, IsCa,
+    KeyPair, KeyUsagePurpose, PublicKeyData, SanType,
+};
+use serde_json::json;
+use sha2::{Digest, Sha256};
+
+use crate::harness::{
+    beside_others, block_on,
+    reference::{ACCEPTED, GatewayFiles, Streams, frame, framed, listen, rest},
+    site::{Agent, Site},
+    targets::{Refusing, Target, echo, expect, reset},
+};
+
+/// A gateway as section 18 describes it, and the agent that is connected to it.
+struct ReferenceGateway {
+    _endpoint: quinn::Endpoint,
+    connection: quinn::Connection,
+    control: Streams,
+    agent: Agent,
+    _site: Site,
+}
+
+impl ReferenceGateway {
+    /// Starts both, and takes the agent's first advertisement.
+    fn start(advertise: &str, heartbeat: &str) -> (Self, Vec<u8>) {
+        let site = Site::new();
+        let mut agent = site.agent("adit-agent");
+        let files = certificates(&agent);
+        let _in_runtime = crate::harness::RUNTIME.enter();
+        let endpoint = listen(&files);
+        let addr = endpoint.local_addr().unwrap();
+        enrolled(&agent, &files, addr);
+        let config = site.path("agent.toml");
+        let text = format!("[advertise]\n{advertise}\n[heartbeat]\n{heartbeat}\n");
+        fs::write(&config, text).unwrap();
+        agent.spawn_with(&config);
+        let (connection, control, first) = block_on(async {
+            let connection = endpoint.accept().await.unwrap().await.unwrap();
+            let mut control = connection.accept_bi().await.unwrap();
+            let first = frame(&mut control.1).await;
+            (connection, control, first)
+        });
+        let gateway = Self {
+            _endpoint: endpoint,
+            connection,
+            control,
+            agent,
+            _site: site,
+        };
+        (gateway, first)
+    }
+
+    /// Opens a stream and asks for a session.
+    async fn ask(&self, version: u8, target: &str) -> Streams {
+        let (mut send, recv) = self.connection.open_bi().await.unwrap();
+        let mut request = vec![1, 0, version];
+        request.extend([7; 16]);
+        request.extend(u32::try_from(target.len()).unwrap().to_be_bytes());
+        request.extend(target.as_bytes());
+        send.write_all(&framed(&request)).await.unwrap();
+        (send, recv)
+    }
+
+    /// Asks for a session that is refused, and gives the reason.
+    fn refused(&self, version: u8, target: &str) -> String {
+        block_on(async {
+            let (_send, mut recv) = self.ask(version, target).await;
+            let answer = frame(&mut recv).await;
+            // agent-tunnel 7.2 and 7.3: error, version 1, a string, and the end.
+            assert_eq!(answer[..3], [1, 0, 1]);
+            let length = u32::from_be_bytes(answer[3..7].try_into().unwrap());
+            assert_eq!(length as usize, answer.len() - 7);
+            assert!(rest(&mut recv).await.is_empty());
+            String::from_utf8(answer[7..].to_vec()).unwrap()
+        })
+    }
+}
+
+#[test]
+fn routes_and_heartbeats_come_in_its_format() {
+    let _machine = beside_others();
+    let (mut gateway, first) = ReferenceGateway::start(
+        "subnets = [\"10.0.0.0/8\"]\ndomains = [\"a.b\"]",
+        "interval = \"1s\"\nroutes_interval = \"2s\"",
+    );
+    // agent-tunnel 6.1, but for the epoch, which is 1 or more
+    let epoch = u64::from_be_bytes(first[3..11].try_into().unwrap());
+    assert!(epoch >= 1);
+    assert_eq!(first[..3], [1, 0, 1]);
+    let expected = b"\x00\x00\x00\x01\x0a\x00\x00\x00\x08\x00\x00\x00\x01\x00\x00\x00\x03a.b\x00";
+    assert_eq!(first[11..], *expected);
+    block_on(async {
+        let (send, recv) = &mut gateway.control;
+        let (mut beats, mut adverts) = (0, 0);
+        while beats < 2 || adverts < 1 {
+            let message = frame(recv).await;
+            match message[0] {
+                1 => {
+                    adverts += 1;
+                    assert_eq!(message, first, "the same epoch, the same routes");
+                }
+                2 => {
+                    beats += 1;
+                    assert_eq!(message.len(), 15);
+                    // An acknowledgement echoes the time; a late or unknown one is no harm either.
+                    let mut ack = vec![3, 0, 1];
+                    ack.extend(&message[3..11]);
+                    send.write_all(&framed(&ack)).await.unwrap();
+                }
+                tag => panic!("message {tag}"),
+            }
+        }
+    });
+    assert_eq!(gateway.agent.status()["connected"], true);
+}
+
+#[test]
+fn sessions_are_carried_with_half_close_both_ways() {
+    let _machine = beside_others();
+    let target = Target::listen();
+    let (gateway, _) = ReferenceGateway::start(LOOPBACK, "");
+    let (mut send, mut recv) = block_on(gateway.ask(1, &target.addr.to_string()));
+    let tcp = target.accept();
+    block_on(async {
+        assert_eq!(frame(&mut recv).await, ACCEPTED);
+        send.write_all(b"question").await.unwrap();
+        send.finish().unwrap();
+    });
+    expect(&tcp, b"question");
+    assert!(crate::harness::targets::drain(&tcp).1.is_ok(), "an end");
+    std::io::Write::write_all(&mut &tcp, b"answer").unwrap();
+    drop(tcp);
+    assert_eq!(block_on(rest(&mut recv)), b"answer");
+    let line = gateway.agent.process().logged("session ended");
+    assert_eq!(line["reason"], "clean");
+
+    // And the target first.
+    let (mut send, mut recv) = block_on(gateway.ask(1, &target.addr.to_string()));
+    let tcp = target.accept();
+    std::io::Write::write_all(&mut &tcp, b"greeting").unwrap();
+    tcp.shutdown(std::net::Shutdown::Write).unwrap();
+    block_on(async {
+        assert_eq!(frame(&mut recv).await, ACCEPTED);
+        assert_eq!(rest(&mut recv).await, b"greeting");
+        send.write_all(b"late words").await.unwrap();
+        send.finish().unwrap();
+    });
+    expect(&tcp, b"late words");
+}
+
+#[test]
+fn resets_are_passed_on_as_resets() {
+    let _machine = beside_others();
+    let target = Target::listen();
+    let (gateway, _) = ReferenceGateway::start(LOOPBACK, "");
+    let (_send, mut recv) = block_on(gateway.ask(1, &target.addr.to_string()));
+    let tcp = target.accept();
+    assert_eq!(block_on(frame(&mut recv)), ACCEPTED);
+    reset(tcp);
+    let end = block_on(recv.read_to_end(1));
+    assert!(
+        matches!(
+            end,
+            Err(quinn::ReadToEndError::Read(quinn::ReadError::Reset(_)))
+        ),
+        "{end:?}"
+    );
+
+    let (mut send, mut recv) = block_on(gateway.ask(1, &target.addr.to_string()));
+    let tcp = target.accept();
+    assert_eq!(block_on(frame(&mut recv)), ACCEPTED);
+    send.reset(0u32.into()).unwrap();
+    let end = crate::harness::targets::drain(&tcp).1.unwrap_err();
+    assert_eq!(end.kind(), std::io::ErrorKind::ConnectionReset);
+}
+
+#[test]
+fn refusals_name_their_reason_and_harm_no_other_session() {
+    let _machine = beside_others();
+    let (target, refusing) = (echo(), Refusing::new());
+    let (gateway, _) = ReferenceGateway::start(LOOPBACK, "");
+    let (mut send, mut recv) = block_on(gateway.ask(1, &target.to_string()));
+    assert_eq!(block_on(frame(&mut recv)), ACCEPTED);
+    let reason = gateway.refused(1, &refusing.addr().to_string());
+    assert!(reason.contains("refused"), "{reason}");
+    let reason = gateway.refused(1, "10.9.9.9:1");
+    assert!(reason.contains("10.9.9.9"), "{reason}");
+    let reason = gateway.refused(9, &target.to_string());
+    assert!(reason.contains("version"), "{reason}");
+    for nonsense in ["", "no-port", "host:0x50", "host:99999"] {
+        assert!(!gateway.refused(1, nonsense).is_empty());
+    }
+    block_on(async {
+        send.write_all(b"still there").await.unwrap();
+        let mut got = [0; 11];
+        recv.read_exact(&mut got).await.unwrap();
+        assert_eq!(&got, b"still there");
+    });
+}
+
+#[test]
+fn more_sessions_than_a_hundred_are_granted() {
+    let _machine = beside_others();
+    let target = echo();
+    let (gateway, _) = ReferenceGateway::start(LOOPBACK, "");
+    block_on(async {
+        let mut sessions = Vec::new();
+        for _ in 0..300 {
+            let (send, mut recv) = gateway.ask(1, &target.to_string()).await;
+            assert_eq!(frame(&mut recv).await, ACCEPTED);
+            sessions.push((send, recv));
+        }
+        for (send, recv) in &mut sessions {
+            send.write_all(b"all at once").await.unwrap();
+            let mut got = [0; 11];
+            recv.read_exact(&mut got).await.unwrap();
+            assert_eq!(&got, b"all at once");
+        }
+    });
+    assert_eq!(gateway.agent.process().count("session refused"), 0);
+}
+
+#[test]
+fn a_stopped_agent_says_goodbye() {
+    let _machine = beside_others();
+    let (mut gateway, _) = ReferenceGateway::start(LOOPBACK, "");
+    assert!(gateway.agent.process_mut().terminate().success());
+    let closed = block_on(gateway.connection.closed());
+    let quinn::ConnectionError::ApplicationClosed(close) = closed else {
+        panic!("{closed}");
+    };
+    // agent-tunnel 13
+    assert_eq!(close.error_code, 0u32.into());
+    assert_eq!(&close.reason[..], b"shutting down");
+}
+
+/// What the reference signs: section 3.
+fn certificates(agent: &Agent) -> GatewayFiles {
+    let name = |params: &mut CertificateParams, cn: &str| {
+        params.distinguished_name.push(DnType::CommonName, cn);
+    };
+    let mut ca = CertificateParams::new(vec![]).unwrap();
+    name(&mut ca, "Agent Tunnel CA");
+    ca.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+    ca.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::CrlSign];
+    let ca = CertifiedIssuer::self_signed(ca, KeyPair::generate().unwrap()).unwrap();
+
+    let key = KeyPair::generate().unwrap();
+    let mut server = CertificateParams::new(vec!["localhost".to_owned()]).unwrap();
+    name(&mut server, "localhost");
+    server.extended_key_usages = vec![ExtendedKeyUsagePurpose::ServerAuth];
+    let server = server.signed_by(&key, &ca).unwrap();
+
+    let agent_key = KeyPair::generate().unwrap();
+    let mut client = CertificateParams::new(vec![]).unwrap();
+    name(&mut client, "site-a");
+    let uri = format!("urn:uuid:{AGENT_ID}").try_into().unwrap();
+    client.subject_alt_names = vec![SanType::URI(uri)];
+    client.extended_key_usages = vec![ExtendedKeyUsagePurpose::ClientAuth];
+    let client = client.signed_by(&agent_key, &ca).unwrap();
+
+    fs::create_dir(&agent.state).unwrap();
+    fs::set_permissions(&agent.state, PermissionsExt::from_mode(0o700)).unwrap();
+    for (file, text) in [
+        ("agent-key.pem", agent_key.serialize_pem()),
+        ("agent-cert.pem", client.pem()),
+        ("gateway-ca.pem", ca.pem()),
+    ] {
+        let path = agent.state.join(file);
+        fs::write(&path, text).unwrap();
+        fs::set_permissions(&path, PermissionsExt::from_mode(0o600)).unwrap();
+    }
+    GatewayFiles {
+        ca_pem: ca.pem(),
+        cert_pem: server.pem(),
+        key_pem: key.serialize_pem(),
+    }
+}
+
+/// The record that `agent up` writes at a reference gateway: without the mark of ours.
+fn enrolled(agent: &Agent, files: &GatewayFiles, addr: SocketAddr) {
+    let key = KeyPair::from_pem(&files.key_pem).unwrap();
+    let pin: String = Sha256::digest(key.subject_public_key_info())
+        .iter()
+        .map(|byte| format!("{byte:02x}"))
+        .collect();
+    let record = json!({
+        "agent_id": AGENT_ID,
+        "name": "site-a",
+        "quic_endpoints": [format!("localhost:{}", addr.port())],
+        "server_spki_sha256": pin,
+        "gateway_url": "https://localhost:7171",
+    });
+    fs::write(agent.state.join("agent.json"), record.to_string()).unwrap();
+}
+
+const AGENT_ID: &str = "7c4f5b1e-9d3e-4a52-8e0f-0a6b1d2c3e4f";
+const LOOPBACK: &str = "subnets = [\"127.0.0.1/32\"]";
