@@ -76,6 +76,8 @@ impl fmt::Debug for DomainPattern {
 
 #[cfg(test)]
 mod tests {
+    use proptest::{collection::vec, prelude::*, sample::select};
+
     use super::*;
 
     /// agent-tunnel 6.1: nothing else is looked at, so whoever shows a route must make it printable.
@@ -84,5 +86,52 @@ mod tests {
         for text in ["a b", "a\n.local", "*.b\u{fc}ro.local"] {
             assert!(DomainPattern::parse(text).is_ok(), "{text:?}");
         }
+    }
+
+    proptest! {
+        #[test]
+        fn a_pattern_reads_back_and_matches_label_by_label(
+            wildcard: bool,
+            pattern in vec(label(), 1..4),
+            above in vec(label(), 0..3),
+            host in vec(label(), 1..5),
+        ) {
+            let name = pattern.join(".");
+            let text = if wildcard { format!("*.{name}") } else { name };
+            let route = DomainPattern::parse(&text).unwrap();
+            prop_assert_eq!(DomainPattern::parse(route.as_str()), Ok(route.clone()));
+            prop_assert_eq!(route.as_str(), text.to_ascii_lowercase());
+            // A label that only ends like the first one of the pattern.
+            let glued = [&above[..], &[format!("b{}", pattern[0])], &pattern[1..]].concat();
+            for host in [host, glued, [above, pattern.clone()].concat()] {
+                let longer = host.len().checked_sub(pattern.len());
+                let covered = longer.is_some_and(|more| {
+                    let same = |(a, b): (&String, &String)| a.eq_ignore_ascii_case(b);
+                    (more > 0) == wildcard && host[more..].iter().zip(&pattern).all(same)
+                });
+                let host = host.join(".");
+                prop_assert_eq!(route.matches(&host), covered, "{} {}", route, host);
+                let rooted = format!("{host}.");
+                prop_assert!(!route.matches(&rooted), "{} {}", route, rooted);
+            }
+        }
+
+        #[test]
+        fn any_text_reads_back_or_is_no_route(text in "[a-cA-C*.é ]{0,9}") {
+            match DomainPattern::parse(&text) {
+                Ok(route) => {
+                    prop_assert!(route.as_str().eq_ignore_ascii_case(&text));
+                    prop_assert_eq!(DomainPattern::parse(route.as_str()), Ok(route));
+                }
+                Err(error) => {
+                    let is_field = matches!(error, DecodeError::InvalidField { field: "domain", .. });
+                    prop_assert!(is_field, "{error}");
+                }
+            }
+        }
+    }
+
+    fn label() -> impl Strategy<Value = String> {
+        select(vec!["a", "A", "b", "ab", "é", "É", "a-"]).prop_map(str::to_owned)
     }
 }

@@ -355,6 +355,14 @@ impl Endpoint {
             return Routed::Reply(transmit(self.quic.refuse(incoming, reply)));
         }
         match self.quic.accept(incoming, now, reply, None) {
+            // Its first datagram ended it. The engine would keep it until its idle timeout, and as no handshake is in
+            // progress nothing would count it: anybody could fill all places by one datagram for each.
+            Ok((handle, quic)) if quic.is_closed() => {
+                self.counters.malformed += 1;
+                let gone = quinn_proto::EndpointEvent::drained();
+                let _no_answer = self.quic.handle_event(handle, gone);
+                self.dropped()
+            }
             Ok((handle, quic)) => {
                 self.counters.accepted += 1;
                 self.handshakes += 1;

@@ -248,4 +248,6 @@ impl Liveness {
 }
 
 #[cfg(test)]
+mod model_tests;
+#[cfg(test)]
 mod tests;

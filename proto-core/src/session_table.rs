@@ -159,6 +159,8 @@ impl SessionTable {
 }
 
 #[cfg(test)]
+mod model_tests;
+#[cfg(test)]
 mod tests {
     use std::time::Duration;
 

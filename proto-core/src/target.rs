@@ -137,6 +137,8 @@ const NAME_LEN_MAX: usize = 255;
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
 
     #[test]
@@ -159,6 +161,17 @@ mod tests {
             "a b:1", "a..b:1", "::1:",
         ] {
             assert!(text.parse::<Target>().is_err(), "{text}");
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn addresses_read_back_in_canonical_form(ip: IpAddr, port in 1..=u16::MAX) {
+            let addr = SocketAddr::new(ip, port);
+            let target = Target::from(addr);
+            let canonical = SocketAddr::new(ip.to_canonical(), port);
+            prop_assert_eq!(target.to_string(), canonical.to_string());
+            prop_assert_eq!(addr.to_string().parse(), Ok(target));
         }
     }
 }

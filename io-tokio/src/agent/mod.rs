@@ -268,7 +268,8 @@ impl AgentTask {
         let why_text = why.to_string();
         self.status
             .send_modify(|status| status.ended(was_up, why_text));
-        self.supervisor.handle_closed(now, dial, loss(why));
+        self.supervisor
+            .handle_closed(now, dial, LossKind::from(why));
     }
 
     fn run_supervisor(&mut self, cx: &mut Context<'_>) -> bool {
@@ -434,23 +435,6 @@ impl fmt::Debug for AgentTask {
         f.debug_struct("AgentTask")
             .field("sessions", &sessions)
             .finish_non_exhaustive()
-    }
-}
-
-/// What a close means for reconnecting (design 8.4).
-fn loss(why: &Closed) -> LossKind {
-    match why {
-        Closed::PeerRestarted => LossKind::Reset,
-        // A gateway that stops says so (agent-tunnel 13); one that is back at once should have its agents at once.
-        Closed::ByPeer(close) if close.code == 0 => LossKind::Reset,
-        Closed::Overloaded => LossKind::Refused,
-        Closed::ByPeer(_) => LossKind::ClosedByPeer,
-        Closed::IdentityRefused { .. } | Closed::PeerNotTrusted { .. } => LossKind::IdentityRefused,
-        Closed::TimedOut | Closed::PathDead | Closed::HandshakeTimedOut => LossKind::TimedOut,
-        Closed::Local | Closed::Fault(_) | Closed::NoCommonVersion | Closed::Transport { .. } => {
-            LossKind::LocalError
-        }
-        _ => LossKind::LocalError,
     }
 }
 

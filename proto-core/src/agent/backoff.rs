@@ -185,27 +185,53 @@ mod tests {
         }
     }
 
+    #[test]
+    fn the_waits_of_many_agents_spread_over_the_upper_half() {
+        let wait = |seed| Backoff::after_first().next(Unreachable, &mut rng(seed));
+        let mut waits: Vec<_> = (0..=u8::MAX).map(|seed| wait(seed).as_micros()).collect();
+        waits.sort_unstable();
+        waits.dedup();
+        assert!(waits.len() > 200, "{}", waits.len());
+        assert!(waits[0] < 26_000 && waits[waits.len() - 1] > 49_000);
+        assert!((35_000..40_000).contains(&waits[waits.len() / 2]));
+    }
+
     proptest! {
         #[test]
-        fn waits_keep_their_bounds(
+        fn waits_lie_in_the_upper_half_of_the_series(
             seed: u8,
-            history in vec((0..3u8, proptest::option::of(0..60_000u64)), 1..60),
+            history in vec((0..3u8, proptest::option::weighted(0.2, 0..60_000u64)), 1..60),
         ) {
+            const SERIES: [u64; 10] = [0, 50, 200, 1_000, 2_000, 4_000, 8_000, 16_000, 32_000, 64_000];
             let (mut backoff, mut rng) = (Backoff::after_first(), rng(seed));
+            // Place of the next wait in the series.
+            let mut place = 1;
             for (cause, up_ms) in history {
                 let cause = [Unreachable, Refused, IdentityRefused][usize::from(cause)];
                 let wait = match up_ms {
                     None => backoff.next(cause, &mut rng),
                     Some(ms) => backoff.next_after(Duration::from_millis(ms), cause, &mut rng),
                 };
+                if up_ms >= Some(30_000) {
+                    place = 0;
+                }
+                let cap = if cause == Unreachable { 4_000 } else { 60_000 };
+                if cause != Unreachable {
+                    place = place.max(3);
+                }
+                let full = SERIES[place.min(9)].min(cap);
                 let (least, most) = match cause {
-                    Unreachable => (25, 4_000),
-                    Refused => (500, 60_000),
+                    Unreachable if up_ms >= Some(5_000) => (0, 0),
                     IdentityRefused => (60_000, 75_000),
+                    Unreachable | Refused => (full / 2, full),
                 };
-                let steady = cause == Unreachable && up_ms >= Some(5_000);
-                let least = if steady { 0 } else { least };
-                prop_assert!((least..=most).contains(&wait.as_millis()), "{cause:?} {wait:?}");
+                place = match cause {
+                    Unreachable if up_ms >= Some(5_000) => place.max(1),
+                    IdentityRefused => place,
+                    Unreachable | Refused => place + 1,
+                };
+                let (least, most) = (Duration::from_millis(least), Duration::from_millis(most));
+                prop_assert!((least..=most).contains(&wait), "{cause:?} {up_ms:?} {wait:?} {most:?}");
             }
         }
     }

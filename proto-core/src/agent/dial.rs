@@ -214,4 +214,6 @@ impl Dial {
 }
 
 #[cfg(test)]
+mod model_tests;
+#[cfg(test)]
 mod tests;

@@ -156,6 +156,8 @@ fn interleave(addresses: &[IpAddr]) -> Vec<IpAddr> {
 
 #[cfg(test)]
 mod tests {
+    use proptest::{collection::vec, prelude::*};
+
     use super::*;
 
     #[test]
@@ -185,6 +187,38 @@ mod tests {
         let order = interleave(&given);
         assert_eq!(order.len(), DIAL_ADDRESSES_MAX);
         assert_eq!(order[1], given[40]);
+    }
+
+    proptest! {
+        #[test]
+        fn families_alternate_and_keep_the_resolvers_order(given in vec(address(), 0..40)) {
+            let mut canonical: Vec<_> = given.iter().map(IpAddr::to_canonical).collect();
+            let mut seen = std::collections::BTreeSet::new();
+            canonical.retain(|ip| seen.insert(*ip));
+            let (v6, v4): (Vec<_>, Vec<_>) = canonical.iter().partition(|ip| ip.is_ipv6());
+            let order = interleave(&given);
+            prop_assert_eq!(order.len(), canonical.len().min(DIAL_ADDRESSES_MAX));
+            let paired = 2 * v6.len().min(v4.len());
+            for (at, ip) in order.iter().enumerate() {
+                let (half, rest) = (at / 2, at.saturating_sub(paired / 2));
+                let wanted: IpAddr = match (at < paired, at % 2) {
+                    (true, 0) => v6[half],
+                    (true, _) => v4[half],
+                    (false, _) if v6.len() > v4.len() => v6[rest],
+                    (false, _) => v4[rest],
+                };
+                prop_assert_eq!(*ip, wanted);
+            }
+        }
+    }
+
+    /// Few addresses, so that some come twice, also as IPv4-mapped ones.
+    fn address() -> impl Strategy<Value = IpAddr> {
+        prop_oneof![
+            (0..20u32).prop_map(|n| IpAddr::V4(n.into())),
+            (0..20u32).prop_map(|n| std::net::Ipv4Addr::from(n).to_ipv6_mapped().into()),
+            (1..20u128).prop_map(|n| IpAddr::V6((n << 64).into())),
+        ]
     }
 
     fn ips(list: &[&str]) -> Vec<IpAddr> {

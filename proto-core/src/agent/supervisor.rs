@@ -14,6 +14,7 @@ use super::{
     race::Race,
 };
 use crate::{
+    close::Closed,
     env::Seed,
     limits::{BACKOFF_STEADY_AFTER, CONNECT_TIMEOUT, DIAL_STAGGER, GATEWAYS_MAX},
     target::{Host, Target},
@@ -142,6 +143,25 @@ pub enum LossKind {
     IdentityRefused,
     /// A fault of this machine, such as a socket that cannot be made.
     LocalError,
+}
+
+impl From<&Closed> for LossKind {
+    /// Tells what the end of a connection means for reconnecting (design 8.4).
+    fn from(closed: &Closed) -> Self {
+        match closed {
+            Closed::PeerRestarted => Self::Reset,
+            // A gateway that stops says so (agent-tunnel 13); one that is back at once should have its agents at once.
+            Closed::ByPeer(close) if close.code == 0 => Self::Reset,
+            Closed::Overloaded => Self::Refused,
+            Closed::ByPeer(_) => Self::ClosedByPeer,
+            Closed::IdentityRefused { .. } | Closed::PeerNotTrusted { .. } => Self::IdentityRefused,
+            Closed::TimedOut | Closed::PathDead | Closed::HandshakeTimedOut => Self::TimedOut,
+            Closed::Local
+            | Closed::Fault(_)
+            | Closed::NoCommonVersion
+            | Closed::Transport { .. } => Self::LocalError,
+        }
+    }
 }
 
 /// Why a list of gateways is refused.
@@ -441,5 +461,7 @@ fn cause(why: LossKind, up: Duration) -> BackoffCause {
     }
 }
 
+#[cfg(test)]
+mod property_tests;
 #[cfg(test)]
 mod tests;

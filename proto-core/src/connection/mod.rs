@@ -166,10 +166,10 @@ impl Connection {
         self.counters
     }
 
-    /// Tells whether the connection may be dropped: it is closed, and its farewell is said.
+    /// Tells whether the connection may be dropped: it is closed, its farewell is said, and both were polled.
     #[must_use]
     pub fn is_drained(&self) -> bool {
-        self.link.is_drained()
+        self.link.is_drained() && self.events.is_empty()
     }
 
     /// Takes what the outside world did. A bad peer becomes [`Event::Closed`], never an error here.

@@ -2,6 +2,8 @@
 
 mod candidates;
 #[cfg(test)]
+mod model_tests;
+#[cfg(test)]
 mod tests;
 
 use std::{

@@ -221,29 +221,32 @@ mod tests {
     }
 
     /// The model: every route of every connection is asked, then sorted by its weight.
-    fn naive(sets: &BTreeMap<ConnId, RouteSet>, host: &Host) -> Vec<(usize, Vec<ConnId>)> {
-        let mut rungs = BTreeMap::<usize, Vec<ConnId>>::new();
+    fn naive(sets: &BTreeMap<ConnId, RouteSet>, host: &Host) -> Vec<(String, Vec<ConnId>)> {
+        let mut rungs = BTreeMap::<(usize, String), Vec<ConnId>>::new();
         for (&conn, routes) in sets {
-            let weights: Vec<usize> = match host {
+            let hits: Vec<(usize, String)> = match host {
                 Host::Ip(ip) => {
                     let hits = routes.subnets.iter().filter(|net| net.contains(ip));
-                    hits.map(|net| usize::from(net.prefix_len())).collect()
+                    hits.map(|net| (net.prefix_len().into(), net.trunc().to_string()))
+                        .collect()
                 }
                 Host::Name(name) => {
                     let hits = routes.domains.iter().map(|d| &d.pattern);
+                    let weight = |p: &DomainPattern| p.suffix().map_or(usize::MAX, str::len);
                     hits.filter(|p| p.matches(name))
-                        .map(|p| p.suffix().map_or(usize::MAX, str::len))
+                        .map(|p| (weight(p), p.to_string()))
                         .collect()
                 }
             };
-            for weight in weights {
-                let conns = rungs.entry(weight).or_default();
+            for hit in hits {
+                let conns = rungs.entry(hit).or_default();
                 if conns.last() != Some(&conn) {
                     conns.push(conn);
                 }
             }
         }
-        rungs.into_iter().rev().collect()
+        let rungs = rungs.into_iter().rev();
+        rungs.map(|((_, text), conns)| (text, conns)).collect()
     }
 
     fn nets() -> impl Strategy<Value = IpNet> {
@@ -296,10 +299,10 @@ mod tests {
                     prop_assert_eq!(table.remove(conn), model.remove(&conn));
                 }
                 for host in &hosts {
-                    let found: Vec<_> = table.lookup(host).map(|r| r.conns.to_vec()).collect();
-                    let wanted: Vec<_> = naive(&model, host).into_iter().map(|r| r.1).collect();
-                    prop_assert_eq!(found, wanted, "{}", host);
+                    let found = table.lookup(host).map(|r| (r.route.text(host), r.conns.to_vec()));
+                    prop_assert_eq!(found.collect::<Vec<_>>(), naive(&model, host), "{}", host);
                 }
+                prop_assert_eq!(table.routes(conn), model.get(&conn));
             }
             for conn in 0..6 {
                 table.remove(ConnId(conn));

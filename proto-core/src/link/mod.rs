@@ -32,6 +32,8 @@ pub(crate) struct Link {
     window: u64,
     /// A sign of life is to leave at once.
     probing: bool,
+    /// The endpoint was told that the engine is done.
+    drained_told: bool,
 }
 
 /// The engine's message to a connection.
@@ -106,6 +108,7 @@ impl Link {
             handle,
             window: limits::CONNECTION_WINDOW_MIN,
             probing: false,
+            drained_told: false,
         }
     }
 
@@ -135,6 +138,7 @@ impl Link {
 
     pub(crate) fn poll_notice(&mut self) -> Option<FromConnection> {
         let event = self.quic.poll_endpoint_events()?;
+        self.drained_told |= event.is_drained();
         Some(FromConnection::Engine {
             handle: self.handle,
             event,
@@ -195,8 +199,9 @@ impl Link {
         );
     }
 
+    /// The engine is done, and the endpoint was told so.
     pub(crate) fn is_drained(&self) -> bool {
-        self.quic.is_drained()
+        self.drained_told
     }
 
     /// Asks the peer for a sign of life, and gives it one, past whatever waits to be sent.

@@ -126,8 +126,10 @@ pub(crate) fn client_config(tls: &AgentTls, env: &Env) -> Result<ClientConfig, T
     Ok(config)
 }
 
-/// Reads who an agent is from its certificate (agent-tunnel 2.1); none where it names no agent.
-pub(crate) fn identity_of(der: &[u8]) -> Option<AgentIdentity> {
+/// Reads who an agent is from its certificate in DER (agent-tunnel 2.1); none where it is no certificate or names no
+/// agent. Nothing is verified here: whoever calls it has verified the chain, or does not trust the answer.
+#[must_use]
+pub fn identity_of(der: &[u8]) -> Option<AgentIdentity> {
     let (_, cert) = X509Certificate::from_der(der).ok()?;
     let names = cert.subject_alternative_name().ok()??;
     let uuid = names.value.general_names.iter().find_map(|name| {

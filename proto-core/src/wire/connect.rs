@@ -143,7 +143,7 @@ const RESPONSE_HEADER_LEN: usize = 3;
 
 #[cfg(test)]
 mod tests {
-    use proptest::prelude::*;
+    use proptest::{collection::vec, prelude::*, sample::Index};
 
     use super::*;
 
@@ -193,22 +193,44 @@ mod tests {
 
     proptest! {
         #[test]
-        fn request_decodes_to_itself(version: u16, session: u128, target: String) {
-            let request = ConnectRequest {
-                version,
-                session: SessionId(Uuid::from_u128(session)),
-                target,
-            };
+        fn request_decodes_to_itself(request in request(), behind in vec(any::<u8>(), 0..9)) {
             let frame = request.encode().unwrap();
-            prop_assert_eq!(ConnectRequest::decode(&frame[4..]), Ok(request));
+            let payload = [&frame[4..], &behind].concat();
+            prop_assert_eq!(ConnectRequest::decode(&payload), Ok(request));
         }
 
         #[test]
-        fn response_decodes_to_itself(version: u16, refusal: Option<String>) {
-            let result = refusal.map_or(Ok(()), Err);
-            let response = ConnectResponse { version, result };
+        fn response_decodes_to_itself(response in response(), behind in vec(any::<u8>(), 0..9)) {
             let frame = response.encode().unwrap();
-            prop_assert_eq!(ConnectResponse::decode(&frame[4..]), Ok(response));
+            let payload = [&frame[4..], &behind].concat();
+            prop_assert_eq!(ConnectResponse::decode(&payload), Ok(response));
         }
+
+        #[test]
+        fn what_is_cut_is_truncated(request in request(), response in response(), cut: Index) {
+            let frame = request.encode().unwrap();
+            let cut_request = ConnectRequest::decode(&frame[4..][..cut.index(frame.len() - 4)]);
+            let truncated = matches!(cut_request, Err(DecodeError::Truncated { .. }));
+            prop_assert!(truncated, "{cut_request:?}");
+            let frame = response.encode().unwrap();
+            let cut_response = ConnectResponse::decode(&frame[4..][..cut.index(frame.len() - 4)]);
+            let truncated = matches!(cut_response, Err(DecodeError::Truncated { .. }));
+            prop_assert!(truncated, "{cut_response:?}");
+        }
+    }
+
+    fn request() -> impl Strategy<Value = ConnectRequest> {
+        any::<(u16, u128, String)>().prop_map(|(version, session, target)| ConnectRequest {
+            version,
+            session: SessionId(Uuid::from_u128(session)),
+            target,
+        })
+    }
+
+    fn response() -> impl Strategy<Value = ConnectResponse> {
+        any::<(u16, Option<String>)>().prop_map(|(version, refusal)| ConnectResponse {
+            version,
+            result: refusal.map_or(Ok(()), Err),
+        })
     }
 }

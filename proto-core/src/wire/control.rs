@@ -328,9 +328,9 @@ const SUBNET_LEN: usize = 5;
 const DOMAIN_LEN_MIN: usize = 5;
 
 #[cfg(test)]
+mod property_tests;
+#[cfg(test)]
 mod tests {
-    use proptest::{collection::vec, prelude::*};
-
     use super::*;
 
     const FULL: [u8; 35] = [
@@ -412,82 +412,5 @@ mod tests {
         assert_eq!(advertised.message.epoch, 7);
         let carried = advertised.message.into_routes();
         assert_eq!(carried.subnets, [routes.subnets[0], routes.subnets[2]]);
-    }
-
-    proptest! {
-        #[test]
-        fn what_is_encoded_decodes_to_itself(message in message()) {
-            let frame = message.encode().unwrap();
-            prop_assert_eq!(ControlMessage::decode(&frame[4..]), Ok(message));
-        }
-
-        #[test]
-        fn decoded_bytes_reach_a_fixed_point(tag in 1_u8..6, body in vec(0_u8..7, 0..40)) {
-            let payload = [&[tag], body.as_slice()].concat();
-            if let Ok(message) = ControlMessage::decode(&payload) {
-                let frame = message.encode().unwrap();
-                prop_assert!(frame.len() <= payload.len() + 4);
-                prop_assert_eq!(ControlMessage::decode(&frame[4..]), Ok(message));
-            }
-        }
-    }
-
-    fn message() -> impl Strategy<Value = ControlMessage> {
-        let domain = (
-            "(\\*\\.)?[a-z0-9é ]{1,8}(\\.[a-z-]{1,8}){0,3}",
-            any::<bool>(),
-        );
-        let domain = domain.prop_map(|(name, auto_detected)| DomainRoute {
-            pattern: DomainPattern::parse(&name).unwrap(),
-            auto_detected,
-        });
-        let subnet = (any::<Ipv4Addr>(), 0_u8..=32)
-            .prop_map(|(addr, prefix)| Ipv4Net::new(addr, prefix).unwrap());
-        let version = any::<u16>;
-        prop_oneof![
-            (
-                version(),
-                any::<u64>(),
-                vec(subnet, 0..9),
-                vec(domain, 0..9)
-            )
-                .prop_map(|(version, epoch, subnets, domains)| {
-                    ControlMessage::RouteAdvertise(RouteAdvertise {
-                        version,
-                        epoch,
-                        subnets,
-                        domains,
-                    })
-                }),
-            (version(), any::<u64>(), any::<u32>()).prop_map(|(version, timestamp_ms, count)| {
-                ControlMessage::Heartbeat {
-                    version,
-                    timestamp_ms,
-                    active_stream_count: count,
-                }
-            }),
-            (version(), any::<u64>()).prop_map(|(version, timestamp_ms)| {
-                ControlMessage::HeartbeatAck {
-                    version,
-                    timestamp_ms,
-                }
-            }),
-            (version(), any::<String>()).prop_map(|(version, csr_pem)| {
-                ControlMessage::CertRenewalRequest { version, csr_pem }
-            }),
-            (version(), renewal_result()).prop_map(|(version, result)| {
-                ControlMessage::CertRenewalResponse { version, result }
-            }),
-        ]
-    }
-
-    fn renewal_result() -> impl Strategy<Value = RenewalResult> {
-        prop_oneof![
-            any::<(String, String)>().prop_map(|(client, ca)| RenewalResult::Granted {
-                client_cert_pem: client,
-                gateway_ca_cert_pem: ca,
-            }),
-            any::<String>().prop_map(|reason| RenewalResult::Refused { reason }),
-        ]
     }
 }

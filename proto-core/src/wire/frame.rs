@@ -198,5 +198,81 @@ mod tests {
             prop_assert_eq!(got, payloads);
             prop_assert_eq!(d.end(), Ok(()));
         }
+
+        #[test]
+        fn any_split_of_any_bytes_ends_as_the_whole_does(
+            stream in stream(),
+            sizes in vec(1_usize..9, 1..40),
+        ) {
+            let (frames, rest, bad) = naive(&stream, 20);
+            let mut d = FrameDecoder::new(20);
+            let (mut got, mut left) = (Vec::new(), &stream[..]);
+            let mut sizes = sizes.iter().cycle();
+            while !left.is_empty() && d.wanted() > 0 {
+                let piece = &left[..left.len().min(*sizes.next().unwrap())];
+                match d.feed(piece) {
+                    Ok((used, payload)) => {
+                        prop_assert!(used > 0 && used <= piece.len());
+                        left = &left[used..];
+                        got.extend(payload);
+                    }
+                    Err(error) => {
+                        let too_large = matches!(error, DecodeError::MessageTooLarge { .. });
+                        prop_assert!(too_large && d.wanted() == 0, "{error}");
+                    }
+                }
+            }
+            prop_assert_eq!(got, frames);
+            prop_assert_eq!(d.wanted() == 0, bad);
+            prop_assert_eq!(d.end().is_ok(), rest.is_empty());
+        }
+
+        #[test]
+        fn whoever_reads_what_is_wanted_reads_nothing_behind_a_frame(
+            payload in vec(any::<u8>(), 0..20),
+            behind in vec(any::<u8>(), 0..20),
+        ) {
+            let frame = encode_frame(20, |w| w.bytes(&payload)).unwrap();
+            let stream = [&frame[..], &behind].concat();
+            let (mut d, mut at) = (FrameDecoder::new(20), 0);
+            let got = loop {
+                let wanted = d.wanted();
+                let (used, got) = d.feed(&stream[at..at + wanted]).unwrap();
+                prop_assert_eq!(used, wanted);
+                at += used;
+                if let Some(got) = got {
+                    break got;
+                }
+            };
+            prop_assert_eq!((got, at), (payload, frame.len()));
+        }
+    }
+
+    /// Frames of which some are too long, and at the end perhaps a piece of one.
+    fn stream() -> impl Strategy<Value = Vec<u8>> {
+        let prefix = prop_oneof![18 => 0_u32..21, 1 => 21_u32..23, 1 => any::<u32>()];
+        let frame = (prefix, vec(any::<u8>(), 20)).prop_map(|(len, body)| {
+            let body = &body[..body.len().min(usize::try_from(len).unwrap())];
+            [&len.to_be_bytes(), body].concat()
+        });
+        (vec(frame, 0..6), vec(any::<u8>(), 0..6))
+            .prop_map(|(frames, end)| [frames.concat(), end].concat())
+    }
+
+    /// The model: payloads, what is no whole frame, and whether it can become none.
+    fn naive(stream: &[u8], len_max: usize) -> (Vec<Vec<u8>>, &[u8], bool) {
+        let (mut frames, mut rest) = (Vec::new(), stream);
+        while let Some(prefix) = rest.first_chunk() {
+            let len = usize::try_from(u32::from_be_bytes(*prefix)).unwrap();
+            if len > len_max {
+                return (frames, rest, true);
+            }
+            let Some(body) = rest.get(4..4 + len) else {
+                break;
+            };
+            frames.push(body.to_vec());
+            rest = &rest[4 + len..];
+        }
+        (frames, rest, false)
     }
 }

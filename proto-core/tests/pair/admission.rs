@@ -1,7 +1,7 @@
 //! Handshakes in progress: how many, for how long, and what is answered without state.
 
 use adit_proto_core::{
-    close::Closed,
+    close::{CloseReason, Closed},
     endpoint::EndpointLimits,
     limits,
     output::{Event, Renewed},
@@ -24,6 +24,26 @@ fn many_handshakes_must_prove_their_address_and_still_get_in() {
     let counters = w.endpoint(gateway).counters();
     // The hybrid key exchange makes the first flight two datagrams, and each one is answered.
     assert_eq!((counters.retried, counters.accepted), (2, 1));
+}
+
+#[test]
+fn connection_that_its_first_datagram_closes_keeps_no_place() {
+    let mut w = World::new(96);
+    let gateway = w.add_gateway(EndpointLimits::default());
+    let agent = w.add_agent();
+    let (from, to) = (w.addr(agent), w.addr(gateway));
+    w.net.path(from, to).black_hole = true;
+    let a = w.connect(agent, gateway);
+    w.net.path(from, to).black_hole = false;
+    let now = w.now();
+    w.conn(a, |conn| conn.close(now, &CloseReason::Redundant));
+    w.run_for(ms(100));
+    let endpoint = w.endpoint(gateway);
+    assert_eq!(
+        (endpoint.connections(), endpoint.counters().malformed),
+        (0, 1)
+    );
+    assert_eq!(w.peers(gateway).count(), 0);
 }
 
 #[test]
@@ -91,7 +111,7 @@ fn connection_that_ended_frees_its_place() {
         w.run_for(secs(1));
         assert_eq!(w.closed(extra), Some(&Closed::Overloaded));
         let now = w.now();
-        let stop = adit_proto_core::close::CloseReason::AgentStopping;
+        let stop = CloseReason::AgentStopping;
         w.conn(a, |c| c.close(now, &stop));
         w.run_for(secs(2));
         assert_eq!(w.endpoint(gateway).connections(), 0);

@@ -6,7 +6,7 @@ use smallvec::SmallVec;
 
 use super::{Dispatch, DispatchOutput};
 use crate::{
-    gateway::{AttemptError, AttemptFailure, OpenError},
+    gateway::{AttemptError, AttemptFailure, OpenError, hub::Choice},
     id::{AgentId, AttemptId, ConnId, SessionId, Slot},
     limits::{ATTEMPTS_MAX, DISPATCH_STAGGER},
     session_table::Carrier,
@@ -29,6 +29,8 @@ pub(super) struct Opening {
 struct Tried {
     /// None where the gateway dials itself.
     agent: Option<AgentId>,
+    /// What it went out on.
+    conn: Option<ConnId>,
     /// It went out on a connection that has been superseded since, so the agent may be asked once more.
     outdated: bool,
     state: State,
@@ -267,8 +269,11 @@ impl Dispatch {
         if opening.tried.len() >= ATTEMPTS_MAX || opening.is_dialling() {
             return false;
         }
-        let tried = |agent| {
-            let asked = |t: &Tried| t.agent == Some(agent) && !t.outdated;
+        // The connection that superseded the one asked may have gone again, so that the old one is the agent's best.
+        let tried = |choice: &Choice| {
+            let asked = |t: &Tried| {
+                t.agent == Some(choice.agent) && (!t.outdated || t.conn == Some(choice.conn))
+            };
             opening.tried.iter().any(asked)
         };
         let Some(choice) = self.hub.best(now, &opening.target, opening.pinned, tried) else {
@@ -277,6 +282,7 @@ impl Dispatch {
         if self.hub.load(choice.conn) >= self.config.sessions_per_agent {
             opening.tried.push(Tried {
                 agent: Some(choice.agent),
+                conn: Some(choice.conn),
                 state: State::Failed(AttemptError::NoCredit),
                 outdated: false,
             });
@@ -290,6 +296,7 @@ impl Dispatch {
         opening.race_at = (!failed_lately).then(|| now + DISPATCH_STAGGER);
         opening.tried.push(Tried {
             agent: Some(choice.agent),
+            conn: Some(conn),
             outdated: false,
             state: State::Waiting { conn, attempt },
         });
@@ -329,6 +336,7 @@ impl Dispatch {
         if let Some(opening) = self.openings.get_mut(&session) {
             opening.tried.push(Tried {
                 agent: None,
+                conn: None,
                 outdated: false,
                 state: State::Dialling,
             });

@@ -46,6 +46,20 @@ fn all_failed_names_each_cause_in_order() {
 }
 
 #[test]
+fn a_connection_is_asked_once_though_a_newer_one_came_and_went() {
+    let mut bed = Bed::with(&[(1, "10.0.0.0/8")]);
+    bed.open(1, "10.1.1.1:22");
+    assert_eq!(bed.out(), [ask(1, 1, 1)]);
+    bed.event(2, registered(1, 0));
+    bed.event(2, routes(1, "192.168.0.0/16"));
+    bed.event(2, AgentEvent::Closed);
+    let cause = AttemptError::Refused("no".into());
+    bed.fail(1, 1, cause.clone());
+    let error = OpenError::AllFailed(vec![failure(1, cause)]);
+    assert_eq!(bed.out(), [failed(1, error)]);
+}
+
+#[test]
 fn the_next_candidate_starts_after_the_stagger() {
     let mut bed = Bed::with(&[(1, "10.0.0.0/8"), (2, "10.0.0.0/8")]);
     bed.open(1, "10.1.1.1:22");

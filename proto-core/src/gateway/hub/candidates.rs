@@ -84,18 +84,18 @@ impl Hub {
         }
     }
 
-    /// Gives the first of [`Hub::candidates`] whose agent is not skipped, without ordering the others: the time goes
+    /// Gives the first of [`Hub::candidates`] that is not skipped, without ordering the others: the time goes
     /// with the length of the rungs looked at.
     pub(in crate::gateway) fn best(
         &self,
         now: Instant,
         target: &Target,
         pinned: Option<AgentId>,
-        skip: impl Fn(AgentId) -> bool,
+        skip: impl Fn(&Choice) -> bool,
     ) -> Option<Choice> {
         let mut candidates = self.candidates(now, target, pinned);
         if let Ladder::Pinned(_) = candidates.ladder {
-            return candidates.find(|choice| !skip(choice.agent));
+            return candidates.find(|choice| !skip(choice));
         }
         self.table
             .lookup(&target.host)
@@ -105,7 +105,7 @@ impl Hub {
                     .conns
                     .iter()
                     .filter_map(|&c| self.rank(now, c, nth, rung.route));
-                let free = ranked.filter(|(_, choice)| !skip(choice.agent));
+                let free = ranked.filter(|(_, choice)| !skip(choice));
                 free.min_by_key(|(rank, _)| *rank).map(|(_, choice)| choice)
             })
     }

@@ -295,7 +295,7 @@ impl Bed {
         // The short cut must agree with the whole list, whatever is skipped.
         for skipped in 0..=all.len() {
             let (gone, rest) = all.split_at(skipped);
-            let skip = |id| gone.iter().any(|c| c.agent == id);
+            let skip = |choice: &Choice| gone.iter().any(|c| c.agent == choice.agent);
             let best = self.hub.best(self.now, &target, None, skip);
             assert_eq!(best, rest.first().copied());
         }

@@ -202,6 +202,86 @@ proptest! {
         prop_assert_eq!(&Run::split(required, &client, &sizes), &whole);
         prop_assert_eq!(&Run::split(required, &client, &[1]), &whole);
     }
+
+    #[test]
+    fn a_good_client_gets_its_session_and_keeps_what_follows(
+        login in prop::option::of(("\\PC{0,60}", vec(any::<u8>(), 0..=255))),
+        methods in vec(any::<u8>(), 0..255),
+        (target, address) in address(),
+        behind in vec(any::<u8>(), 0..20),
+        sizes in vec(1_usize..200, 1..20),
+    ) {
+        let (required, right) = (login.is_some(), if login.is_some() { 2 } else { 0 });
+        let (user, password) = login.clone().unwrap_or_default();
+        let mut client = [&[5, u8::try_from(methods.len() + 1).unwrap()], &methods[..], &[right]].concat();
+        if required {
+            client.extend([&[1, u8::try_from(user.len()).unwrap()], user.as_bytes()].concat());
+            client.extend([&[u8::try_from(password.len()).unwrap()], &password[..]].concat());
+        }
+        client.extend([&[5, 1, 0], &address[..]].concat());
+        for cut in 0..client.len() {
+            let run = Run::judged(required, &client[..cut], &[usize::MAX], &password);
+            prop_assert_eq!((run.target, run.error, run.left), (None, None, vec![]), "{}", cut);
+        }
+        client.extend(&behind);
+        let run = Run::judged(required, &client, &sizes, &password);
+        prop_assert_eq!((run.target, run.error, run.left), (Some(target), None, behind));
+        prop_assert_eq!(run.login, login);
+    }
+
+    #[test]
+    fn any_client_is_answered_once_and_nothing_is_taken_behind_the_end(
+        required: bool,
+        client in prop_oneof![client(), vec(any::<u8>(), 0..40)],
+        at: prop::sample::Index,
+        byte: u8,
+    ) {
+        let mut client = client;
+        if !client.is_empty() {
+            let at = at.index(client.len());
+            client[at] = byte;
+        }
+        let run = Run::of(required, &client);
+        prop_assert!(run.target.is_none() || run.error.is_none());
+        if run.target.is_some() || run.error.is_some() {
+            let taken = client.len() - run.left.len();
+            let before = Run::of(required, &client[..taken - 1]);
+            prop_assert!(before.target.is_none() && before.error.is_none());
+            let end = Run::of(required, &client[..taken]);
+            prop_assert_eq!((end.target, end.error, end.sent), (run.target, run.error, run.sent));
+        } else {
+            prop_assert!(run.left.is_empty());
+        }
+    }
+}
+
+/// A target as it is shown, and address and port of its request.
+fn address() -> impl Strategy<Value = (String, Vec<u8>)> {
+    let host = prop_oneof![
+        any::<[u8; 4]>().prop_map(|ip| (
+            std::net::IpAddr::from(ip).to_string(),
+            [&[1], &ip[..]].concat()
+        )),
+        any::<[u8; 16]>().prop_map(|ip| {
+            let shown = std::net::IpAddr::from(ip).to_canonical();
+            let shown = if shown.is_ipv6() {
+                format!("[{shown}]")
+            } else {
+                shown.to_string()
+            };
+            (shown, [&[4], &ip[..]].concat())
+        }),
+        "[a-z][a-z0-9-]{0,60}(\\.[a-z]{1,60}){0,3}".prop_map(|name| {
+            let head = [3, u8::try_from(name.len()).unwrap()];
+            (name.clone(), [&head, name.as_bytes()].concat())
+        }),
+    ];
+    (host, 1..=u16::MAX).prop_map(|((host, address), port)| {
+        (
+            format!("{host}:{port}"),
+            [&address[..], &port.to_be_bytes()].concat(),
+        )
+    })
 }
 
 const CREDENTIALS_HEAD: &[u8] = b"\x05\x02\x00\x02\x01\x04user";
@@ -243,6 +323,10 @@ impl Run {
     }
 
     fn split(required: bool, client: &[u8], sizes: &[usize]) -> Self {
+        Self::judged(required, client, sizes, b"pass")
+    }
+
+    fn judged(required: bool, client: &[u8], sizes: &[usize], password: &[u8]) -> Self {
         let mut socks = Socks5::new(required);
         let mut run = Self::default();
         let mut rest = client;
@@ -257,19 +341,19 @@ impl Run {
             while {
                 let used = socks.handle_bytes(&run.left);
                 run.left.drain(..used);
-                run.answer(&mut socks)
+                run.answer(&mut socks, password)
             } {}
         }
         run
     }
 
-    fn answer(&mut self, socks: &mut Socks5) -> bool {
+    fn answer(&mut self, socks: &mut Socks5, good: &[u8]) -> bool {
         let mut answered = false;
         while let Some(step) = socks.poll_output() {
             match step {
                 Step::Send(bytes) => self.sent.extend_from_slice(&bytes),
                 Step::Authenticate { user, password } => {
-                    socks.authenticated(password.as_bytes() == b"pass");
+                    socks.authenticated(password.as_bytes() == good);
                     self.login = Some((user, password.as_bytes().to_vec()));
                     answered = true;
                 }
