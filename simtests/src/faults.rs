@@ -1,0 +1,63 @@
+//! What the script of a run does to nodes, paths and programs, and what it asks of them.
+
+use std::sync::Arc;
+
+use adit_proto_core::{id::AgentId, route::RouteSet, target::Target};
+
+use crate::{At, facts::NodeId, net::Path, tcp::Script};
+
+/// One action of the script.
+#[derive(Clone, Debug)]
+pub enum Fault {
+    /// The process ends without a word; its memory and its TCP connections are gone.
+    Crash(NodeId),
+    /// The process closes its connections, as on a signal, and is gone.
+    Stop(NodeId),
+    /// The process starts with what it had made durable. Does nothing where it runs.
+    Start(NodeId),
+    /// The process stands still; its socket goes on to receive until its buffer is full.
+    Freeze(NodeId),
+    /// The process goes on.
+    Thaw(NodeId),
+    /// Datagrams from one node to another vanish.
+    Cut(NodeId, NodeId),
+    /// They arrive again.
+    Mend(NodeId, NodeId),
+    /// UDP from and to a node vanishes.
+    BlockUdp(NodeId),
+    /// It arrives again.
+    UnblockUdp(NodeId),
+    /// The NAT before a node forgets its mappings.
+    Rebind(NodeId),
+    /// The path from one node to another changes.
+    SetPath(NodeId, NodeId, Box<Path>),
+    /// A node's wall clock is set by so many milliseconds.
+    WallClock(NodeId, i64),
+    /// A node's socket takes nothing for a while.
+    BlockSocket(NodeId, At),
+    /// An agent advertises something else.
+    SetRoutes(NodeId, Arc<RouteSet>),
+    /// An agent's machine has new addresses: its socket is exchanged, and its supervisor told.
+    ChangeNetwork(NodeId),
+    /// A user comes to a gateway.
+    Open(Box<Wish>),
+}
+
+/// A user and what it wants.
+#[derive(Clone, Debug)]
+pub struct Wish {
+    /// The gateway.
+    pub gateway: NodeId,
+    /// Where it wants to go.
+    pub target: Target,
+    /// The agent that it asks for by id.
+    pub pinned: Option<AgentId>,
+    /// What its program does once the session is open.
+    pub user: Script,
+    /// What the target's program does.
+    pub target_script: Script,
+    /// It completes in this time, as nothing is in its way but other sessions.
+    pub promise: Option<At>,
+    /// It goes away where the session is not open by then.
+    pub patience: Option<At>,
+}

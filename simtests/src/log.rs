@@ -1,0 +1,61 @@
+//! Where every fact goes: to the trace, and to the oracles.
+
+use crate::{
+    At,
+    facts::{Fact, NodeId},
+    observer::Observer,
+    oracle::{Oracles, Violation},
+    trace::Trace,
+};
+
+/// The trace of a run and its judges.
+#[derive(Debug)]
+pub struct Log {
+    /// Hashes, and lines where they are wanted.
+    pub trace: Trace,
+    oracles: Oracles,
+    /// Keeps what an experiment measures; none in other runs.
+    pub observer: Option<Observer>,
+    violation: Option<Violation>,
+}
+
+impl Log {
+    /// Makes one.
+    #[must_use]
+    pub fn new(trace: Trace, oracles: Oracles) -> Self {
+        Self {
+            trace,
+            oracles,
+            observer: None,
+            violation: None,
+        }
+    }
+
+    /// Takes a fact. The first violation is kept.
+    pub fn note(&mut self, at: At, node: NodeId, fact: &Fact<'_>) {
+        self.trace.note(at, node, fact);
+        if let Some(observer) = &mut self.observer {
+            observer.note(at, node, fact);
+        }
+        if self.violation.is_none() {
+            self.violation = self.oracles.observe(at, node, fact);
+        }
+    }
+
+    /// Takes a finding of the world's own.
+    pub fn accuse(&mut self, violation: Violation) {
+        self.violation.get_or_insert(violation);
+    }
+
+    /// The first violation.
+    #[must_use]
+    pub fn violation(&self) -> Option<&Violation> {
+        self.violation.as_ref()
+    }
+
+    /// What the oracles know.
+    #[must_use]
+    pub fn oracles(&self) -> &Oracles {
+        &self.oracles
+    }
+}

@@ -1,0 +1,534 @@
+//! An agent's process: one endpoint, one `Supervisor`, and the targets that it dials.
+
+mod targets;
+
+use std::{
+    collections::{BTreeMap, BTreeSet, VecDeque},
+    net::{IpAddr, SocketAddr},
+    sync::Arc,
+};
+
+use adit_proto_core::{
+    agent::{
+        advertise::AdvertiserConfig,
+        dial::{ConnectErrorKind, Dial, ResolveError},
+        policy::Policy,
+        supervisor::{DialId, GatewayIndex, LossKind, Supervisor, SupervisorStep},
+    },
+    close::CloseReason,
+    endpoint::{AgentConfig as CoreConfig, Endpoint},
+    env::Env,
+    id::{AgentId, ConnId, Slot},
+    link::tls::AgentTls,
+    output::{Event, Input, PathMeta, Routed},
+    route::RouteSet,
+    target::Target,
+};
+
+use self::targets::Wanted;
+use super::{Ctx, Host, wire::Wire};
+use crate::{
+    At,
+    facts::{Fact, NodeId, Start},
+    net::Arrival,
+};
+
+/// What an agent is configured with.
+#[derive(Clone, Debug)]
+pub struct AgentConfig {
+    /// Its id in its certificate.
+    pub id: AgentId,
+    /// Its certificate, its key, the gateways' root and pin.
+    pub tls: Arc<AgentTls>,
+    /// Its pin, if it has one, is that of its gateway.
+    pub trusts: bool,
+    /// The gateways that it knows.
+    pub gateways: Vec<Target>,
+    /// What it advertises, and allows.
+    pub routes: Arc<RouteSet>,
+    /// Intervals of its control messages.
+    pub intervals: AdvertiserConfig,
+    /// Its application never answers a request.
+    pub mute: bool,
+}
+
+/// An agent's process.
+#[derive(Debug)]
+pub struct Agent {
+    env: Env,
+    endpoint: Endpoint,
+    supervisor: Supervisor,
+    config: AgentConfig,
+    policy: Arc<Policy>,
+    wires: BTreeMap<ConnId, Wire>,
+    /// Attempts and connections by the supervisor's names, and the other way round.
+    dials: BTreeMap<DialId, ConnId>,
+    names: BTreeMap<ConnId, DialId>,
+    timers: BTreeSet<(At, ConnId)>,
+    armed: BTreeMap<ConnId, At>,
+    touched: BTreeSet<ConnId>,
+    /// Sessions that the gateway asks for.
+    wanted: BTreeMap<(ConnId, Slot), Wanted>,
+    dial_timers: BTreeSet<(At, (ConnId, Slot))>,
+    bus: VecDeque<(At, Message)>,
+    answers: BTreeMap<(At, u64), Answer>,
+    answer_count: u64,
+    reply: Vec<u8>,
+    stopping: bool,
+}
+
+#[derive(Debug)]
+enum Message {
+    ToSupervisor(DialId, Option<LossKind>),
+    Close(DialId),
+    Dialled(ConnId, Slot, Result<(), String>),
+}
+
+#[derive(Debug)]
+enum Answer {
+    Gateway(GatewayIndex, Result<Vec<IpAddr>, ResolveError>),
+    Resolved(ConnId, Slot, Result<Vec<IpAddr>, ResolveError>),
+    Connected(ConnId, Slot, usize, Result<(), ConnectErrorKind>),
+}
+
+impl Agent {
+    /// Starts a process, and its first round to a gateway.
+    ///
+    /// # Panics
+    /// Where the plan's list of gateways is unusable, which would be a fault of the simulation.
+    #[expect(clippy::expect_used, reason = "the list is the simulation's own")]
+    pub fn start(ctx: &mut Ctx<'_>, host: &Host, config: &AgentConfig) -> Self {
+        let env = host.env();
+        let supervisor = Supervisor::new(ctx.now(), config.gateways.clone(), &env.seed)
+            .expect("1 to 16 gateways");
+        let start = Start::Agent {
+            id: config.id,
+            gateways: config.gateways.len(),
+            routes: Arc::clone(&config.routes),
+            trusts: config.trusts,
+            wall_off_ms: host.wall.off_ms(),
+        };
+        ctx.note(host.id, &Fact::Started(&start));
+        Self {
+            endpoint: Endpoint::agent(&env),
+            env,
+            supervisor,
+            policy: Arc::new(Policy::new(&config.routes)),
+            config: config.clone(),
+            wires: BTreeMap::new(),
+            dials: BTreeMap::new(),
+            names: BTreeMap::new(),
+            timers: BTreeSet::new(),
+            armed: BTreeMap::new(),
+            touched: BTreeSet::new(),
+            wanted: BTreeMap::new(),
+            dial_timers: BTreeSet::new(),
+            bus: VecDeque::new(),
+            answers: BTreeMap::new(),
+            answer_count: 0,
+            reply: Vec::new(),
+            stopping: false,
+        }
+    }
+
+    /// Tells whether a connection is up, by its supervisor's word.
+    #[must_use]
+    pub fn is_up(&self) -> bool {
+        self.supervisor.connection().is_some()
+    }
+
+    /// Connections that exist, those saying farewell included.
+    #[must_use]
+    pub fn connections(&self) -> usize {
+        self.wires.len()
+    }
+
+    /// Sessions open, and asked for.
+    #[must_use]
+    pub fn sessions(&self) -> usize {
+        let open: usize = self.wires.values().map(|w| w.conn.sessions_open()).sum();
+        open + self.wanted.len()
+    }
+
+    /// Takes a datagram from the socket.
+    pub fn receive(&mut self, ctx: &mut Ctx<'_>, host: &Host, arrival: Arrival) {
+        let fact = Fact::Received {
+            src: arrival.src,
+            from: NodeId(arrival.from.0),
+            sent: arrival.sent,
+            data: &arrival.data,
+        };
+        ctx.note(host.id, &fact);
+        let meta = PathMeta {
+            remote: arrival.src,
+            local_ip: Some(arrival.dst.ip()),
+            ecn: arrival.ecn,
+        };
+        let routed = self
+            .endpoint
+            .handle_datagram(ctx.now(), meta, arrival.data, &mut self.reply);
+        match routed {
+            Routed::Existing(id, message) => {
+                ctx.note(host.id, &Fact::Routed(id));
+                if let Some(wire) = self.wires.get_mut(&id) {
+                    wire.input(ctx, message);
+                    self.touched.insert(id);
+                }
+            }
+            Routed::Reply(transmit) => {
+                let (src, dst) = (host.src_for(transmit.destination), transmit.destination);
+                let data = &self.reply[..];
+                let fate = ctx.net.send(ctx.at, host.net, src, dst, transmit.ecn, data);
+                let fact = Fact::Sent {
+                    src,
+                    dst,
+                    data,
+                    fate,
+                };
+                ctx.log.note(ctx.at, host.id, &fact);
+            }
+            // An agent takes no connections.
+            Routed::New(_) | Routed::Dropped => {}
+        }
+    }
+
+    /// The program behind a session did something.
+    pub fn ready(&mut self, conn: ConnId, slot: Slot) {
+        if let Some(wire) = self.wires.get_mut(&conn) {
+            wire.ready(slot);
+            self.touched.insert(conn);
+        }
+    }
+
+    /// Advertises something else, and allows that.
+    pub fn set_routes(&mut self, ctx: &mut Ctx<'_>, routes: &Arc<RouteSet>) {
+        self.config.routes = Arc::clone(routes);
+        self.policy = Arc::new(Policy::new(routes));
+        for (id, wire) in &mut self.wires {
+            if let Some(mut agent) = wire.conn.as_agent() {
+                // The plan's sets are small enough for a message.
+                let set = agent.set_routes(ctx.now(), Arc::clone(routes));
+                debug_assert!(set.is_ok(), "the plan's routes fit");
+            }
+            self.touched.insert(*id);
+        }
+    }
+
+    /// The machine has other addresses: the socket is exchanged.
+    pub fn change_network(&mut self, ctx: &mut Ctx<'_>) {
+        for (id, wire) in &mut self.wires {
+            wire.conn.handle_input(ctx.now(), Input::SocketRebound);
+            self.touched.insert(*id);
+        }
+        self.supervisor.handle_network_change(ctx.now());
+    }
+
+    /// Closes everything, as on a signal.
+    pub fn stop(&mut self, ctx: &mut Ctx<'_>, host: &Host) {
+        ctx.note(host.id, &Fact::Stopping);
+        self.stopping = true;
+        self.supervisor.shutdown();
+        for (id, wire) in &mut self.wires {
+            wire.conn.close(ctx.now(), &CloseReason::AgentStopping);
+            self.touched.insert(*id);
+        }
+    }
+
+    /// The process is gone.
+    pub fn kill(mut self, ctx: &mut Ctx<'_>, host: &Host) {
+        for wire in self.wires.values_mut() {
+            wire.kill(ctx);
+        }
+        ctx.note(host.id, &Fact::Gone);
+    }
+
+    /// When the process wants to run.
+    #[must_use]
+    pub fn next_at(&self, ctx: &Ctx<'_>, host: &Host) -> Option<At> {
+        let supervisor = self.supervisor.poll_timeout();
+        [
+            self.timers.first().map(|(at, _)| *at),
+            supervisor.map(|at| ctx.since(at) + host.timer_slack),
+            self.dial_timers
+                .first()
+                .map(|(at, _)| *at + host.timer_slack),
+            self.bus.front().map(|(at, _)| *at),
+            self.answers.first_key_value().map(|((at, _), _)| *at),
+        ]
+        .into_iter()
+        .flatten()
+        .min()
+    }
+
+    /// Runs until nothing is left to do at this time.
+    pub fn run(&mut self, ctx: &mut Ctx<'_>, host: &Host) {
+        self.expire(ctx, host);
+        loop {
+            if let Some(step) = self.supervisor.poll_step() {
+                self.perform(ctx, host, step);
+            } else if self.bus.front().is_some_and(|(at, _)| *at <= ctx.at) {
+                if let Some((_, message)) = self.bus.pop_front() {
+                    self.take(ctx, host, message);
+                }
+            } else if let Some(id) = self.touched.pop_first() {
+                self.drain_wire(ctx, host, id);
+            } else {
+                break;
+            }
+        }
+        let until = self.supervisor.poll_timeout().map(|at| ctx.since(at));
+        let machine = "supervisor";
+        ctx.note(
+            host.id,
+            &Fact::MachineWaits {
+                machine,
+                until,
+                slack: host.timer_slack,
+            },
+        );
+    }
+
+    fn expire(&mut self, ctx: &mut Ctx<'_>, host: &Host) {
+        while let Some((&key, _)) = self
+            .answers
+            .first_key_value()
+            .filter(|((at, _), _)| *at <= ctx.at)
+        {
+            if let Some(answer) = self.answers.remove(&key) {
+                self.answer(ctx, host, answer);
+            }
+        }
+        while let Some(&(at, id)) = self.timers.first().filter(|(at, _)| *at <= ctx.at) {
+            self.timers.remove(&(at, id));
+            self.armed.remove(&id);
+            if let Some(wire) = self.wires.get_mut(&id) {
+                wire.expire(ctx, host);
+                self.touched.insert(id);
+            }
+        }
+        let slack = host.timer_slack;
+        while let Some(&(at, place)) = self
+            .dial_timers
+            .first()
+            .filter(|(at, _)| *at + slack <= ctx.at)
+        {
+            self.dial_timers.remove(&(at, place));
+            self.run_dial(ctx, host, place, |dial, now| dial.handle_timeout(now));
+        }
+        let due = |at| ctx.since(at) + slack <= ctx.at;
+        if self.supervisor.poll_timeout().is_some_and(due) {
+            self.supervisor.handle_timeout(ctx.now());
+        }
+    }
+
+    fn answer(&mut self, ctx: &mut Ctx<'_>, host: &Host, answer: Answer) {
+        match answer {
+            Answer::Gateway(gateway, found) => {
+                self.supervisor.handle_resolved(ctx.now(), gateway, found);
+            }
+            Answer::Resolved(conn, slot, found) => {
+                self.run_dial(ctx, host, (conn, slot), |dial, now| {
+                    dial.handle_resolved(now, found);
+                });
+            }
+            Answer::Connected(conn, slot, index, outcome) => {
+                self.run_dial(ctx, host, (conn, slot), |dial, now| match outcome {
+                    Ok(()) => dial.handle_connected(now, index),
+                    Err(kind) => dial.handle_failed(now, index, kind),
+                });
+            }
+        }
+    }
+
+    fn later(&mut self, at: At, answer: Answer) {
+        self.answer_count += 1;
+        self.answers.insert((at, self.answer_count), answer);
+    }
+
+    fn push(&mut self, ctx: &Ctx<'_>, host: &Host, message: Message) {
+        self.bus.push_back((ctx.at + host.bus_delay, message));
+    }
+
+    fn take(&mut self, ctx: &mut Ctx<'_>, host: &Host, message: Message) {
+        if let Message::ToSupervisor(dial, why) = message {
+            ctx.note(host.id, &Fact::SupervisorTold { dial, why });
+        }
+        match message {
+            Message::ToSupervisor(dial, None) => {
+                self.supervisor.handle_established(ctx.now(), dial);
+            }
+            Message::ToSupervisor(dial, Some(why)) => {
+                if let Some(conn) = self.dials.remove(&dial) {
+                    self.names.remove(&conn);
+                }
+                self.supervisor.handle_closed(ctx.now(), dial, why);
+            }
+            Message::Close(dial) => {
+                let conn = self.dials.get(&dial).copied();
+                if let Some(wire) = conn.and_then(|conn| self.wires.get_mut(&conn)) {
+                    let reason = if self.stopping {
+                        CloseReason::AgentStopping
+                    } else {
+                        CloseReason::Redundant
+                    };
+                    wire.conn.close(ctx.now(), &reason);
+                    self.touched.insert(wire.id());
+                }
+            }
+            Message::Dialled(conn, slot, outcome) => self.dialled(ctx, host, conn, slot, outcome),
+        }
+    }
+
+    fn perform(&mut self, ctx: &mut Ctx<'_>, host: &Host, step: SupervisorStep) {
+        if let SupervisorStep::Waiting {
+            until,
+            gateway,
+            cause,
+        } = step
+        {
+            let until = ctx.since(until);
+            return ctx.note(
+                host.id,
+                &Fact::SupervisorWaits {
+                    until,
+                    gateway,
+                    cause,
+                },
+            );
+        }
+        ctx.note(host.id, &Fact::Supervisor(&step));
+        match step {
+            SupervisorStep::Resolve {
+                gateway,
+                host: name,
+                ..
+            } => {
+                if let Some((after, found)) = ctx.internet.resolve(host.id, &name) {
+                    self.later(ctx.at + after, Answer::Gateway(gateway, found));
+                }
+            }
+            SupervisorStep::Connect {
+                dial,
+                addr,
+                server_name,
+                ..
+            } => self.connect(ctx, host, dial, addr, &server_name),
+            SupervisorStep::Close { dial } => self.push(ctx, host, Message::Close(dial)),
+            SupervisorStep::Up { .. } | SupervisorStep::Waiting { .. } => {}
+        }
+    }
+
+    fn connect(
+        &mut self,
+        ctx: &mut Ctx<'_>,
+        host: &Host,
+        dial: DialId,
+        addr: SocketAddr,
+        server_name: &str,
+    ) {
+        let core = CoreConfig {
+            tls: Arc::clone(&self.config.tls),
+            routes: Arc::clone(&self.config.routes),
+            intervals: self.config.intervals,
+        };
+        let made = self
+            .endpoint
+            .connect(ctx.now(), &core, addr, server_name, &self.env);
+        let Ok(conn) = made else {
+            let why = LossKind::LocalError;
+            let fact = Fact::SupervisorTold {
+                dial,
+                why: Some(why),
+            };
+            ctx.note(host.id, &fact);
+            return self.supervisor.handle_closed(ctx.now(), dial, why);
+        };
+        let id = conn.id();
+        let fact = Fact::Begun {
+            conn: id,
+            dial: Some(dial),
+            remote: addr,
+            connections: self.endpoint.connections(),
+        };
+        ctx.note(host.id, &fact);
+        self.dials.insert(dial, id);
+        self.names.insert(id, dial);
+        self.wires.insert(id, Wire::new(conn, host));
+        self.touched.insert(id);
+    }
+
+    fn drain_wire(&mut self, ctx: &mut Ctx<'_>, host: &Host, id: ConnId) {
+        while let Some(event) = self
+            .wires
+            .get_mut(&id)
+            .and_then(|wire| wire.poll(ctx, host, &mut self.endpoint))
+        {
+            self.on_event(ctx, host, id, event);
+        }
+        if let Some(old) = self.armed.remove(&id) {
+            self.timers.remove(&(old, id));
+        }
+        let Some(wire) = self.wires.get(&id) else {
+            return;
+        };
+        if wire.is_over() {
+            ctx.note(host.id, &Fact::Drained(id));
+            self.wires.remove(&id);
+        } else if let Some(at) = wire.next_at(host) {
+            self.armed.insert(id, at);
+            self.timers.insert((at, id));
+        }
+    }
+
+    fn on_event(&mut self, ctx: &mut Ctx<'_>, host: &Host, id: ConnId, event: Event) {
+        match event {
+            Event::Established { .. } => {
+                if let Some(dial) = self.names.get(&id) {
+                    let message = Message::ToSupervisor(*dial, None);
+                    self.push(ctx, host, message);
+                }
+            }
+            Event::SessionRequested {
+                slot,
+                session,
+                target,
+            } => {
+                let dial = Dial::new(ctx.now(), target, Arc::clone(&self.policy));
+                let wanted = Wanted {
+                    session,
+                    dial,
+                    timer: None,
+                };
+                self.wanted.insert((id, slot), wanted);
+                self.run_dial(ctx, host, (id, slot), |_, _| {});
+            }
+            Event::SessionEnded { slot, .. } => {
+                self.run_dial(ctx, host, (id, slot), |dial, _| dial.cancel());
+                self.forget(id, slot);
+            }
+            Event::Closed(why) => {
+                let places = (id, Slot(0))..=(id, Slot(u64::MAX));
+                let slots: Vec<Slot> = self.wanted.range(places).map(|((_, s), _)| *s).collect();
+                for slot in slots {
+                    self.run_dial(ctx, host, (id, slot), |dial, _| dial.cancel());
+                    self.forget(id, slot);
+                }
+                if let Some(dial) = self.names.get(&id) {
+                    let message = Message::ToSupervisor(*dial, Some(LossKind::from(&why)));
+                    self.push(ctx, host, message);
+                }
+            }
+            // The wire's own, or a gateway's.
+            Event::RoutesAccepted { .. }
+            | Event::Seen
+            | Event::SessionOpened { .. }
+            | Event::SessionRefused { .. }
+            | Event::SessionReadable(_)
+            | Event::SessionWritable(_)
+            | Event::PathSuspect
+            | Event::PathRecovered
+            | Event::RenewalRequested { .. }
+            | Event::RenewalAnswered(_) => {}
+        }
+    }
+}

@@ -1,0 +1,580 @@
+//! A gateway's process: one endpoint, one `Dispatch`, and the users that it serves.
+
+mod direct;
+
+use std::{
+    collections::{BTreeMap, BTreeSet, VecDeque},
+    sync::Arc,
+};
+
+use adit_proto_core::{
+    agent::{dial::Dial, policy::Policy},
+    close::CloseReason,
+    endpoint::{Endpoint, EndpointLimits},
+    gateway::dispatch::{AgentEvent, Dispatch, DispatchConfig, DispatchOutput},
+    id::{AttemptId, ConnId, SessionId, Slot},
+    link::tls::GatewayTls,
+    output::{Event, PathMeta, Routed},
+    session_table::{Carrier, SessionTable},
+    target::Target,
+};
+use bytes::BytesMut;
+use rand_chacha::{ChaCha12Rng, rand_core::Rng};
+use uuid::Builder;
+
+use self::direct::DialAnswer;
+use super::{Ctx, Host, wire::Wire};
+use crate::{
+    At,
+    facts::{Fact, NodeId, RegistryRow, Start},
+    faults::Wish,
+    plan::Roster,
+    tcp::{Script, Side},
+};
+
+/// What a gateway is configured with.
+#[derive(Clone, Debug)]
+pub struct GatewayConfig {
+    /// Its certificate and who it lets in.
+    pub tls: Arc<GatewayTls>,
+    /// The same as a list.
+    pub roster: Arc<Roster>,
+    /// Bounds of its endpoint.
+    pub limits: EndpointLimits,
+    /// Bounds of its dispatch, and what it may dial itself.
+    pub dispatch: DispatchConfig,
+    /// The policy of what it dials itself.
+    pub direct: Arc<Policy>,
+}
+
+/// A gateway's process.
+#[derive(Debug)]
+pub struct Gateway {
+    endpoint: Endpoint,
+    dispatch: Dispatch,
+    sessions: SessionTable,
+    ids: ChaCha12Rng,
+    wires: BTreeMap<ConnId, Wire>,
+    timers: BTreeSet<(At, ConnId)>,
+    armed: BTreeMap<ConnId, At>,
+    touched: BTreeSet<ConnId>,
+    wishes: BTreeMap<SessionId, Opening>,
+    impatient: BTreeSet<(At, SessionId)>,
+    direct: Arc<Policy>,
+    dials: BTreeMap<SessionId, Dial>,
+    /// Between connections and dispatch, in the order of sending.
+    bus: VecDeque<(At, Message)>,
+    /// Answers of the network to direct dials.
+    answers: BTreeMap<(At, u64), (SessionId, DialAnswer)>,
+    answer_count: u64,
+    reply: Vec<u8>,
+    registry: Vec<RegistryRow>,
+    stopping: bool,
+}
+
+#[derive(Debug)]
+struct Opening {
+    user: Script,
+    target: Target,
+}
+
+#[derive(Debug)]
+enum Message {
+    ToDispatch(ConnId, AgentEvent),
+    ToConnection(ConnId, Command),
+}
+
+#[derive(Debug)]
+enum Command {
+    Open(AttemptId, SessionId, Target),
+    Cancel(AttemptId),
+    Discard(Slot),
+    Close(CloseReason),
+    Attach(Slot, SessionId, Script),
+}
+
+impl Gateway {
+    /// Starts a process.
+    ///
+    /// # Panics
+    /// Where the certificates of the plan are unusable, which would be a fault of the simulation.
+    #[expect(
+        clippy::expect_used,
+        reason = "the certificates are the simulation's own"
+    )]
+    pub fn start(ctx: &mut Ctx<'_>, host: &Host, config: &GatewayConfig) -> Self {
+        let env = host.env();
+        let endpoint =
+            Endpoint::gateway(&config.tls, config.limits, &env).expect("usable certificates");
+        let start = Start::Gateway {
+            dispatch: config.dispatch.clone(),
+            limits: config.limits,
+            lazy: host.lazy > 0,
+            roster: Arc::clone(&config.roster),
+            wall_off_ms: host.wall.off_ms(),
+        };
+        ctx.note(host.id, &Fact::Started(&start));
+        Self {
+            endpoint,
+            dispatch: Dispatch::new(config.dispatch.clone()),
+            sessions: SessionTable::new(),
+            ids: env.seed.derive("session-id"),
+            wires: BTreeMap::new(),
+            timers: BTreeSet::new(),
+            armed: BTreeMap::new(),
+            touched: BTreeSet::new(),
+            wishes: BTreeMap::new(),
+            impatient: BTreeSet::new(),
+            direct: Arc::clone(&config.direct),
+            dials: BTreeMap::new(),
+            bus: VecDeque::new(),
+            answers: BTreeMap::new(),
+            answer_count: 0,
+            reply: Vec::new(),
+            registry: Vec::new(),
+            stopping: false,
+        }
+    }
+
+    /// The registry, sessions and openings, for oracles and for the end of a run.
+    #[must_use]
+    pub fn dispatch(&self) -> &Dispatch {
+        &self.dispatch
+    }
+
+    /// Connections that exist, those saying farewell included.
+    #[must_use]
+    pub fn connections(&self) -> usize {
+        self.endpoint.connections()
+    }
+
+    /// Sessions that are open.
+    #[must_use]
+    pub fn sessions_open(&self) -> usize {
+        self.sessions.len()
+    }
+
+    /// Takes a datagram from the socket.
+    pub fn receive(&mut self, ctx: &mut Ctx<'_>, host: &Host, arrival: crate::net::Arrival) {
+        let fact = Fact::Received {
+            src: arrival.src,
+            from: NodeId(arrival.from.0),
+            sent: arrival.sent,
+            data: &arrival.data,
+        };
+        ctx.note(host.id, &fact);
+        let (meta, data): (PathMeta, BytesMut) = (
+            PathMeta {
+                remote: arrival.src,
+                local_ip: Some(arrival.dst.ip()),
+                ecn: arrival.ecn,
+            },
+            arrival.data,
+        );
+        match self
+            .endpoint
+            .handle_datagram(ctx.now(), meta, data, &mut self.reply)
+        {
+            Routed::Existing(id, message) => {
+                ctx.note(host.id, &Fact::Routed(id));
+                if let Some(wire) = self.wires.get_mut(&id) {
+                    wire.input(ctx, message);
+                    self.touched.insert(id);
+                }
+            }
+            Routed::New(conn) => {
+                let id = conn.id();
+                let fact = Fact::Begun {
+                    conn: id,
+                    dial: None,
+                    remote: conn.remote(),
+                    connections: self.endpoint.connections(),
+                };
+                ctx.note(host.id, &fact);
+                self.wires.insert(id, Wire::new(*conn, host));
+                self.touched.insert(id);
+            }
+            Routed::Reply(transmit) => {
+                let (dst, src) = (transmit.destination, arrival.dst);
+                let data = &self.reply[..];
+                let fate = ctx.net.send(ctx.at, host.net, src, dst, transmit.ecn, data);
+                let fact = Fact::Sent {
+                    src,
+                    dst,
+                    data,
+                    fate,
+                };
+                ctx.log.note(ctx.at, host.id, &fact);
+            }
+            Routed::Dropped => {}
+        }
+    }
+
+    /// A user comes.
+    pub fn open(&mut self, ctx: &mut Ctx<'_>, host: &Host, wish: &Wish) -> SessionId {
+        let mut bytes = [0; 16];
+        self.ids.fill_bytes(&mut bytes);
+        let session = SessionId(Builder::from_random_bytes(bytes).into_uuid());
+        let fact = Fact::Wish {
+            session,
+            target: &wish.target,
+            pinned: wish.pinned,
+            open_before: self.dispatch.open_count(),
+            promise: wish.promise,
+        };
+        ctx.note(host.id, &fact);
+        ctx.scripts.insert(session, wish.target_script.clone());
+        let opening = Opening {
+            user: wish.user.clone(),
+            target: wish.target.clone(),
+        };
+        self.wishes.insert(session, opening);
+        if let Some(patience) = wish.patience {
+            self.impatient.insert((ctx.at + patience, session));
+        }
+        self.dispatch
+            .open(ctx.now(), session, wish.target.clone(), wish.pinned);
+        session
+    }
+
+    /// The program behind a session did something.
+    pub fn ready(&mut self, conn: ConnId, slot: Slot) {
+        if let Some(wire) = self.wires.get_mut(&conn) {
+            wire.ready(slot);
+            self.touched.insert(conn);
+        }
+    }
+
+    /// Closes everything, as on a signal.
+    pub fn stop(&mut self, ctx: &mut Ctx<'_>, host: &Host) {
+        ctx.note(host.id, &Fact::Stopping);
+        self.stopping = true;
+        self.dispatch.stop(ctx.now());
+        for (id, wire) in &mut self.wires {
+            wire.conn.close(ctx.now(), &CloseReason::GatewayStopping);
+            self.touched.insert(*id);
+        }
+    }
+
+    /// The process is gone.
+    pub fn kill(mut self, ctx: &mut Ctx<'_>, host: &Host) {
+        for wire in self.wires.values_mut() {
+            wire.kill(ctx);
+        }
+        ctx.note(host.id, &Fact::Gone);
+    }
+
+    /// When the process wants to run.
+    #[must_use]
+    pub fn next_at(&self, ctx: &Ctx<'_>, host: &Host) -> Option<At> {
+        let dispatch = self
+            .dispatch
+            .poll_timeout()
+            .map(|at| ctx.since(at) + host.timer_slack);
+        let dials = self.dials.values().filter_map(Dial::poll_timeout).min();
+        [
+            self.timers.first().map(|(at, _)| *at),
+            dispatch,
+            dials.map(|at| ctx.since(at)),
+            self.bus.front().map(|(at, _)| *at),
+            self.impatient.first().map(|(at, _)| *at),
+            self.answers.first_key_value().map(|((at, _), _)| *at),
+        ]
+        .into_iter()
+        .flatten()
+        .min()
+    }
+
+    /// Runs until nothing is left to do at this time.
+    pub fn run(&mut self, ctx: &mut Ctx<'_>, host: &Host) {
+        self.expire(ctx, host);
+        loop {
+            self.drain_dispatch(ctx, host);
+            if self.bus.front().is_some_and(|(at, _)| *at <= ctx.at) {
+                if let Some((_, message)) = self.bus.pop_front() {
+                    self.take(ctx, host, message);
+                }
+            } else if let Some(id) = self.touched.pop_first() {
+                self.drain_wire(ctx, host, id);
+            } else {
+                break;
+            }
+        }
+        let until = self.dispatch.poll_timeout().map(|at| ctx.since(at));
+        let machine = "dispatch";
+        ctx.note(
+            host.id,
+            &Fact::MachineWaits {
+                machine,
+                until,
+                slack: host.timer_slack,
+            },
+        );
+        self.show_registry(ctx, host);
+    }
+
+    fn expire(&mut self, ctx: &mut Ctx<'_>, host: &Host) {
+        while let Some(&(at, id)) = self.timers.first().filter(|(at, _)| *at <= ctx.at) {
+            self.timers.remove(&(at, id));
+            self.armed.remove(&id);
+            if let Some(wire) = self.wires.get_mut(&id) {
+                wire.expire(ctx, host);
+                self.touched.insert(id);
+            }
+        }
+        while let Some(&(at, session)) = self.impatient.first().filter(|(at, _)| *at <= ctx.at) {
+            self.impatient.remove(&(at, session));
+            if self.wishes.remove(&session).is_some() {
+                ctx.note(host.id, &Fact::GaveUp(session));
+                self.dispatch.cancel(ctx.now(), session);
+            }
+        }
+        let due = |at| ctx.since(at) + host.timer_slack <= ctx.at;
+        if self.dispatch.poll_timeout().is_some_and(due) {
+            self.dispatch.handle_timeout(ctx.now());
+        }
+        self.run_dials(ctx, host);
+    }
+
+    fn push(&mut self, ctx: &Ctx<'_>, host: &Host, message: Message) {
+        self.bus.push_back((ctx.at + host.bus_delay, message));
+    }
+
+    fn take(&mut self, ctx: &mut Ctx<'_>, host: &Host, message: Message) {
+        match message {
+            Message::ToDispatch(conn, event) => self.tell_dispatch(ctx, host, conn, event),
+            Message::ToConnection(conn, command) => {
+                if self.wires.contains_key(&conn) {
+                    self.touched.insert(conn);
+                    self.command(ctx, host, conn, command);
+                } else if let Command::Attach(_, session, script) = command {
+                    self.lose_user(ctx, host, conn, session, script);
+                }
+            }
+        }
+    }
+
+    fn command(&mut self, ctx: &mut Ctx<'_>, host: &Host, id: ConnId, command: Command) {
+        let Some(wire) = self.wires.get_mut(&id) else {
+            return;
+        };
+        match command {
+            Command::Open(attempt, session, target) => {
+                if let Some(mut gateway) = wire.conn.as_gateway() {
+                    gateway.open_session(ctx.now(), attempt, session, &target);
+                }
+            }
+            Command::Cancel(attempt) => {
+                if let Some(mut gateway) = wire.conn.as_gateway() {
+                    gateway.cancel(attempt);
+                }
+            }
+            Command::Discard(slot) => wire.discard(slot),
+            Command::Close(reason) => wire.conn.close(ctx.now(), &reason),
+            Command::Attach(slot, session, script) => {
+                wire.attach(ctx, host, slot, (Side::User, session, script));
+            }
+        }
+    }
+
+    /// The connection went before the user's socket came to it, which is reset.
+    fn lose_user(
+        &self,
+        ctx: &mut Ctx<'_>,
+        host: &Host,
+        conn: ConnId,
+        session: SessionId,
+        script: Script,
+    ) {
+        let place = (conn, Slot(u64::MAX));
+        let user = (Side::User, session, script);
+        let leg = ctx.legs.attach(ctx.at, ctx.log, host.id, place, user);
+        ctx.legs.abort(ctx.at, ctx.log, leg);
+    }
+
+    fn tell_dispatch(&mut self, ctx: &mut Ctx<'_>, host: &Host, conn: ConnId, event: AgentEvent) {
+        match &event {
+            AgentEvent::Registered { identity, .. } => {
+                ctx.note(host.id, &Fact::Registering(conn, identity));
+            }
+            AgentEvent::Routes { epoch, routes } => {
+                let (epoch, routes) = (*epoch, routes);
+                ctx.note(
+                    host.id,
+                    &Fact::RoutesTold {
+                        conn,
+                        epoch,
+                        routes,
+                    },
+                );
+            }
+            AgentEvent::Seen => ctx.note(host.id, &Fact::SeenTold(conn)),
+            AgentEvent::Suspect => {
+                let suspect = true;
+                ctx.note(host.id, &Fact::PathTold { conn, suspect });
+            }
+            AgentEvent::Recovered => {
+                let suspect = false;
+                ctx.note(host.id, &Fact::PathTold { conn, suspect });
+            }
+            AgentEvent::Opened { attempt, slot } => {
+                let (attempt, slot) = (*attempt, Some(*slot));
+                let fact = Fact::Answered {
+                    conn,
+                    attempt,
+                    slot,
+                };
+                ctx.note(host.id, &fact);
+            }
+            AgentEvent::Failed { attempt, .. } => {
+                let (attempt, slot) = (*attempt, None);
+                let fact = Fact::Answered {
+                    conn,
+                    attempt,
+                    slot,
+                };
+                ctx.note(host.id, &fact);
+            }
+            AgentEvent::SessionEnded { slot } => {
+                ctx.note(host.id, &Fact::EndTold(conn, *slot));
+                if let Some(session) = self.sessions.at(conn, *slot) {
+                    self.sessions.remove(session);
+                }
+            }
+            AgentEvent::Closed => {
+                ctx.note(host.id, &Fact::ClosedTold(conn));
+                self.sessions.remove_conn(conn);
+            }
+        }
+        self.dispatch.handle_event(ctx.now(), conn, event);
+    }
+
+    fn drain_dispatch(&mut self, ctx: &mut Ctx<'_>, host: &Host) {
+        while let Some(output) = self.dispatch.poll_output() {
+            ctx.note(host.id, &Fact::Dispatch(&output));
+            let (conn, command) = match output {
+                DispatchOutput::Open {
+                    conn,
+                    attempt,
+                    session,
+                    target,
+                } => (conn, Command::Open(attempt, session, target)),
+                DispatchOutput::Cancel { conn, attempt } => (conn, Command::Cancel(attempt)),
+                DispatchOutput::Discard { conn, slot } => (conn, Command::Discard(slot)),
+                DispatchOutput::Retire { conn } => (conn, Command::Close(CloseReason::Superseded)),
+                DispatchOutput::Refused { conn, error } => {
+                    let reason = CloseReason::NotAdmitted(error.to_string());
+                    (conn, Command::Close(reason))
+                }
+                DispatchOutput::Committed {
+                    session,
+                    agent,
+                    route,
+                } => {
+                    let Some(opening) = self.wishes.remove(&session) else {
+                        continue;
+                    };
+                    let Carrier::Agent { conn, slot } = route else {
+                        continue;
+                    };
+                    let entered =
+                        self.sessions
+                            .insert(ctx.now(), session, route, opening.target, agent);
+                    debug_assert!(entered.is_ok(), "a session is entered once");
+                    (conn, Command::Attach(slot, session, opening.user))
+                }
+                DispatchOutput::Failed { session, .. } => {
+                    self.wishes.remove(&session);
+                    continue;
+                }
+                DispatchOutput::DialDirect { session, target } => {
+                    let dial = Dial::new(ctx.now(), target, Arc::clone(&self.direct));
+                    self.dials.insert(session, dial);
+                    self.run_dials(ctx, host);
+                    continue;
+                }
+                DispatchOutput::AbortDirect { session } => {
+                    if let Some(dial) = self.dials.get_mut(&session) {
+                        dial.cancel();
+                    }
+                    self.run_dials(ctx, host);
+                    continue;
+                }
+                DispatchOutput::RoutesRefused { .. } => continue,
+            };
+            self.push(ctx, host, Message::ToConnection(conn, command));
+        }
+    }
+
+    fn drain_wire(&mut self, ctx: &mut Ctx<'_>, host: &Host, id: ConnId) {
+        let Some(wire) = self.wires.get_mut(&id) else {
+            return;
+        };
+        if self.stopping {
+            wire.conn.close(ctx.now(), &CloseReason::GatewayStopping);
+        }
+        while let Some(event) = wire.poll(ctx, host, &mut self.endpoint) {
+            if let Some(event) = agent_event(event) {
+                let message = Message::ToDispatch(id, event);
+                self.bus.push_back((ctx.at + host.bus_delay, message));
+            }
+        }
+        if let Some(old) = self.armed.remove(&id) {
+            self.timers.remove(&(old, id));
+        }
+        if wire.is_over() {
+            ctx.note(host.id, &Fact::Drained(id));
+            self.wires.remove(&id);
+        } else if let Some(at) = wire.next_at(host) {
+            self.armed.insert(id, at);
+            self.timers.insert((at, id));
+        }
+    }
+
+    fn show_registry(&mut self, ctx: &mut Ctx<'_>, host: &Host) {
+        if !ctx.log.oracles().wants_registry() {
+            return;
+        }
+        let row = |info: adit_proto_core::gateway::info::AgentInfo| RegistryRow {
+            conn: info.conn,
+            agent: info.identity.id,
+            key: info.identity.spki_sha256,
+            epoch: info.epoch,
+            sessions: info.sessions,
+        };
+        let rows: Vec<RegistryRow> = self
+            .dispatch
+            .hub()
+            .list(ctx.now())
+            .into_iter()
+            .map(row)
+            .collect();
+        if rows != self.registry {
+            ctx.note(host.id, &Fact::Registry(&rows));
+            self.registry = rows;
+        }
+    }
+}
+
+/// What the node is told of a connection's event.
+fn agent_event(event: Event) -> Option<AgentEvent> {
+    match event {
+        Event::Established { identity } => identity.map(|identity| AgentEvent::Registered {
+            identity,
+            renewed: false,
+        }),
+        Event::RoutesAccepted { epoch, routes } => Some(AgentEvent::Routes { epoch, routes }),
+        Event::Seen => Some(AgentEvent::Seen),
+        Event::SessionOpened { attempt, slot } => Some(AgentEvent::Opened { attempt, slot }),
+        Event::SessionRefused { attempt, cause } => Some(AgentEvent::Failed { attempt, cause }),
+        Event::SessionEnded { slot, .. } => Some(AgentEvent::SessionEnded { slot }),
+        Event::PathSuspect => Some(AgentEvent::Suspect),
+        Event::PathRecovered => Some(AgentEvent::Recovered),
+        Event::Closed(_) => Some(AgentEvent::Closed),
+        Event::SessionRequested { .. }
+        | Event::SessionReadable(_)
+        | Event::SessionWritable(_)
+        | Event::RenewalRequested { .. }
+        | Event::RenewalAnswered(_) => None,
+    }
+}

@@ -1,0 +1,343 @@
+//! Agents wait as long as they should and no longer, try their gateways in turn, and keep one connection.
+
+mod series;
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use adit_proto_core::{
+    agent::{
+        backoff::BackoffCause,
+        supervisor::{DialId, GatewayIndex, LossKind, SupervisorStep},
+    },
+    id::ConnId,
+    output::Event,
+};
+
+use self::series::{Series, cause_of};
+use super::pulse::{Pulse, SLACK};
+use crate::{
+    At,
+    facts::{Fact, NodeId, Start},
+    faults::Fault,
+};
+
+/// The judge.
+#[derive(Debug, Default)]
+pub(super) struct Backoff {
+    pulse: Pulse,
+    agents: BTreeMap<NodeId, Agent>,
+    /// Waits of the run that were exactly their nominal value.
+    exact: u32,
+    look_at: At,
+}
+
+/// One process of an agent.
+#[derive(Debug)]
+struct Agent {
+    gateways: Vec<Series>,
+    /// Place of the gateway of the latest round.
+    current: usize,
+    state: State,
+    /// Attempts and connections that were begun and neither closed nor told to be over.
+    live: BTreeSet<DialId>,
+    next_dial: u64,
+    established: BTreeSet<ConnId>,
+    /// Since when there has been more than one.
+    many: Option<At>,
+    network_changed: Option<At>,
+}
+
+#[derive(Debug)]
+enum State {
+    /// Just started.
+    Fresh,
+    Waiting {
+        until: At,
+    },
+    Round(Round),
+    Up {
+        dial: DialId,
+        since: At,
+    },
+    /// The connection is lost; what comes next must come at once.
+    Lost,
+}
+
+#[derive(Debug)]
+struct Round {
+    since: At,
+    /// The gateway's name was resolved in it.
+    named: bool,
+    worst: Option<BackoffCause>,
+    /// A live attempt was told to be established.
+    won: Option<DialId>,
+}
+
+impl Backoff {
+    pub(super) fn observe(&mut self, at: At, node: NodeId, fact: &Fact<'_>) -> Option<String> {
+        self.pulse.observe(at, node, fact);
+        if let Fact::Started(Start::Agent { gateways, .. }) = fact {
+            self.agents.insert(node, Agent::new(at, *gateways));
+        } else if let Fact::Gone | Fact::Stopping = fact {
+            self.agents.remove(&node);
+        } else if let Fact::Fault(Fault::ChangeNetwork(node)) = fact
+            && let Some(agent) = self.agents.get_mut(node)
+        {
+            agent.network_changed = Some(at);
+            for gateway in &mut agent.gateways {
+                gateway.network_changed(at);
+            }
+        }
+        let objection = match self.agents.get_mut(&node) {
+            Some(agent) => agent.observe(at, fact, &mut self.exact),
+            None => None,
+        };
+        objection
+            .map(|text| format!("{node}: {text}"))
+            .or_else(|| self.look_around(at))
+    }
+
+    fn look_around(&mut self, at: At) -> Option<String> {
+        if at < self.look_at {
+            return None;
+        }
+        self.look_at = at + LOOK_EVERY;
+        self.agents.iter().find_map(|(node, agent)| {
+            let steady = self.pulse.steady_since(*node)?;
+            let text = agent.overdue(at, steady)?;
+            Some(format!("{node}: {text}"))
+        })
+    }
+}
+
+impl Agent {
+    fn new(at: At, gateways: usize) -> Self {
+        Self {
+            gateways: (0..gateways).map(|_| Series::new(at)).collect(),
+            current: 0,
+            state: State::Fresh,
+            live: BTreeSet::new(),
+            next_dial: 0,
+            established: BTreeSet::new(),
+            many: None,
+            network_changed: None,
+        }
+    }
+
+    fn observe(&mut self, at: At, fact: &Fact<'_>, exact: &mut u32) -> Option<String> {
+        if let Fact::Supervisor(step) = fact {
+            return self.step(at, step);
+        } else if let Fact::SupervisorWaits {
+            until,
+            gateway,
+            cause,
+        } = fact
+        {
+            return self.waits(at, *until, *gateway, *cause, exact);
+        } else if let Fact::SupervisorTold { dial, why } = fact {
+            self.told(at, *dial, *why);
+        } else if let Fact::MachineWaits {
+            machine: "supervisor",
+            until,
+            ..
+        } = fact
+        {
+            return self.rests(*until);
+        } else if let Fact::Event(conn, Event::Established { .. }) = fact {
+            self.established.insert(*conn);
+            self.count(at);
+        } else if let Fact::Event(conn, Event::Closed(_)) = fact {
+            self.established.remove(conn);
+            self.count(at);
+        }
+        None
+    }
+
+    fn count(&mut self, at: At) {
+        let many = self.established.len() > 1;
+        self.many = many.then(|| self.many.unwrap_or(at));
+    }
+
+    fn told(&mut self, at: At, dial: DialId, why: Option<LossKind>) {
+        let is_live = self.live.contains(&dial);
+        if why.is_some() {
+            self.live.remove(&dial);
+        }
+        match (&mut self.state, why) {
+            (State::Round(round), None) if is_live => {
+                round.won.get_or_insert(dial);
+            }
+            (State::Round(round), Some(why)) if is_live => {
+                round.worst = round.worst.max(Some(cause_of(why, At::ZERO)));
+            }
+            (State::Up { dial: kept, since }, Some(why)) if *kept == dial => {
+                let up = at - *since;
+                self.gateways[self.current].failed(at, cause_of(why, up), up);
+                self.state = State::Lost;
+            }
+            (
+                State::Fresh
+                | State::Waiting { .. }
+                | State::Round(_)
+                | State::Up { .. }
+                | State::Lost,
+                _,
+            ) => {}
+        }
+    }
+
+    fn step(&mut self, at: At, step: &SupervisorStep) -> Option<String> {
+        match step {
+            SupervisorStep::Resolve { gateway, .. } => self.begin(at, *gateway, true),
+            SupervisorStep::Connect { dial, gateway, .. } => {
+                if dial.0 < self.next_dial {
+                    return Some(format!("{dial:?} is used twice"));
+                }
+                self.next_dial = dial.0 + 1;
+                let goes_on = matches!(&self.state, State::Round(round) if round.named)
+                    && gateway.0 == self.current;
+                let objection = if goes_on {
+                    None
+                } else {
+                    self.begin(at, *gateway, false)
+                };
+                self.live.insert(*dial);
+                objection
+            }
+            SupervisorStep::Close { dial } => {
+                self.live.remove(dial);
+                None
+            }
+            SupervisorStep::Up { dial, gateway } => {
+                let won = matches!(&self.state, State::Round(round) if round.won == Some(*dial));
+                self.state = State::Up {
+                    dial: *dial,
+                    since: at,
+                };
+                (!won || gateway.0 != self.current)
+                    .then(|| format!("{dial:?} is up, but did not win"))
+            }
+            SupervisorStep::Waiting { .. } => None,
+        }
+    }
+
+    /// A round begins.
+    fn begin(&mut self, at: At, gateway: GatewayIndex, named: bool) -> Option<String> {
+        let objection = if let State::Round(round) = &self.state
+            && gateway.0 == self.current
+        {
+            // Nothing failed: the network changed, and the round starts once more.
+            let changed = self.network_changed.is_some_and(|at| at >= round.since);
+            (!changed).then(|| "a round begins twice".to_owned())
+        } else if matches!(self.state, State::Fresh) {
+            (gateway.0 != 0).then(|| "the first round is not to the first gateway".to_owned())
+        } else {
+            self.end_round(at);
+            let early = self.gateways.get(gateway.0)?.ready.0 > at;
+            let early = early.then(|| format!("{gateway:?} is tried before its wait is over"));
+            early.or_else(|| self.passed_over(at, gateway))
+        };
+        self.current = gateway.0;
+        self.state = State::Round(Round {
+            since: at,
+            named,
+            worst: None,
+            won: None,
+        });
+        objection
+    }
+
+    fn end_round(&mut self, at: At) {
+        if let State::Round(round) = &self.state {
+            let cause = round.worst.unwrap_or(BackoffCause::Unreachable);
+            self.gateways[self.current].failed(at, cause, At::ZERO);
+        }
+    }
+
+    fn waits(
+        &mut self,
+        at: At,
+        until: At,
+        gateway: GatewayIndex,
+        cause: BackoffCause,
+        exact: &mut u32,
+    ) -> Option<String> {
+        self.end_round(at);
+        self.state = State::Waiting { until };
+        let chosen = self.gateways.get_mut(gateway.0)?;
+        let (low, high) = chosen.ready;
+        if until < low || until > high.max(at) || cause != chosen.cause {
+            return Some(format!(
+                "{gateway:?} waits until {until:?} for {cause:?}; {low:?} to {high:?} for {:?} is right",
+                chosen.cause
+            ));
+        }
+        chosen.ready = (until, until);
+        *exact += u32::from(std::mem::take(&mut chosen.drawn) && (until == low || until == high));
+        if *exact > 1 {
+            return Some(format!(
+                "waits are not drawn: again one ends exactly at {until:?}"
+            ));
+        }
+        self.passed_over(at, gateway)
+    }
+
+    /// Another gateway could surely have been tried sooner.
+    fn passed_over(&self, at: At, gateway: GatewayIndex) -> Option<String> {
+        let chosen = self.gateways.get(gateway.0)?.ready.0.max(at);
+        let sooner = self
+            .gateways
+            .iter()
+            .position(|g| g.ready.1.max(at) < chosen)?;
+        Some(format!(
+            "{gateway:?} is next, though {sooner} was ready sooner"
+        ))
+    }
+
+    /// The supervisor has nothing more to say for now.
+    fn rests(&self, until: Option<At>) -> Option<String> {
+        let kept = |dial: &DialId| match &self.state {
+            State::Up { dial: up, .. } => dial == up,
+            State::Round(_) => true,
+            State::Fresh | State::Waiting { .. } | State::Lost => false,
+        };
+        if let Some(dial) = self.live.iter().find(|dial| !kept(dial)) {
+            return Some(format!("{dial:?} is neither kept nor closed"));
+        }
+        let sound = match &self.state {
+            State::Waiting { until: told } => until == Some(*told),
+            State::Round(round) => {
+                let last = round.since + CONNECT_TIMEOUT;
+                round.won.is_none() && until.is_some_and(|until| until <= last)
+            }
+            State::Up { .. } => until.is_none(),
+            State::Fresh | State::Lost => false,
+        };
+        (!sound).then(|| format!("rests until {until:?} in {:?}", self.state))
+    }
+
+    fn overdue(&self, at: At, steady: At) -> Option<String> {
+        let late = |due: At| at > due.max(steady) + SLACK;
+        match &self.state {
+            State::Waiting { until } if late(*until) => {
+                return Some(format!(
+                    "no round begins, though it waited until {until:?} only"
+                ));
+            }
+            State::Round(round) if late(round.since + CONNECT_TIMEOUT) => {
+                return Some(format!("the round of {:?} does not end", round.since));
+            }
+            State::Fresh
+            | State::Waiting { .. }
+            | State::Round(_)
+            | State::Up { .. }
+            | State::Lost => {}
+        }
+        let many = self.many.is_some_and(late);
+        many.then(|| format!("{} connections are established", self.established.len()))
+    }
+}
+
+/// Time for one round to a gateway.
+const CONNECT_TIMEOUT: At = At::from_secs(10);
+const LOOK_EVERY: At = At::from_millis(500);

@@ -1,0 +1,101 @@
+//! Nobody is connected whose certificate, key, pin or date does not allow it, at either end.
+
+use std::{collections::BTreeMap, ops::RangeInclusive, sync::Arc, time::Duration};
+
+use adit_proto_core::output::Event;
+
+use crate::{
+    At,
+    facts::{Fact, NodeId, Start},
+    faults::Fault,
+    plan::Roster,
+};
+
+/// What a node may believe.
+#[derive(Debug, Default)]
+struct Known {
+    roster: Option<Arc<Roster>>,
+    trusts: bool,
+    wall_off_ms: i64,
+    /// When the clock was set; none where it was so from the start.
+    wall_since: Option<At>,
+}
+
+/// The judge.
+#[derive(Debug, Default)]
+pub(super) struct Identity {
+    nodes: BTreeMap<NodeId, Known>,
+    calm: bool,
+}
+
+impl Identity {
+    pub(super) fn observe(&mut self, at: At, node: NodeId, fact: &Fact<'_>) -> Option<String> {
+        match fact {
+            Fact::Started(start) => self.start(at, node, start),
+            Fact::Fault(Fault::WallClock(_, off_ms)) => {
+                let known = self.nodes.entry(node).or_default();
+                (known.wall_off_ms, known.wall_since) = (*off_ms, Some(at));
+            }
+            Fact::Calm => self.calm = true,
+            Fact::Event(conn, Event::Established { identity }) => {
+                let known = self.nodes.get(&node)?;
+                let out_of_date = !VALID_MS.contains(&known.wall_off_ms);
+                if out_of_date
+                    && known.wall_since.is_none_or(|since| at > since + HANDSHAKE)
+                    && !self.calm
+                {
+                    return Some(format!(
+                        "{conn} is established by a certificate out of date"
+                    ));
+                }
+                return match (identity, &known.roster) {
+                    (Some(identity), Some(roster)) => {
+                        let id = (identity.id, identity.spki_sha256);
+                        (!roster.0.contains(&id))
+                            .then(|| format!("{conn} let agent {} in", identity.id))
+                    }
+                    (None, None) if !known.trusts => {
+                        Some(format!("{conn} is to a gateway that the pin is not of"))
+                    }
+                    (None, None) => None,
+                    (Some(_), None) | (None, Some(_)) => {
+                        Some(format!("{conn} has the other role's identity"))
+                    }
+                };
+            }
+            _ => {}
+        }
+        None
+    }
+
+    fn start(&mut self, at: At, node: NodeId, start: &Start) {
+        let known = self.nodes.entry(node).or_default();
+        let off_ms = match start {
+            Start::Gateway {
+                roster,
+                wall_off_ms,
+                ..
+            } => {
+                known.roster = Some(Arc::clone(roster));
+                *wall_off_ms
+            }
+            Start::Agent {
+                trusts,
+                wall_off_ms,
+                ..
+            } => {
+                known.trusts = *trusts;
+                *wall_off_ms
+            }
+        };
+        if at.is_zero() {
+            known.wall_off_ms = off_ms;
+        }
+    }
+}
+
+/// The certificates have been good for a year at the start of a run, and will be for two more; with some days to spare.
+const VALID_MS: RangeInclusive<i64> = -370 * DAY_MS..=740 * DAY_MS;
+const DAY_MS: i64 = 86_400_000;
+/// The date is looked at within a handshake.
+const HANDSHAKE: At = Duration::from_secs(10);

@@ -1,0 +1,98 @@
+//! The judges: each watches the facts of a run for one property. One file each.
+#![expect(
+    clippy::wildcard_enum_match_arm,
+    reason = "a judge looks at the few facts that its property is about"
+)]
+
+mod backoff;
+mod bytes;
+mod carrier;
+mod control;
+mod deadlines;
+mod dial;
+mod events;
+mod explained;
+mod identity;
+mod limits;
+mod opened;
+mod outcome;
+mod promise;
+mod pulse;
+mod registry;
+mod router;
+mod silence;
+mod unanswered;
+
+use crate::{
+    At,
+    facts::{Fact, NodeId},
+};
+
+/// A property that did not hold.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Violation {
+    /// The property.
+    pub oracle: &'static str,
+    /// Virtual time.
+    pub at: At,
+    /// What happened.
+    pub text: String,
+}
+
+/// All judges of a run.
+#[derive(Debug, Default)]
+pub struct Oracles {
+    backoff: backoff::Backoff,
+    bytes: bytes::Bytes,
+    carrier: carrier::Carrier,
+    control: control::Control,
+    deadlines: deadlines::Deadlines,
+    dial: dial::Dial,
+    events: events::Events,
+    explained: explained::Explained,
+    identity: identity::Identity,
+    limits: limits::Limits,
+    opened: opened::Opened,
+    outcome: outcome::Outcome,
+    promise: promise::Promise,
+    registry: registry::Registry,
+    router: router::Router,
+    silence: silence::Silence,
+    unanswered: unanswered::Unanswered,
+    /// Set for runs that are too large for judges that look at everything.
+    pub light: bool,
+}
+
+impl Oracles {
+    /// Shows a fact to every judge; gives the first objection.
+    pub fn observe(&mut self, at: At, node: NodeId, fact: &Fact<'_>) -> Option<Violation> {
+        let verdicts = [
+            ("backoff", self.backoff.observe(at, node, fact)),
+            ("bytes", self.bytes.observe(fact)),
+            ("carrier", self.carrier.observe(node, fact)),
+            ("control", self.control.observe(at, node, fact)),
+            ("deadlines", self.deadlines.observe(at, node, fact)),
+            ("dial", self.dial.observe(at, node, fact)),
+            ("events", self.events.observe(node, fact)),
+            ("explained", self.explained.observe(at, node, fact)),
+            ("identity", self.identity.observe(at, node, fact)),
+            ("limits", self.limits.observe(at, node, fact)),
+            ("opened", self.opened.observe(node, fact)),
+            ("outcome", self.outcome.observe(at, node, fact)),
+            ("promise", self.promise.observe(at, fact)),
+            ("registry", self.registry.observe(node, fact)),
+            ("router", self.router.observe(at, node, fact)),
+            ("silence", self.silence.observe(at, node, fact)),
+            ("unanswered", self.unanswered.observe(at, node, fact)),
+        ];
+        let said = |(oracle, text): (_, Option<String>)| Some((oracle, text?));
+        let (oracle, text) = verdicts.into_iter().find_map(said)?;
+        Some(Violation { oracle, at, text })
+    }
+
+    /// Tells whether the registries are to be shown after each change.
+    #[must_use]
+    pub fn wants_registry(&self) -> bool {
+        !self.light
+    }
+}

@@ -1,0 +1,116 @@
+//! A gateway's registry holds exactly the connections that were registered and have not ended, each with the newest
+//! epoch that it was told: the late end of an old connection takes no newer one with it, epochs only grow, and an
+//! agent's id belongs to one key at a time.
+
+use std::collections::BTreeMap;
+
+use adit_proto_core::{
+    gateway::dispatch::DispatchOutput,
+    id::{AgentId, ConnId},
+    limits::ROUTES_PER_AGENT_MAX,
+    output::Event,
+};
+
+use crate::facts::{Fact, NodeId, RegistryRow};
+
+#[derive(Debug)]
+struct Entry {
+    agent: AgentId,
+    key: [u8; 32],
+    epoch: u64,
+    retired: bool,
+}
+
+/// The judge.
+#[derive(Debug, Default)]
+pub(super) struct Registry {
+    entries: BTreeMap<NodeId, BTreeMap<ConnId, Entry>>,
+    accepted: BTreeMap<(NodeId, ConnId), u64>,
+}
+
+impl Registry {
+    pub(super) fn observe(&mut self, node: NodeId, fact: &Fact<'_>) -> Option<String> {
+        let entries = self.entries.entry(node).or_default();
+        match fact {
+            Fact::Registering(conn, identity) => {
+                let (agent, key) = (identity.id, identity.spki_sha256);
+                let entry = Entry {
+                    agent,
+                    key,
+                    epoch: 0,
+                    retired: false,
+                };
+                entries.insert(*conn, entry);
+                None
+            }
+            Fact::Dispatch(DispatchOutput::Refused { conn, .. }) => {
+                entries.remove(conn);
+                None
+            }
+            Fact::Dispatch(DispatchOutput::Retire { conn }) => {
+                if let Some(entry) = entries.get_mut(conn) {
+                    entry.retired = true;
+                }
+                None
+            }
+            Fact::ClosedTold(conn) => {
+                entries.remove(conn);
+                None
+            }
+            Fact::RoutesTold {
+                conn,
+                epoch,
+                routes,
+            } => {
+                if let Some(entry) = entries.get_mut(conn)
+                    && routes.len() <= ROUTES_PER_AGENT_MAX
+                {
+                    entry.epoch = entry.epoch.max(*epoch);
+                }
+                None
+            }
+            Fact::Event(conn, Event::RoutesAccepted { epoch, .. }) => {
+                let before = self.accepted.insert((node, *conn), *epoch).unwrap_or(0);
+                (*epoch <= before).then(|| format!("{conn} accepted epoch {epoch} after {before}"))
+            }
+            Fact::Registry(rows) => differs(entries, rows),
+            Fact::Gone => {
+                entries.clear();
+                self.accepted.retain(|(of, _), _| *of != node);
+                None
+            }
+            _ => None,
+        }
+    }
+}
+
+fn differs(entries: &BTreeMap<ConnId, Entry>, rows: &[RegistryRow]) -> Option<String> {
+    for (conn, entry) in entries {
+        let Some(row) = rows.iter().find(|row| row.conn == *conn) else {
+            return Some(format!(
+                "{conn} of agent {} is not listed any more",
+                entry.agent
+            ));
+        };
+        if (row.agent, row.key) != (entry.agent, entry.key) {
+            return Some(format!("{conn} is listed as agent {}", row.agent));
+        }
+        if row.epoch != entry.epoch {
+            return Some(format!(
+                "{conn} is at epoch {}, not {}",
+                row.epoch, entry.epoch
+            ));
+        }
+    }
+    if let Some(row) = rows.iter().find(|row| !entries.contains_key(&row.conn)) {
+        return Some(format!(
+            "{} of agent {} is still listed",
+            row.conn, row.agent
+        ));
+    }
+    let live: Vec<_> = entries.values().filter(|entry| !entry.retired).collect();
+    let other = |a: &Entry| live.iter().any(|b| b.agent == a.agent && b.key != a.key);
+    live.iter()
+        .find(|entry| other(entry))
+        .map(|entry| format!("agent {} is connected with two keys", entry.agent))
+}

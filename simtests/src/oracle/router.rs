@@ -1,0 +1,492 @@
+//! Each choice of a gateway is the one that a naive reference router makes with the same knowledge: which connection
+//! is asked next, when a second one is asked beside it, and when there is nobody left to ask.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    time::Duration,
+};
+
+use adit_proto_core::{
+    gateway::{
+        AttemptError, AttemptFailure, OpenError,
+        dispatch::{DispatchConfig, DispatchOutput},
+    },
+    id::{AgentId, AttemptId, ConnId, SessionId, Slot},
+    limits::{AGENT_SILENT, ATTEMPTS_MAX, DISPATCH_STAGGER, ROUTES_PER_AGENT_MAX},
+    route::RouteSet,
+    target::{Host, Target},
+};
+
+use crate::{
+    At,
+    facts::{Fact, NodeId, Start},
+    model::router::{self, Way},
+};
+
+/// What the timers of a driver may add to the stagger.
+const SLACK: At = Duration::from_millis(20);
+
+/// The judge.
+#[derive(Debug, Default)]
+pub(super) struct Router {
+    gateways: BTreeMap<NodeId, Gateway>,
+}
+
+/// What one gateway knows, kept in lists.
+#[derive(Debug, Default)]
+struct Gateway {
+    config: DispatchConfig,
+    /// In the order of registration.
+    conns: Vec<Known>,
+    accepted: u64,
+    openings: BTreeMap<SessionId, Opening>,
+    attempts: BTreeMap<AttemptId, (SessionId, ConnId)>,
+    carried: BTreeSet<(ConnId, Slot)>,
+}
+
+#[derive(Debug)]
+struct Known {
+    way: Way,
+    epoch: u64,
+    seen: At,
+    suspect: bool,
+    retired: bool,
+    /// When it last carried as many sessions as it may.
+    full_at: Option<At>,
+    /// When its routes, its path or its load last changed, or another connection of its agent's came or went.
+    changed: At,
+}
+
+#[derive(Debug)]
+struct Opening {
+    target: Target,
+    pinned: Option<AgentId>,
+    since: At,
+    tried: Vec<Tried>,
+    /// When the latest attempt began that nothing was heard of.
+    waiting_since: Option<At>,
+}
+
+#[derive(Debug)]
+struct Tried {
+    agent: AgentId,
+    attempt: Option<AttemptId>,
+    conn: ConnId,
+    outdated: bool,
+}
+
+impl Router {
+    pub(super) fn observe(&mut self, at: At, node: NodeId, fact: &Fact<'_>) -> Option<String> {
+        if let Fact::Started(Start::Gateway { dispatch, .. }) = fact {
+            let gateway = Gateway {
+                config: dispatch.clone(),
+                ..Gateway::default()
+            };
+            self.gateways.insert(node, gateway);
+            return None;
+        }
+        let gateway = self.gateways.get_mut(&node)?;
+        match fact {
+            Fact::Dispatch(output) => return gateway.output(at, output),
+            Fact::MachineWaits { .. } => return gateway.raced(at),
+            Fact::Wish {
+                session,
+                target,
+                pinned,
+                ..
+            } => gateway.wish(at, *session, target, *pinned),
+            Fact::GaveUp(session) => drop(gateway.openings.remove(session)),
+            _ => gateway.told(at, fact),
+        }
+        None
+    }
+}
+
+impl Opening {
+    fn pass_over(&mut self, way: &Way) {
+        self.tried.push(Tried {
+            agent: way.agent,
+            attempt: None,
+            conn: way.conn,
+            outdated: false,
+        });
+    }
+}
+
+impl Known {
+    fn unload(&mut self, at: At, load_max: usize) {
+        if self.way.load >= load_max {
+            self.full_at = Some(at);
+        }
+        self.way.load -= 1;
+        self.changed = at;
+    }
+}
+
+impl Gateway {
+    fn told(&mut self, at: At, fact: &Fact<'_>) {
+        match fact {
+            Fact::Registering(conn, identity) => self.conns.push(Known {
+                way: Way {
+                    conn: *conn,
+                    agent: identity.id,
+                    routes: RouteSet::default(),
+                    load: 0,
+                    accepted_nth: 0,
+                },
+                epoch: 0,
+                seen: at,
+                suspect: false,
+                retired: false,
+                full_at: None,
+                changed: at,
+            }),
+            Fact::RoutesTold {
+                conn,
+                epoch,
+                routes,
+            } => self.routes(at, *conn, *epoch, routes),
+            Fact::SeenTold(conn) => self.change(*conn, |known| known.seen = at),
+            Fact::PathTold { conn, suspect } => {
+                self.change(*conn, |known| {
+                    (known.suspect, known.changed) = (*suspect, at);
+                });
+            }
+            Fact::Answered {
+                conn,
+                attempt,
+                slot,
+            } => self.answered(at, *conn, *attempt, *slot),
+            Fact::EndTold(conn, slot) => {
+                let load_max = self.config.sessions_per_agent;
+                if self.carried.remove(&(*conn, *slot)) {
+                    self.change(*conn, |known| known.unload(at, load_max));
+                }
+            }
+            Fact::ClosedTold(conn) => self.closed(at, *conn),
+            _ => {}
+        }
+    }
+
+    fn wish(&mut self, at: At, session: SessionId, target: &Target, pinned: Option<AgentId>) {
+        let opening = Opening {
+            target: target.clone(),
+            pinned,
+            since: at,
+            tried: Vec::new(),
+            waiting_since: None,
+        };
+        self.openings.insert(session, opening);
+    }
+
+    fn change(&mut self, conn: ConnId, change: impl FnOnce(&mut Known)) {
+        if let Some(known) = self.conns.iter_mut().find(|known| known.way.conn == conn) {
+            change(known);
+        }
+    }
+
+    fn routes(&mut self, at: At, conn: ConnId, epoch: u64, routes: &RouteSet) {
+        let next = self.accepted + 1;
+        let Some(known) = self.conns.iter_mut().find(|known| known.way.conn == conn) else {
+            return;
+        };
+        known.seen = at;
+        if epoch <= known.epoch || routes.len() > ROUTES_PER_AGENT_MAX {
+            return;
+        }
+        (known.epoch, known.way.routes, known.way.accepted_nth) = (epoch, routes.clone(), next);
+        known.changed = at;
+        self.accepted = next;
+        let agent = known.way.agent;
+        if self.newest(agent) != Some(conn) {
+            return;
+        }
+        // What went out over the agent's older connections may be asked for once more over this one.
+        for opening in self.openings.values_mut() {
+            for tried in &mut opening.tried {
+                tried.outdated |=
+                    tried.agent == agent && tried.attempt.is_some() && tried.conn != conn;
+            }
+        }
+    }
+
+    fn answered(&mut self, at: At, conn: ConnId, attempt: AttemptId, slot: Option<Slot>) {
+        let Some((session, _)) = self.attempts.remove(&attempt) else {
+            return;
+        };
+        match slot {
+            Some(slot) => drop(self.carried.insert((conn, slot))),
+            None => {
+                let load_max = self.config.sessions_per_agent;
+                self.change(conn, |known| known.unload(at, load_max));
+                self.failed(session, attempt);
+            }
+        }
+    }
+
+    fn failed(&mut self, session: SessionId, attempt: AttemptId) {
+        if let Some(opening) = self.openings.get_mut(&session) {
+            for tried in opening
+                .tried
+                .iter_mut()
+                .filter(|t| t.attempt == Some(attempt))
+            {
+                tried.attempt = None;
+            }
+            opening.waiting_since = None;
+        }
+    }
+
+    fn closed(&mut self, at: At, conn: ConnId) {
+        let agent = self.way(conn).map(|way| way.agent);
+        self.conns.retain(|known| known.way.conn != conn);
+        for known in self
+            .conns
+            .iter_mut()
+            .filter(|known| Some(known.way.agent) == agent)
+        {
+            known.changed = at;
+        }
+        self.carried.retain(|(on, _)| *on != conn);
+        let gone: Vec<AttemptId> = self
+            .attempts
+            .iter()
+            .filter(|(_, (_, on))| *on == conn)
+            .map(|(attempt, _)| *attempt)
+            .collect();
+        for attempt in gone {
+            if let Some((session, _)) = self.attempts.remove(&attempt) {
+                self.failed(session, attempt);
+            }
+        }
+    }
+
+    fn output(&mut self, at: At, output: &DispatchOutput) -> Option<String> {
+        match output {
+            DispatchOutput::Open {
+                conn,
+                attempt,
+                session,
+                ..
+            } => return self.open(at, *conn, *attempt, *session),
+            DispatchOutput::Cancel { conn, attempt } => {
+                let load_max = self.config.sessions_per_agent;
+                if self.attempts.remove(attempt).is_some() {
+                    self.change(*conn, |known| known.unload(at, load_max));
+                }
+            }
+            DispatchOutput::Committed { session, .. } => drop(self.openings.remove(session)),
+            DispatchOutput::Failed { session, error } => {
+                let opening = self.openings.remove(session)?;
+                return self.given_up(at, *session, opening, error);
+            }
+            DispatchOutput::Retire { conn } => self.change(*conn, |known| known.retired = true),
+            DispatchOutput::Refused { conn, .. } => {
+                self.conns.retain(|known| known.way.conn != *conn);
+            }
+            DispatchOutput::DialDirect { session, target } => {
+                return self.direct(*session, target);
+            }
+            DispatchOutput::Discard { .. }
+            | DispatchOutput::AbortDirect { .. }
+            | DispatchOutput::RoutesRefused { .. } => {}
+        }
+        None
+    }
+
+    fn open(
+        &mut self,
+        at: At,
+        conn: ConnId,
+        attempt: AttemptId,
+        session: SessionId,
+    ) -> Option<String> {
+        let Some(mut opening) = self.openings.remove(&session) else {
+            return Some(format!("{session} is asked for, and nobody wants it"));
+        };
+        let mut best = self.best(at, &mut opening);
+        // One that was full meanwhile may have been passed over then, and is not asked again.
+        while let Some(way) = best.as_ref().filter(|way| way.conn != conn)
+            && self.was_full(way.conn, opening.since)
+        {
+            opening.pass_over(way);
+            best = self.best(at, &mut opening);
+        }
+        if best.as_ref().map(|way| way.conn) != Some(conn) {
+            let text = format!(
+                "{session} to {} is asked for over {conn}; the best is {best:?} of {:?}",
+                opening.target, self.conns
+            );
+            return Some(text);
+        }
+        let agent = best.map(|way| way.agent)?;
+        opening.tried.push(Tried {
+            agent,
+            attempt: Some(attempt),
+            conn,
+            outdated: false,
+        });
+        opening.waiting_since = Some(at);
+        self.openings.insert(session, opening);
+        self.attempts.insert(attempt, (session, conn));
+        self.change(conn, |known| known.way.load += 1);
+        None
+    }
+
+    /// The connection to ask next. Agents that carry as much as they may are passed over, and count as asked.
+    fn best(&self, at: At, opening: &mut Opening) -> Option<Way> {
+        loop {
+            if opening.tried.len() >= ATTEMPTS_MAX {
+                return None;
+            }
+            let way = self.candidate(at, opening)?;
+            if way.load < self.config.sessions_per_agent {
+                return Some(way);
+            }
+            opening.pass_over(&way);
+        }
+    }
+
+    fn was_full(&self, conn: ConnId, since: At) -> bool {
+        let known = self.conns.iter().find(|known| known.way.conn == conn);
+        known.is_some_and(|known| known.full_at.is_some_and(|at| at >= since))
+    }
+
+    fn candidate(&self, at: At, opening: &Opening) -> Option<Way> {
+        // An agent is asked once, and once more over a newer connection.
+        let asked = |way: &Way| {
+            let same = |t: &Tried| t.agent == way.agent && (!t.outdated || t.conn == way.conn);
+            opening.tried.iter().any(same)
+        };
+        if let Some(agent) = opening.pinned {
+            let newest = self.way(self.newest(agent)?)?;
+            return (!asked(newest)).then(|| newest.clone());
+        }
+        let ways: Vec<Way> = self
+            .conns
+            .iter()
+            .filter(|known| self.is_online(at, known) && !asked(&known.way))
+            .map(|known| known.way.clone())
+            .collect();
+        router::order(&ways, &opening.target.host)
+            .first()
+            .map(|(way, _)| (*way).clone())
+    }
+
+    fn way(&self, conn: ConnId) -> Option<&Way> {
+        let known = self.conns.iter().find(|known| known.way.conn == conn);
+        known.map(|known| &known.way)
+    }
+
+    fn newest(&self, agent: AgentId) -> Option<ConnId> {
+        self.live(agent).last().map(|known| known.way.conn)
+    }
+
+    fn live(&self, agent: AgentId) -> impl DoubleEndedIterator<Item = &Known> {
+        self.conns
+            .iter()
+            .filter(move |known| known.way.agent == agent && !known.retired)
+    }
+
+    /// New sessions go over the agent's newest connection that has routes.
+    fn is_online(&self, at: At, known: &Known) -> bool {
+        let mut newest_first = self.live(known.way.agent).rev();
+        let current = newest_first.find(|k| k.way.accepted_nth > 0);
+        !known.retired
+            && !known.suspect
+            && at < known.seen + AGENT_SILENT
+            && current.is_some_and(|current| current.way.conn == known.way.conn)
+    }
+
+    fn is_advertised(&self, host: &Host) -> bool {
+        self.conns
+            .iter()
+            .filter(|known| !known.retired)
+            .any(|known| router::specificity(&known.way.routes, host).is_some())
+    }
+
+    fn given_up(
+        &self,
+        at: At,
+        session: SessionId,
+        mut opening: Opening,
+        error: &OpenError,
+    ) -> Option<String> {
+        let wrong = match error {
+            OpenError::NoRoute => self.is_advertised(&opening.target.host),
+            OpenError::NoneOnline => {
+                !self.is_advertised(&opening.target.host) || self.best(at, &mut opening).is_some()
+            }
+            OpenError::AgentUnknown(agent) => self.newest(*agent).is_some(),
+            OpenError::AllFailed(failures) => {
+                let direct = failures.iter().any(|failure| failure.agent.is_none());
+                let full = |agent| {
+                    let no_credit = |f: &AttemptFailure| {
+                        f.agent == Some(agent) && f.cause == AttemptError::NoCredit
+                    };
+                    failures.iter().any(no_credit)
+                };
+                while let Some(way) = self.best(at, &mut opening)
+                    && full(way.agent)
+                    && self.was_full(way.conn, opening.since)
+                {
+                    opening.pass_over(&way);
+                }
+                !direct && self.best(at, &mut opening).is_some()
+            }
+            _ => false,
+        };
+        wrong.then(|| {
+            format!(
+                "{session} to {} failed by {error:?}; known are {:?}",
+                opening.target, self.conns
+            )
+        })
+    }
+
+    fn direct(&self, session: SessionId, target: &Target) -> Option<String> {
+        let allowed = self.config.direct.iter().any(|rule| rule.allows(target));
+        (!allowed || self.is_advertised(&target.host))
+            .then(|| format!("{session} to {target} is dialled from here"))
+    }
+
+    /// A candidate that does not answer is overtaken.
+    fn raced(&mut self, at: At) -> Option<String> {
+        let late = |opening: &Opening| {
+            opening
+                .waiting_since
+                .is_some_and(|since| at > since + DISPATCH_STAGGER + SLACK)
+        };
+        let sessions: Vec<SessionId> = self
+            .openings
+            .iter()
+            .filter(|(_, opening)| late(opening))
+            .map(|(session, _)| *session)
+            .collect();
+        for session in sessions {
+            let mut opening = self.openings.remove(&session)?;
+            // Only candidates that were there when it was their turn; later ones have to wait for a failure.
+            let since = opening.waiting_since.take();
+            let next = self.best(at, &mut opening);
+            let was_there = next.as_ref().and_then(|way| self.since(way.conn));
+            let target = opening.target.clone();
+            self.openings.insert(session, opening);
+            let due = since.map(|since| since + DISPATCH_STAGGER);
+            if let (Some(way), Some(there), Some(due)) = (next, was_there, due)
+                && there < due
+            {
+                return Some(format!(
+                    "{session} to {target} waits for one agent; {} of {} could be asked",
+                    way.conn, way.agent
+                ));
+            }
+        }
+        None
+    }
+
+    /// Since when a connection is as it is.
+    fn since(&self, conn: ConnId) -> Option<At> {
+        let known = self.conns.iter().find(|known| known.way.conn == conn)?;
+        Some(known.changed)
+    }
+}

@@ -1,0 +1,67 @@
+//! One run from a seed or from a fuzzer's bytes, to its verdict.
+
+use std::panic::{AssertUnwindSafe, catch_unwind};
+
+use crate::{
+    At,
+    choices::Choices,
+    log::Log,
+    oracle::{Oracles, Violation},
+    scenario,
+    trace::{Hashes, Line, Trace},
+    world::World,
+};
+
+/// How a run ended.
+#[derive(Clone, Debug)]
+pub struct Outcome {
+    /// Hashes of everything that happened.
+    pub hashes: Hashes,
+    /// Virtual time at the end.
+    pub at: At,
+    /// The first property that did not hold.
+    pub violation: Option<Violation>,
+    /// Every fact as a line, where wanted.
+    pub lines: Vec<Line>,
+}
+
+/// Runs a seed of the default scenario.
+#[must_use]
+pub fn run_seed(seed: u64, lines: bool) -> Outcome {
+    run(Choices::from_seed(seed), lines)
+}
+
+/// Runs what the choices lead to.
+#[must_use]
+pub fn run(mut choices: Choices, lines: bool) -> Outcome {
+    let plan = scenario::draw(&mut choices);
+    let trace = if lines {
+        Trace::with_lines(plan.gateways.len())
+    } else {
+        Trace::default()
+    };
+    let mut world = World::new(plan, &mut choices, Log::new(trace, Oracles::default()));
+    let panicked = catch_unwind(AssertUnwindSafe(|| {
+        world.run();
+    }))
+    .err()
+    .map(|payload| Violation {
+        oracle: "panic",
+        at: world.at(),
+        text: panic_text(&*payload),
+    });
+    Outcome {
+        hashes: world.log.trace.hashes(),
+        at: world.at(),
+        violation: panicked.or_else(|| world.violation().cloned()),
+        lines: world.log.trace.take_lines(),
+    }
+}
+
+pub(crate) fn panic_text(payload: &(dyn std::any::Any + Send)) -> String {
+    payload
+        .downcast_ref::<String>()
+        .cloned()
+        .or_else(|| payload.downcast_ref::<&str>().map(ToString::to_string))
+        .unwrap_or_else(|| "a panic without words".to_owned())
+}

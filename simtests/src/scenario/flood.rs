@@ -1,0 +1,127 @@
+//! Many bulk sessions on one connection, and a few small ones that must get through all the same.
+
+use std::{sync::Arc, time::Duration};
+
+use adit_proto_core::{endpoint::EndpointLimits, gateway::dispatch::DispatchConfig};
+
+use super::{Size, routes, topology};
+use crate::{
+    At,
+    choices::Choices,
+    facts::NodeId,
+    faults::{Fault, Wish},
+    net::Path,
+    plan::Plan,
+    tcp::{Ending, Script},
+};
+
+/// What the bulk sessions do.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Bulk {
+    /// Users who do not read what their targets send.
+    Unread,
+    /// Users who send more than the path carries.
+    Upload,
+}
+
+const GATEWAY: NodeId = NodeId(0);
+const AGENT: NodeId = NodeId(1);
+/// When the small sessions come, and in which time they must be over.
+const SMALL_FROM: At = Duration::from_secs(2);
+const SMALL_WITHIN: At = Duration::from_secs(5);
+
+/// Draws one gateway, one agent, a path without faults, and the load.
+pub(super) fn draw(choices: &mut Choices) -> Plan {
+    let bulk = *choices.pick(&[Bulk::Unread, Bulk::Upload]);
+    let size = Size {
+        gateways: 1,
+        agents: 1,
+        users: 0,
+        bytes_max: 0,
+        faults: 0,
+        safety: Duration::from_secs(9),
+    };
+    let mut plan = topology::draw(choices, size);
+    behave(&mut plan);
+    let path = Path {
+        rate_bps: choices.between(20_000_000, 60_000_000),
+        delay: choices.time(Duration::from_millis(1), Duration::from_millis(20)),
+        queue_bytes: 256 << 10,
+        ..Path::clean()
+    };
+    plan.paths = vec![(GATEWAY, AGENT, path.clone()), (AGENT, GATEWAY, path)];
+    let (sessions, bytes) = match bulk {
+        Bulk::Unread => (choices.between(68, 90), 300 << 10),
+        Bulk::Upload => (choices.between(36, 44), 600 << 10),
+    };
+    for _ in 0..sessions {
+        let at = choices.time(Duration::from_millis(500), Duration::from_millis(900));
+        let wish = bulk_wish(bulk, bytes, choices);
+        plan.script.push((at, Fault::Open(Box::new(wish))));
+    }
+    // An agent that is not let in carries nothing.
+    let promise = (!plan.welcome.is_empty()).then_some(SMALL_WITHIN);
+    for turn in 0..4 {
+        let at = SMALL_FROM + Duration::from_millis(500) * turn;
+        let wish = small_wish(choices, promise);
+        plan.script.push((at, Fault::Open(Box::new(wish))));
+    }
+    let changed = Arc::new(routes::draw_routes(choices, 0));
+    plan.script
+        .push((SMALL_FROM, Fault::SetRoutes(AGENT, changed)));
+    plan
+}
+
+/// Nothing but the load is in anybody's way.
+fn behave(plan: &mut Plan) {
+    plan.internet.hosts.clear();
+    for gateway in &mut plan.gateways {
+        gateway.wall_off_ms = 0;
+        gateway.config.limits = EndpointLimits::default();
+        gateway.config.dispatch = DispatchConfig::default();
+    }
+    for agent in &mut plan.agents {
+        agent.wall_off_ms = 0;
+        agent.config.mute = false;
+    }
+}
+
+fn bulk_wish(bulk: Bulk, bytes: u64, choices: &mut Choices) -> Wish {
+    let sender = Script {
+        total: bytes,
+        chunk: bytes,
+        ending: Ending::FinAfterPeer,
+        ..Script::silent()
+    };
+    let receiver = Script {
+        ending: Ending::Hold,
+        stall: (bulk == Bulk::Unread).then_some((0, Duration::from_secs(60))),
+        ..Script::silent()
+    };
+    let (user, target_script) = match bulk {
+        Bulk::Unread => (receiver, sender),
+        Bulk::Upload => (sender, receiver),
+    };
+    wish(choices, user, target_script, None)
+}
+
+fn small_wish(choices: &mut Choices, promise: Option<At>) -> Wish {
+    let user = Script {
+        ending: Ending::Fin,
+        ..Script::short(1_000)
+    };
+    wish(choices, user, Script::short(1_000), promise)
+}
+
+fn wish(choices: &mut Choices, user: Script, target_script: Script, promise: Option<At>) -> Wish {
+    let host = u8::try_from(choices.between(1, 254)).unwrap_or(1);
+    Wish {
+        gateway: GATEWAY,
+        target: routes::home_target(0, host),
+        pinned: None,
+        user,
+        target_script,
+        promise,
+        patience: None,
+    }
+}
