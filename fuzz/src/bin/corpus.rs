@@ -1,0 +1,190 @@
+//! Builds, packs and unpacks the corpora.
+//!
+//! `corpus seed` writes what the vectors and a few generated scripts give to `corpus/<target>/`; `corpus unpack` adds the
+//! committed archives to it; `corpus pack` makes the archives of what is there, smallest inputs first up to a bound;
+//! `corpus hash` prints one line per target: name, inputs, hash.
+
+use std::{
+    fs,
+    io::Write,
+    path::{Path, PathBuf},
+};
+
+use adit_fuzz::{TARGETS, archive};
+use anyhow::{Context, Result, bail};
+use serde_json::Value;
+
+fn main() -> Result<()> {
+    let verb = std::env::args().nth(1).unwrap_or_default();
+    for (target, _) in TARGETS {
+        match verb.as_str() {
+            "seed" => store(target, seeds(target)?)?,
+            "unpack" => {
+                let packed = fs::read(archive_of(target))?;
+                let inputs = archive::unpack(&packed).context("a damaged archive")?;
+                store(target, inputs.into_iter().map(Into::into).collect())?;
+            }
+            "pack" => pack(target)?,
+            "hash" => {}
+            _ => bail!("say one of: seed, unpack, pack, hash"),
+        }
+        let inputs = load(target)?;
+        let (count, hash) = (inputs.len(), archive::hash(inputs));
+        writeln!(std::io::stdout(), "{target}\t{count}\t{hash}")?;
+    }
+    Ok(())
+}
+
+fn pack(target: &str) -> Result<()> {
+    let mut inputs = load(target)?;
+    inputs.sort_by_key(|input| (input.len(), archive::name(input)));
+    let mut size = 0;
+    inputs.retain(|input| {
+        size += input.len() + 4;
+        size <= ARCHIVE_LEN_MAX
+    });
+    fs::create_dir_all(root().join("corpora"))?;
+    Ok(fs::write(archive_of(target), archive::pack(inputs))?)
+}
+
+fn load(target: &str) -> Result<Vec<Vec<u8>>> {
+    let dir = root().join("corpus").join(target);
+    if !dir.exists() {
+        return Ok(Vec::new());
+    }
+    let files = fs::read_dir(dir)?.map(|entry| Ok(fs::read(entry?.path())?));
+    files.collect()
+}
+
+fn store(target: &str, inputs: Vec<Vec<u8>>) -> Result<()> {
+    let dir = root().join("corpus").join(target);
+    fs::create_dir_all(&dir)?;
+    for input in inputs {
+        fs::write(dir.join(archive::name(&input)), input)?;
+    }
+    Ok(())
+}
+
+fn archive_of(target: &str) -> PathBuf {
+    root().join("corpora").join(target).with_extension("bin")
+}
+
+fn root() -> &'static Path {
+    Path::new(env!("CARGO_MANIFEST_DIR"))
+}
+
+fn seeds(target: &str) -> Result<Vec<Vec<u8>>> {
+    Ok(match target {
+        "control" => vectors("hex", "control")?
+            .into_iter()
+            .flat_map(|frame| {
+                let payload = frame.get(4..).unwrap_or_default().to_vec();
+                [joined(&[0, 7], &frame), joined(&[0, 7], &payload)]
+            })
+            .collect(),
+        "connect" => connect_seeds()?,
+        "socks5" => SOCKS5.iter().map(|seed| seed.to_vec()).collect(),
+        "certs" => cert_seeds()?,
+        // Scripts have no vectors; a spread of bytes lets the fuzzer begin with some of each step.
+        _ => (0..32).map(script).collect(),
+    })
+}
+
+fn connect_seeds() -> Result<Vec<Vec<u8>>> {
+    let frames = vectors("hex", "connect")?;
+    let payloads = frames
+        .iter()
+        .map(|frame| frame.get(4..).unwrap_or_default());
+    let mut seeds: Vec<Vec<u8>> = payloads
+        .flat_map(|payload| [joined(&[0], payload), joined(&[1], payload)])
+        .collect();
+    let texts = vectors("route", "")?.into_iter().map(|t| joined(&[3], &t));
+    seeds.extend(texts);
+    seeds.extend(vectors("target", "")?.into_iter().map(|t| joined(&[2], &t)));
+    seeds.extend(["a.b:1", "[2001:db8::1]:22", "x.y.:80"].map(|t| joined(&[2], t.as_bytes())));
+    seeds.push(joined(&[4], "é".repeat(600).as_bytes()));
+    Ok(seeds)
+}
+
+fn cert_seeds() -> Result<Vec<Vec<u8>>> {
+    let kinds = [
+        (0, "agent.der"),
+        (1, "agent-csr.pem"),
+        (2, "agent.der"),
+        (3, "gateway.der"),
+        (4, "gateway-key.der"),
+        (5, "ca.der"),
+        (6, "agent.der"),
+        (7, "agent-key.der"),
+        (8, "ca.der"),
+    ];
+    let mut seeds = Vec::new();
+    for (kind, file) in kinds {
+        seeds.push(joined(
+            &[kind],
+            &fs::read(root().join("fixtures").join(file))?,
+        ));
+        seeds.extend((0..8).map(|n| vec![kind, 0xff, 0, n * 31, n]));
+    }
+    Ok(seeds)
+}
+
+/// The values of one field of the vectors; hex is decoded. `kind` narrows frames to those of one kind of stream.
+fn vectors(field: &str, kind: &str) -> Result<Vec<Vec<u8>>> {
+    let mut found = Vec::new();
+    for file in ["agent-tunnel.jsonl", "agent-tunnel-routing.jsonl"] {
+        let path = root().join("../proto-core/tests/vectors").join(file);
+        for line in fs::read_to_string(path)?.lines() {
+            let line: Value = serde_json::from_str(line)?;
+            let text = |name: &str| line.get(name).and_then(Value::as_str);
+            let Some(value) = text(field) else { continue };
+            let is_session = [text("type"), text("channel")]
+                .iter()
+                .flatten()
+                .any(|name| name.to_lowercase().starts_with("connect"));
+            match field {
+                "hex" if is_session == (kind == "connect") => found.push(unhex(value)?),
+                "hex" => {}
+                _ => found.push(value.as_bytes().to_vec()),
+            }
+        }
+    }
+    Ok(found)
+}
+
+fn unhex(text: &str) -> Result<Vec<u8>> {
+    let digits: Option<Vec<u32>> = text.chars().map(|c| c.to_digit(16)).collect();
+    let digits = digits.context("a vector that is not hex")?;
+    let bytes = digits
+        .chunks_exact(2)
+        .map(|d| u8::try_from(d[0] << 4 | d[1]));
+    Ok(bytes.collect::<Result<_, _>>()?)
+}
+
+fn joined(head: &[u8], rest: &[u8]) -> Vec<u8> {
+    [head, rest].concat()
+}
+
+fn script(nth: u8) -> Vec<u8> {
+    let mut bytes = vec![0; 8 + 8 * usize::from(nth)];
+    blake3::Hasher::new()
+        .update(&[nth])
+        .finalize_xof()
+        .fill(&mut bytes);
+    joined(&[nth], &bytes)
+}
+
+/// Whole handshakes: flags, split, greeting, credentials, request, and bytes behind it.
+const SOCKS5: [&[u8]; 8] = [
+    b"\x00\x07\x05\x01\x00\x05\x01\x00\x01\x0a\x00\x00\x01\x00\x16rest",
+    b"\x00\x07\x05\x02\x00\x02\x05\x01\x00\x03\x03a.b\x01\xbbrest",
+    b"\x03\x09\x05\x02\x00\x02\x01\x01u\x02pw\x05\x01\x00\x03\x03a.b\x01\xbbrest",
+    b"\x01\x09\x05\x01\x02\x01\x01u\x02pw\x05\x01\x00",
+    b"\x00\x11\x05\x01\x00\x05\x01\x00\x04\x20\x01\x0d\xb8\0\0\0\0\0\0\0\0\0\0\0\x01\x00\x50",
+    b"\x00\x00\x05\x01\x00\x05\x02\x00\x01\x0a\x00\x00\x01\x00\x16",
+    b"\x00\x00GET / HTTP/1.1\r\n\r\n",
+    b"\x01\x00\x04\x01\x00\x50\x0a\x00\x00\x01\x00",
+];
+
+/// An archive stays small enough for the repository.
+const ARCHIVE_LEN_MAX: usize = 300_000;
