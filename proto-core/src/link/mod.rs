@@ -34,6 +34,10 @@ pub(crate) struct Link {
     probing: bool,
     /// The endpoint was told that the engine is done.
     drained_told: bool,
+    /// Acknowledged packets that were seen, and what the present path counted at the last look.
+    acked: u64,
+    acked_on_path: u64,
+    acked_from: SocketAddr,
 }
 
 /// The engine's message to a connection.
@@ -103,12 +107,16 @@ pub(crate) enum Broken {
 
 impl Link {
     pub(crate) fn new(quic: Connection, handle: ConnectionHandle) -> Self {
+        let acked_from = quic.remote_address();
         Self {
             quic,
             handle,
             window: limits::CONNECTION_WINDOW_MIN,
             probing: false,
             drained_told: false,
+            acked: 0,
+            acked_on_path: 0,
+            acked_from,
         }
     }
 
@@ -213,9 +221,17 @@ impl Link {
         self.quic.ping();
     }
 
-    /// Packets of ours that the peer has acknowledged on the present path.
-    pub(crate) fn acked(&self) -> u64 {
-        self.controller().map_or(0, |controller| controller.acked)
+    /// Packets of ours that the peer was seen to acknowledge. The engine counts for each path alone: where the peer's
+    /// address has changed since the last look, or changed back, another count is no sign of life.
+    pub(crate) fn acked(&mut self) -> u64 {
+        let count = self.controller().map_or(0, |controller| controller.acked);
+        let remote = self.quic.remote_address();
+        if remote == self.acked_from {
+            self.acked += count.saturating_sub(self.acked_on_path);
+        }
+        self.acked_from = remote;
+        self.acked_on_path = count;
+        self.acked
     }
 
     /// A copy of the engine's controller.
