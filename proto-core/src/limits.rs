@@ -13,9 +13,12 @@ pub const VERSION_MIN: u16 = 1;
 /// See [`VERSION_MIN`].
 pub const VERSION_MAX: u16 = 1;
 
-/// Sessions that one agent carries at a time: the stream credit that an agent grants to its gateway. A hundred times
-/// what the reference grants; the credit costs the agent about 50 bytes each.
+/// Sessions that one agent carries at a time: the most stream credit that an agent grants to its gateway. A hundred
+/// times what the reference grants.
 pub const SESSIONS_PER_AGENT_MAX: u32 = 10_000;
+/// Stream credit that an agent grants at first. It doubles whenever half of it is used, because the QUIC engine keeps
+/// about 50 bytes for each stream that may come and walks through them all when a connection begins.
+pub const SESSIONS_PER_AGENT_FIRST: u32 = 1_024;
 /// Subnets and domains of one agent together. A control message could carry 200,000; a gateway of 10,000 agents
 /// could not hold that for each.
 pub const ROUTES_PER_AGENT_MAX: usize = 10_000;
@@ -31,8 +34,9 @@ pub const RENEWAL_INTERVAL: Duration = Duration::from_secs(60);
 pub const AGENTS_MAX: usize = 20_000;
 /// Sessions being opened through one gateway at a time, all agents together.
 pub const OPENS_MAX: usize = 20_000;
-/// Session opens that wait for stream credit on one connection; a reference agent grants 100 streams in all.
-pub const OPENS_WAITING_MAX: usize = 1_024;
+/// Session opens that wait for stream credit on one connection. An agent's credit grows while they come, so as many may
+/// wait as it may carry; a reference agent grants 100 streams in all.
+pub const OPENS_WAITING_MAX: usize = 10_000;
 
 /// Agent: time from the opening of a stream to its whole `ConnectRequest` (agent-tunnel 7.3).
 pub const REQUEST_TIMEOUT: Duration = Duration::from_secs(30);

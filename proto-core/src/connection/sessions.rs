@@ -36,10 +36,11 @@ impl Connection {
         self.sessions.len()
     }
 
-    /// A session is about to be set up: the peer must be able to send its share whatever others leave unread.
+    /// A session is about to be set up: the peer must be able to send its share whatever others leave unread, and to
+    /// open more.
     pub(super) fn make_room(&mut self) {
         self.link
-            .fit_window(self.sessions.len() + self.deadlines.len() + 1);
+            .fit(self.sessions.len() + self.deadlines.len() + 1);
     }
 
     /// Set-up is over; bytes flow.

@@ -55,7 +55,7 @@ pub(crate) fn client(tls: &AgentTls, env: &Env) -> Result<ClientConfig, TlsError
     let quic = QuicClientConfig::try_from(tls::client_config(tls, env)?)
         .map_err(|e| TlsError::Unusable(e.to_string()))?;
     let mut config = ClientConfig::new(Arc::new(quic));
-    config.transport_config(Arc::new(transport(limits::SESSIONS_PER_AGENT_MAX)));
+    config.transport_config(Arc::new(transport(limits::SESSIONS_PER_AGENT_FIRST)));
     Ok(config)
 }
 

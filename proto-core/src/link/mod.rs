@@ -30,6 +30,8 @@ pub(crate) struct Link {
     handle: ConnectionHandle,
     /// Connection window last told to the engine, in bytes.
     window: u64,
+    /// Streams of the gateway that an agent's engine was last told to allow.
+    streams: u32,
     /// A sign of life is to leave at once.
     probing: bool,
     /// The endpoint was told that the engine is done.
@@ -112,6 +114,7 @@ impl Link {
             quic,
             handle,
             window: limits::CONNECTION_WINDOW_MIN,
+            streams: limits::SESSIONS_PER_AGENT_FIRST,
             probing: false,
             drained_told: false,
             acked: 0,
@@ -145,6 +148,10 @@ impl Link {
     }
 
     pub(crate) fn poll_notice(&mut self) -> Option<FromConnection> {
+        // The endpoint may have given the place to another connection.
+        if self.drained_told {
+            return None;
+        }
         let event = self.quic.poll_endpoint_events()?;
         self.drained_told |= event.is_drained();
         Some(FromConnection::Engine {
@@ -360,9 +367,15 @@ impl Link {
             .stop(VarInt::from_u32(code));
     }
 
-    /// Lets the connection window follow the number of sessions, those being set up included, so that users who do not
-    /// read cannot stop the others. Steps of a factor of two keep the engine's own messages few.
-    pub(crate) fn fit_window(&mut self, sessions: usize) {
+    /// Makes room for so many sessions, those being set up included.
+    pub(crate) fn fit(&mut self, sessions: usize) {
+        self.fit_window(sessions);
+        self.fit_streams(sessions);
+    }
+
+    /// Lets the connection window follow the number of sessions, so that users who do not read cannot stop the others.
+    /// Steps of a factor of two keep the engine's own messages few.
+    fn fit_window(&mut self, sessions: usize) {
         let streams = u64::from(limits::STREAM_WINDOW) * (sessions as u64 + 1);
         // The engine withholds up to an eighth of the window until more of it has been read.
         let want = (streams + limits::CONTROL_LEN_MAX as u64) / 7 * 8;
@@ -375,6 +388,22 @@ impl Link {
             // The upper end is far below the largest number that QUIC writes.
             self.quic
                 .set_receive_window(VarInt::from_u64(want).unwrap_or(VarInt::MAX));
+        }
+    }
+
+    /// Lets an agent's stream credit follow the number of sessions, so that the gateway waits for it in a burst only,
+    /// and then for a round trip.
+    fn fit_streams(&mut self, sessions: usize) {
+        let want = u32::try_from(sessions.saturating_mul(2))
+            .ok()
+            .and_then(u32::checked_next_power_of_two)
+            .map_or(limits::SESSIONS_PER_AGENT_MAX, |want| {
+                want.min(limits::SESSIONS_PER_AGENT_MAX)
+            });
+        if self.quic.side().is_client() && want > self.streams {
+            self.streams = want;
+            self.quic
+                .set_max_concurrent_streams(Dir::Bi, VarInt::from_u32(want));
         }
     }
 

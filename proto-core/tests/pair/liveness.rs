@@ -2,7 +2,11 @@
 
 use std::time::Duration;
 
-use adit_proto_core::{close::Closed, limits, output::Event};
+use adit_proto_core::{
+    close::{CloseReason, Closed},
+    limits,
+    output::{Event, Input},
+};
 
 use crate::world::{At, Joined, World, ms, secs};
 
@@ -119,6 +123,41 @@ fn quiet_but_sound_path_is_never_suspect() {
         assert!(!j.w.has(at, |e| matches!(e, Event::PathSuspect)));
         assert_eq!(j.w.closed(at), None);
     }
+}
+
+#[test]
+fn change_of_address_is_no_sign_of_life() {
+    let mut j = Joined::new(69);
+    j.open();
+    let (gateway, home) = (j.w.addr(j.g.0), j.w.addr(j.a.0));
+    let elsewhere = "203.0.113.9:5000".parse().unwrap();
+    j.w.run_for(secs(5));
+    j.w.move_to(j.a.0, elsewhere);
+    j.w.run_for(secs(5));
+    for addr in [home, elsewhere] {
+        j.w.net.path(gateway, addr).black_hole = true;
+    }
+    let since = j.w.at();
+    j.w.run_for(ms(3_600));
+    let suspect = j.w.when(j.g, |e| matches!(e, Event::PathSuspect)).unwrap();
+    expect_about(suspect - since, limits::PATH_SUSPECT_AFTER);
+    // The engine counts acknowledgements for each path alone, and what it says changes with the path.
+    j.w.move_to(j.a.0, home);
+    j.w.run_for(secs(2));
+    assert!(!j.w.has(j.g, |e| matches!(e, Event::PathRecovered)));
+}
+
+#[test]
+fn connection_that_is_gone_takes_no_notice_of_a_new_address() {
+    let mut j = Joined::new(72);
+    let now = j.w.now();
+    j.w.conn(j.a, |c| c.close(now, &CloseReason::AgentStopping));
+    j.w.run_for(secs(5));
+    assert!(j.w.conn(j.a, |c| c.is_drained()));
+    // The endpoint has given its place away.
+    j.w.conn(j.a, |c| c.handle_input(now, Input::SocketRebound));
+    j.w.run_for(secs(1));
+    assert!(j.w.conn(j.a, |c| c.is_drained()));
 }
 
 #[test]

@@ -135,6 +135,18 @@ fn cancel_in_the_same_turn_leaves_nothing_behind() {
 }
 
 #[test]
+fn an_agent_allows_more_sessions_as_they_come() {
+    let mut j = Joined::new(29);
+    let many = 5 * limits::SESSIONS_PER_AGENT_FIRST as usize;
+    for _ in 0..many {
+        j.w.open(j.g, "10.0.0.5:22");
+    }
+    j.w.run_for(secs(5));
+    assert_eq!(outcomes(&j.w, j.g), many);
+    assert_eq!(j.w.conn(j.g, |c| c.sessions_open()), many);
+}
+
+#[test]
 fn commands_for_slots_that_nobody_asked_for_are_refused() {
     let mut j = Joined::new(28);
     let slot = j.open();
