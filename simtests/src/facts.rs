@@ -1,15 +1,22 @@
 //! What happens in a run, as it is told to the trace and to the oracles.
 
-use std::{fmt, net::SocketAddr, sync::Arc};
+use std::{
+    fmt,
+    net::{IpAddr, SocketAddr},
+    sync::Arc,
+};
 
 use adit_proto_core::{
     agent::{
         backoff::BackoffCause,
-        dial::DialStep,
+        dial::{DialStep, ResolveError},
         supervisor::{DialId, GatewayIndex, LossKind, SupervisorStep},
     },
     endpoint::EndpointLimits,
-    gateway::dispatch::{DispatchConfig, DispatchOutput},
+    gateway::{
+        dispatch::{DispatchConfig, DispatchOutput},
+        info::AgentStatus,
+    },
     id::{AgentId, AttemptId, ConnId, SessionId, Slot},
     identity::AgentIdentity,
     output::Event,
@@ -152,6 +159,13 @@ pub enum Fact<'a> {
     Dispatch(&'a DispatchOutput),
     /// The gateway's registry after a change.
     Registry(&'a [RegistryRow]),
+    /// The agent's supervisor was told what the name of a gateway leads to.
+    GatewayFound {
+        /// Which gateway was asked for.
+        gateway: GatewayIndex,
+        /// The resolver's answer.
+        answer: &'a Result<Vec<IpAddr>, ResolveError>,
+    },
     /// The agent's supervisor was told how an attempt or a connection is.
     SupervisorTold {
         /// Which.
@@ -188,6 +202,17 @@ pub enum Fact<'a> {
         /// What.
         step: &'a DialStep,
     },
+    /// A dial to a target was told how a connection to one of its addresses is.
+    DialTold {
+        /// The connection that wants it; none at a gateway that dials itself.
+        place: Option<(ConnId, Slot)>,
+        /// The session.
+        session: SessionId,
+        /// The address.
+        index: usize,
+        /// Whether it was made.
+        made: bool,
+    },
     /// Bytes and ends between a program and a node.
     Leg {
         /// The TCP connection.
@@ -214,6 +239,8 @@ pub enum Start {
         lazy: bool,
         /// Who may connect, with which keys.
         roster: Arc<Roster>,
+        /// Its certificate does not show an agent what the agent looks for.
+        impostor: bool,
         /// Its wall clock is wrong by so many milliseconds.
         wall_off_ms: i64,
     },
@@ -221,8 +248,8 @@ pub enum Start {
     Agent {
         /// Its id in its certificate.
         id: AgentId,
-        /// How many gateways it knows.
-        gateways: usize,
+        /// The gateways that it knows, in the order in which they are tried.
+        gateways: Vec<Target>,
         /// What it advertises.
         routes: Arc<RouteSet>,
         /// Its pin, if it has one, is that of its gateway.
@@ -243,6 +270,8 @@ pub struct RegistryRow {
     pub key: [u8; 32],
     /// Epoch of its accepted route set.
     pub epoch: u64,
+    /// What the gateway says of it.
+    pub status: AgentStatus,
     /// Sessions open and being opened, by the registry's count.
     pub sessions: usize,
 }

@@ -35,8 +35,8 @@ pub enum Fault {
     WallClock(NodeId, i64),
     /// A node's socket takes nothing for a while.
     BlockSocket(NodeId, At),
-    /// An agent advertises something else.
-    SetRoutes(NodeId, Arc<RouteSet>),
+    /// An agent advertises something else. A gateway knows of it in this time, as nothing is in its way but sessions.
+    SetRoutes(NodeId, Arc<RouteSet>, Option<At>),
     /// An agent's machine has new addresses: its socket is exchanged, and its supervisor told.
     ChangeNetwork(NodeId),
     /// A user comes to a gateway.

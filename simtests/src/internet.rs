@@ -41,6 +41,8 @@ pub enum Ailment {
     Targets,
     /// Its resolver is silent.
     Resolver,
+    /// Its resolver says of every name that there is none.
+    Names,
 }
 
 /// Targets and names. What is not listed accepts at once; names that are not listed do not exist.
@@ -90,6 +92,9 @@ impl Internet {
     ) -> Option<(At, Result<Vec<IpAddr>, ResolveError>)> {
         if self.ails(node, Ailment::Resolver) {
             return None;
+        }
+        if self.ails(node, Ailment::Names) {
+            return Some((QUICK, Err(ResolveError::NotFound)));
         }
         match self.names.get(name) {
             Some(Resolution::Found(found, _)) if self.calm => Some((QUICK, Ok(found.clone()))),

@@ -17,7 +17,14 @@ pub struct Log {
     /// Keeps what an experiment measures; none in other runs.
     pub observer: Option<Observer>,
     violation: Option<Violation>,
+    /// Time of the last fact, and facts since it moved.
+    at: At,
+    facts_here: u32,
 }
+
+/// Facts at one point in virtual time after which a node is taken to spin. Ten thousand agents that start at once have
+/// a tenth of it.
+const FACTS_HERE_MAX: u32 = 5_000_000;
 
 impl Log {
     /// Makes one.
@@ -28,11 +35,24 @@ impl Log {
             oracles,
             observer: None,
             violation: None,
+            at: At::ZERO,
+            facts_here: 0,
         }
     }
 
     /// Takes a fact. The first violation is kept.
+    ///
+    /// # Panics
+    /// Where a node says one thing after the other and time does not move: nothing else would end its loop.
     pub fn note(&mut self, at: At, node: NodeId, fact: &Fact<'_>) {
+        if at > self.at {
+            (self.at, self.facts_here) = (at, 0);
+        }
+        self.facts_here += 1;
+        assert!(
+            self.facts_here < FACTS_HERE_MAX,
+            "{node} does not come to rest"
+        );
         self.trace.note(at, node, fact);
         if let Some(observer) = &mut self.observer {
             observer.note(at, node, fact);

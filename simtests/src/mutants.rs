@@ -101,7 +101,11 @@ pub fn table(results: &[(Mutant, Verdict)]) -> String {
     let mut text = String::from("| Fault | Oracle | Seeds |\n|---|---|---:|\n");
     for (mutant, verdict) in results {
         let (oracle, seeds) = match verdict {
-            Verdict::Found(failure) => (format!("`{}`", failure.oracle), failure.ran.to_string()),
+            // With several threads others may have been run meanwhile.
+            Verdict::Found(failure) => {
+                let seeds = failure.seed.saturating_add(1);
+                (format!("`{}`", failure.oracle), seeds.to_string())
+            }
             Verdict::Clean => ("**not found**".to_owned(), String::new()),
             Verdict::Unclear(why) => (format!("**not found**: {why}"), String::new()),
         };
@@ -234,6 +238,28 @@ mod tests {
             count += 1;
         }
         assert!(count >= 24, "{count}");
+    }
+
+    #[test]
+    fn every_patch_fits_the_core() {
+        let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+        for entry in fs::read_dir(root.join("mutants")).unwrap() {
+            let path = entry.unwrap().path();
+            let patch = fs::read_to_string(&path).unwrap();
+            for file in patch.split("\n+++ b/").skip(1) {
+                let (name, hunks) = file.split_once('\n').unwrap();
+                let core = fs::read_to_string(root.join("..").join(name)).unwrap();
+                for hunk in hunks.split("@@ -").skip(1) {
+                    let lines = hunk.lines().skip(1);
+                    let lines = lines.take_while(|line| line.starts_with([' ', '-', '+']));
+                    let old: Vec<&str> = lines
+                        .filter(|line| !line.starts_with('+'))
+                        .map(|line| &line[1..])
+                        .collect();
+                    assert!(core.contains(&old.join("\n")), "{}", path.display());
+                }
+            }
+        }
     }
 
     fn mutant(name: &str, fault: &str) -> Mutant {

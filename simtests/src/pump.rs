@@ -25,6 +25,10 @@ pub(crate) struct Pump {
     to_leg: VecDeque<Bytes>,
     outbound: Outbound,
     inbound: Inbound,
+    /// When this session last got room on the connection, in turns of the connection: those who waited longest go
+    /// first, so that none starves.
+    pub(crate) served: u64,
+    took_room: bool,
     told_failed: bool,
 }
 
@@ -77,8 +81,15 @@ impl Pump {
             to_leg: VecDeque::new(),
             outbound: Outbound::Open,
             inbound: Inbound::Open,
+            served: 0,
+            took_room: false,
             told_failed: false,
         }
+    }
+
+    /// Tells whether the last turn got room on the connection.
+    pub(crate) fn took_room(&mut self) -> bool {
+        std::mem::take(&mut self.took_room)
     }
 
     pub(crate) fn set_readable(&mut self) {
@@ -142,7 +153,9 @@ impl Pump {
         let mut moved = 0;
         while self.outbound == Outbound::Open {
             if !self.to_peer.is_empty() {
+                let before = self.to_peer.len();
                 let written = conn.session(self.slot)?.write(&mut self.to_peer).ok()?;
+                self.took_room |= self.to_peer.len() < before;
                 if written == Written::Blocked {
                     self.outbound = Outbound::Blocked;
                     break;

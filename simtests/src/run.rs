@@ -1,6 +1,9 @@
 //! One run from a seed or from a fuzzer's bytes, to its verdict.
 
-use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::{
+    cell::RefCell,
+    panic::{AssertUnwindSafe, catch_unwind},
+};
 
 use crate::{
     At,
@@ -58,10 +61,27 @@ pub fn run(mut choices: Choices, lines: bool) -> Outcome {
     }
 }
 
+/// Keeps panics from the terminal, as they are findings, and remembers where they were.
+pub fn catch_panics() {
+    std::panic::set_hook(Box::new(|info| {
+        let place = info.location().map(ToString::to_string);
+        PANIC_PLACE.with(|kept| kept.replace(place));
+    }));
+}
+
+thread_local! {
+    /// Where this thread panicked last, where that was watched.
+    static PANIC_PLACE: RefCell<Option<String>> = const { RefCell::new(None) };
+}
+
 pub(crate) fn panic_text(payload: &(dyn std::any::Any + Send)) -> String {
-    payload
+    let text = payload
         .downcast_ref::<String>()
         .cloned()
         .or_else(|| payload.downcast_ref::<&str>().map(ToString::to_string))
-        .unwrap_or_else(|| "a panic without words".to_owned())
+        .unwrap_or_else(|| "a panic without words".to_owned());
+    match PANIC_PLACE.with(RefCell::take) {
+        Some(place) => format!("{text}, at {place}"),
+        None => text,
+    }
 }

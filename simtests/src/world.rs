@@ -15,6 +15,7 @@ use std::{
 use adit_proto_core::{
     env::Seed,
     id::{AgentId, SessionId},
+    route::RouteSet,
     target::Target,
 };
 
@@ -70,6 +71,8 @@ struct Node {
     config: Config,
     /// What the socket received while the process stood still.
     backlog: VecDeque<Arrival>,
+    /// What the machine has to tell the process, once that runs.
+    news: VecDeque<News>,
     /// A process that was told to stop is gone then.
     gone_at: Option<At>,
 }
@@ -79,6 +82,12 @@ enum Process {
     None,
     Gateway(Box<Gateway>),
     Agent(Box<Agent>),
+}
+
+#[derive(Debug)]
+enum News {
+    Routes(Arc<RouteSet>),
+    Network,
 }
 
 #[derive(Debug)]
@@ -97,7 +106,8 @@ const FAREWELL: At = Duration::from_millis(200);
 pub const PORT: u16 = 4433;
 
 impl World {
-    /// Makes the world of a plan; its processes start at once.
+    /// Makes the world of a plan; its processes start at once. One at a time on a thread: the cryptography's randomness
+    /// is the thread's, and starts afresh here.
     #[must_use]
     pub fn new(plan: Plan, choices: &mut Choices, log: Log) -> Self {
         crypto::seed_thread(choices.key());
@@ -175,6 +185,7 @@ impl World {
             process: Process::None,
             config: config(plan.config),
             backlog: VecDeque::new(),
+            news: VecDeque::new(),
             gone_at: None,
         });
         self.armed.push(None);
@@ -354,19 +365,21 @@ impl World {
         }
         self.nodes[node.0].host.incarnation += 1;
         self.nodes[node.0].gone_at = None;
-        let started = self.with_config(node, |config, host, ctx| match config {
-            Config::Gateway(config) => {
-                Process::Gateway(Box::new(Gateway::start(ctx, host, config)))
-            }
-            Config::Agent(config) => Process::Agent(Box::new(Agent::start(ctx, host, config))),
+        self.with_config(node, |process, config, host, ctx| {
+            *process = match config {
+                Config::Gateway(config) => {
+                    Process::Gateway(Box::new(Gateway::start(ctx, host, config)))
+                }
+                Config::Agent(config) => Process::Agent(Box::new(Agent::start(ctx, host, config))),
+            };
         });
-        self.nodes[node.0].process = started;
         self.run_node(node);
     }
 
     fn kill(&mut self, node: NodeId) {
         let process = std::mem::replace(&mut self.nodes[node.0].process, Process::None);
         self.nodes[node.0].backlog.clear();
+        self.nodes[node.0].news.clear();
         self.nodes[node.0].gone_at = None;
         self.nodes[node.0].host.frozen = false;
         self.arm(node, None);
@@ -382,24 +395,13 @@ impl World {
         node: NodeId,
         act: impl FnOnce(&mut Process, &Host, &mut Ctx<'_>) -> R,
     ) -> R {
-        let mut ctx = Ctx {
-            at: self.at,
-            base: self.base,
-            net: &mut self.net,
-            legs: &mut self.legs,
-            log: &mut self.log,
-            choices: &mut self.choices,
-            internet: &self.internet,
-            scripts: &mut self.scripts,
-        };
-        let node = &mut self.nodes[node.0];
-        act(&mut node.process, &node.host, &mut ctx)
+        self.with_config(node, |process, _, host, ctx| act(process, host, ctx))
     }
 
     fn with_config<R>(
         &mut self,
         node: NodeId,
-        act: impl FnOnce(&Config, &Host, &mut Ctx<'_>) -> R,
+        act: impl FnOnce(&mut Process, &Config, &Host, &mut Ctx<'_>) -> R,
     ) -> R {
         let mut ctx = Ctx {
             at: self.at,
@@ -411,8 +413,8 @@ impl World {
             internet: &self.internet,
             scripts: &mut self.scripts,
         };
-        let node = &self.nodes[node.0];
-        act(&node.config, &node.host, &mut ctx)
+        let node = &mut self.nodes[node.0];
+        act(&mut node.process, &node.config, &node.host, &mut ctx)
     }
 
     fn accuse(&mut self, oracle: &'static str, text: String) {

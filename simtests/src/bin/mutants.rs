@@ -162,6 +162,8 @@ impl Bench {
         command.args(["build", "--quiet", "--profile", "sim"]);
         command.args(["-p", "adit-simtests", "--bin", "sweep"]);
         command.args(self.jobs_args("--jobs"));
+        // A fault changes a function or two.
+        command.env("CARGO_INCREMENTAL", "1");
         command.env("CARGO_TARGET_DIR", &self.target);
         let status = command.current_dir(&self.tree).status().context("cargo")?;
         ensure!(status.success(), "the sweep does not build");

@@ -1,22 +1,29 @@
-//! Runs one seed again, and shows what happened.
+//! Runs one seed, or one input of a fuzzer, again, and shows what happened.
 #![forbid(unsafe_code)]
 
 use std::{
+    fs,
     io::{self, BufWriter, Write},
+    path::PathBuf,
     process::ExitCode,
 };
 
 use adit_simtests::{
-    run::{Outcome, run_seed},
+    choices::Choices,
+    run::{Outcome, catch_panics, run},
     trace::{Line, Topic},
 };
 use clap::{Parser, ValueEnum};
 
-/// Runs one seed of the default scenario.
+/// Runs one seed of the default scenario, or one input of a fuzzer.
 #[derive(Debug, Parser)]
 struct Args {
     /// The seed.
-    seed: u64,
+    #[arg(required_unless_present = "bytes")]
+    seed: Option<u64>,
+    /// A fuzzer's input for `world`, instead.
+    #[arg(long, value_name = "FILE", conflicts_with = "seed")]
+    bytes: Option<PathBuf>,
     /// Show every fact as a line, without deadlines unless they are asked for.
     #[arg(long)]
     trace: bool,
@@ -68,13 +75,18 @@ impl Args {
     }
 }
 
-fn main() -> ExitCode {
+fn main() -> io::Result<ExitCode> {
     let args = Args::parse();
-    let outcome = run_seed(args.seed, args.trace);
+    catch_panics();
+    let choices = match &args.bytes {
+        Some(path) => Choices::from_bytes(&fs::read(path)?),
+        None => Choices::from_seed(args.seed.unwrap_or_default()),
+    };
+    let outcome = run(choices, args.trace);
     // Whoever reads may have seen enough.
     match show(&args, &outcome, &mut BufWriter::new(io::stdout().lock())) {
-        Ok(()) if outcome.violation.is_none() => ExitCode::SUCCESS,
-        Ok(()) | Err(_) => ExitCode::FAILURE,
+        Ok(()) if outcome.violation.is_none() => Ok(ExitCode::SUCCESS),
+        Ok(()) | Err(_) => Ok(ExitCode::FAILURE),
     }
 }
 

@@ -150,7 +150,10 @@ fn measure(args: &Args, experiment: Experiment) -> Result<Vec<Row>, String> {
     results.sort_by_key(|(seed, _)| *seed);
     let mut rows: Vec<Row> = Vec::new();
     for (seed, measured) in results {
-        let taken = measured.map_err(|found| describe(&format!("{name} seed={seed}"), &found))?;
+        let taken = measured.map_err(|found| {
+            let what = describe(&format!("{name} seed={seed}"), &found);
+            format!("{what}\nreplay: {REPORT} --only '{name}' --first {seed} --trace")
+        })?;
         for Taken { what, times } in taken {
             let place = rows.iter().position(|row| row.what == what);
             let place = place.unwrap_or_else(|| {
@@ -202,6 +205,9 @@ fn row(group: &'static str, kind: &str, what: &'static str) -> Row {
         durations: Durations::default(),
     }
 }
+
+/// How this program is run.
+const REPORT: &str = "cargo run --release -p adit-simtests --bin report --";
 
 fn describe(what: &str, found: &Violation) -> String {
     let at = found.at.as_secs_f64();

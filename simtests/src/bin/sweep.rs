@@ -11,7 +11,7 @@ use std::{
 };
 
 use adit_simtests::{
-    run::run_seed,
+    run::{catch_panics, run_seed},
     seeds::{REGRESSIONS, parse, replay_command},
 };
 use clap::Parser;
@@ -52,7 +52,7 @@ fn main() -> Result<ExitCode, String> {
     let args = Args::parse();
     let seeds = args.list()?;
     // The findings are told in one line; a panic is one of them.
-    std::panic::set_hook(Box::new(|_| {}));
+    catch_panics();
     let start = Instant::now();
     let (next, stop, failed) = (
         AtomicUsize::new(0),

@@ -91,6 +91,7 @@ impl Bed {
         let config = GatewayConfig {
             tls: Arc::new(pki.gateway_tls(&pair, admission)),
             roster,
+            impostor: false,
             limits: EndpointLimits::default(),
             dispatch: DispatchConfig::default(),
             direct: Arc::new(Policy::direct(&[], Vec::new())),

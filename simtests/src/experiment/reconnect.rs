@@ -10,8 +10,8 @@ use super::{
     track::tracks,
 };
 use crate::{
-    At, choices::Choices, faults::Fault, observer::Sight, oracle::Violation, trace::Trace,
-    world::World,
+    At, choices::Choices, facts::NodeId, faults::Fault, observer::Sight, oracle::Violation,
+    trace::Trace, world::World,
 };
 
 /// What is over.
@@ -23,6 +23,10 @@ pub enum Kind {
     AgentCrash,
     /// Nothing passed, either way, for so long that both ends gave the connection up.
     Cut,
+    /// The same, from the gateway to the agent only.
+    LossToAgent,
+    /// The same, from the agent to the gateway only.
+    LossFromAgent,
     /// The agent's NAT forgot its mapping; the connection is kept.
     Rebind,
     /// The agent's machine has another address, and its process was told; the connection is kept.
@@ -35,10 +39,12 @@ pub enum Kind {
 
 impl Kind {
     /// All of them.
-    pub const ALL: [Self; 7] = [
+    pub const ALL: [Self; 9] = [
         Self::AgentStop,
         Self::AgentCrash,
         Self::Cut,
+        Self::LossToAgent,
+        Self::LossFromAgent,
         Self::Rebind,
         Self::NetworkChange,
         Self::GatewayStop,
@@ -52,6 +58,8 @@ impl Kind {
             Self::AgentStop => "agent stop and start",
             Self::AgentCrash => "agent crash and start",
             Self::Cut => "path cut and mended",
+            Self::LossToAgent => "loss to the agent, mended",
+            Self::LossFromAgent => "loss from the agent, mended",
             Self::Rebind => "NAT rebind",
             Self::NetworkChange => "network change",
             Self::GatewayStop => "gateway stop and start",
@@ -67,7 +75,7 @@ impl Kind {
             // A process that is told to stop takes 200 ms.
             Self::AgentStop | Self::GatewayStop => Duration::from_millis(250),
             // Less is a pause that the connection survives, after at most 4 s and what is under way.
-            Self::Cut => Duration::from_secs(6),
+            Self::Cut | Self::LossToAgent | Self::LossFromAgent => Duration::from_secs(6),
         };
         choices.scaled_time(low, Duration::from_secs(20))
     }
@@ -83,6 +91,8 @@ impl Kind {
                 .into_iter()
                 .flat_map(|(a, b)| [(from, Fault::Cut(a, b)), (until, Fault::Mend(a, b))])
                 .collect(),
+            Self::LossToAgent => one_way(from, until, back),
+            Self::LossFromAgent => one_way(from, until, there),
             Self::Rebind => vec![(from, Fault::Rebind(agent(0)))],
             Self::NetworkChange => vec![(from, Fault::ChangeNetwork(agent(0)))],
         }
@@ -95,18 +105,24 @@ impl Kind {
             Self::AgentStop
             | Self::AgentCrash
             | Self::Cut
+            | Self::LossToAgent
+            | Self::LossFromAgent
             | Self::GatewayStop
             | Self::GatewayCrash => false,
         }
     }
 }
 
+fn one_way(from: At, until: At, (a, b): (NodeId, NodeId)) -> Vec<(At, Fault)> {
+    vec![(from, Fault::Cut(a, b)), (until, Fault::Mend(a, b))]
+}
+
 fn around(
     from: At,
-    begin: fn(crate::facts::NodeId) -> Fault,
+    begin: fn(NodeId) -> Fault,
     until: At,
-    end: fn(crate::facts::NodeId) -> Fault,
-    node: crate::facts::NodeId,
+    end: fn(NodeId) -> Fault,
+    node: NodeId,
 ) -> Vec<(At, Fault)> {
     vec![(from, begin(node)), (until, end(node))]
 }
@@ -131,9 +147,13 @@ pub(super) fn measure(kind: Kind, seed: u64, trace: Trace) -> Measured {
     bed.plan.script.extend(script);
     let away: Vec<AgentId> = match kind {
         Kind::GatewayStop | Kind::GatewayCrash => (0..agents).map(|nth| bed.id(nth)).collect(),
-        Kind::AgentStop | Kind::AgentCrash | Kind::Cut | Kind::Rebind | Kind::NetworkChange => {
-            vec![bed.id(0)]
-        }
+        Kind::AgentStop
+        | Kind::AgentCrash
+        | Kind::Cut
+        | Kind::LossToAgent
+        | Kind::LossFromAgent
+        | Kind::Rebind
+        | Kind::NetworkChange => vec![bed.id(0)],
     };
     if kind.keeps_connection() {
         ask(&mut bed, until);

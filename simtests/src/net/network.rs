@@ -220,8 +220,8 @@ impl Network {
     }
 
     /// How many datagrams travel.
-    #[must_use]
-    pub fn in_flight(&self) -> usize {
+    #[cfg(test)]
+    pub(super) fn in_flight(&self) -> usize {
         self.flight.len()
     }
 
@@ -236,8 +236,8 @@ impl Network {
     }
 
     /// Gives the path of one direction.
-    #[must_use]
-    pub fn path(&self, from: HostId, to: HostId) -> &Path {
+    #[cfg(test)]
+    pub(super) fn path(&self, from: HostId, to: HostId) -> &Path {
         static CLEAN: Path = Path::clean();
         self.links
             .get(&(from, to))

@@ -20,16 +20,16 @@ use adit_proto_core::{
     env::Env,
     id::{AgentId, ConnId, Slot},
     link::tls::AgentTls,
-    output::{Event, Input, PathMeta, Routed},
+    output::{Event, Input},
     route::RouteSet,
     target::Target,
 };
 
 use self::targets::Wanted;
-use super::{Ctx, Host, wire::Wire};
+use super::{Ctx, Host, wires::Wires};
 use crate::{
     At,
-    facts::{Fact, NodeId, Start},
+    facts::{Fact, Start},
     net::Arrival,
 };
 
@@ -56,24 +56,19 @@ pub struct AgentConfig {
 #[derive(Debug)]
 pub struct Agent {
     env: Env,
-    endpoint: Endpoint,
+    wires: Wires,
     supervisor: Supervisor,
     config: AgentConfig,
     policy: Arc<Policy>,
-    wires: BTreeMap<ConnId, Wire>,
     /// Attempts and connections by the supervisor's names, and the other way round.
     dials: BTreeMap<DialId, ConnId>,
     names: BTreeMap<ConnId, DialId>,
-    timers: BTreeSet<(At, ConnId)>,
-    armed: BTreeMap<ConnId, At>,
-    touched: BTreeSet<ConnId>,
     /// Sessions that the gateway asks for.
     wanted: BTreeMap<(ConnId, Slot), Wanted>,
     dial_timers: BTreeSet<(At, (ConnId, Slot))>,
     bus: VecDeque<(At, Message)>,
     answers: BTreeMap<(At, u64), Answer>,
     answer_count: u64,
-    reply: Vec<u8>,
     stopping: bool,
 }
 
@@ -103,30 +98,25 @@ impl Agent {
             .expect("1 to 16 gateways");
         let start = Start::Agent {
             id: config.id,
-            gateways: config.gateways.len(),
+            gateways: config.gateways.clone(),
             routes: Arc::clone(&config.routes),
             trusts: config.trusts,
             wall_off_ms: host.wall.off_ms(),
         };
         ctx.note(host.id, &Fact::Started(&start));
         Self {
-            endpoint: Endpoint::agent(&env),
+            wires: Wires::new(Endpoint::agent(&env)),
             env,
             supervisor,
             policy: Arc::new(Policy::new(&config.routes)),
             config: config.clone(),
-            wires: BTreeMap::new(),
             dials: BTreeMap::new(),
             names: BTreeMap::new(),
-            timers: BTreeSet::new(),
-            armed: BTreeMap::new(),
-            touched: BTreeSet::new(),
             wanted: BTreeMap::new(),
             dial_timers: BTreeSet::new(),
             bus: VecDeque::new(),
             answers: BTreeMap::new(),
             answer_count: 0,
-            reply: Vec::new(),
             stopping: false,
         }
     }
@@ -146,79 +136,38 @@ impl Agent {
     /// Sessions open, and asked for.
     #[must_use]
     pub fn sessions(&self) -> usize {
-        let open: usize = self.wires.values().map(|w| w.conn.sessions_open()).sum();
+        let open: usize = self.wires.iter().map(|w| w.conn.sessions_open()).sum();
         open + self.wanted.len()
     }
 
     /// Takes a datagram from the socket.
     pub fn receive(&mut self, ctx: &mut Ctx<'_>, host: &Host, arrival: Arrival) {
-        let fact = Fact::Received {
-            src: arrival.src,
-            from: NodeId(arrival.from.0),
-            sent: arrival.sent,
-            data: &arrival.data,
-        };
-        ctx.note(host.id, &fact);
-        let meta = PathMeta {
-            remote: arrival.src,
-            local_ip: Some(arrival.dst.ip()),
-            ecn: arrival.ecn,
-        };
-        let routed = self
-            .endpoint
-            .handle_datagram(ctx.now(), meta, arrival.data, &mut self.reply);
-        match routed {
-            Routed::Existing(id, message) => {
-                ctx.note(host.id, &Fact::Routed(id));
-                if let Some(wire) = self.wires.get_mut(&id) {
-                    wire.input(ctx, message);
-                    self.touched.insert(id);
-                }
-            }
-            Routed::Reply(transmit) => {
-                let (src, dst) = (host.src_for(transmit.destination), transmit.destination);
-                let data = &self.reply[..];
-                let fate = ctx.net.send(ctx.at, host.net, src, dst, transmit.ecn, data);
-                let fact = Fact::Sent {
-                    src,
-                    dst,
-                    data,
-                    fate,
-                };
-                ctx.log.note(ctx.at, host.id, &fact);
-            }
-            // An agent takes no connections.
-            Routed::New(_) | Routed::Dropped => {}
-        }
+        let conn = self.wires.receive(ctx, host, arrival);
+        debug_assert!(conn.is_none(), "an agent takes no connections");
     }
 
     /// The program behind a session did something.
     pub fn ready(&mut self, conn: ConnId, slot: Slot) {
-        if let Some(wire) = self.wires.get_mut(&conn) {
-            wire.ready(slot);
-            self.touched.insert(conn);
-        }
+        self.wires.ready(conn, slot);
     }
 
     /// Advertises something else, and allows that.
     pub fn set_routes(&mut self, ctx: &mut Ctx<'_>, routes: &Arc<RouteSet>) {
         self.config.routes = Arc::clone(routes);
         self.policy = Arc::new(Policy::new(routes));
-        for (id, wire) in &mut self.wires {
+        for wire in self.wires.touch_all() {
             if let Some(mut agent) = wire.conn.as_agent() {
                 // The plan's sets are small enough for a message.
                 let set = agent.set_routes(ctx.now(), Arc::clone(routes));
                 debug_assert!(set.is_ok(), "the plan's routes fit");
             }
-            self.touched.insert(*id);
         }
     }
 
     /// The machine has other addresses: the socket is exchanged.
     pub fn change_network(&mut self, ctx: &mut Ctx<'_>) {
-        for (id, wire) in &mut self.wires {
+        for wire in self.wires.touch_all() {
             wire.conn.handle_input(ctx.now(), Input::SocketRebound);
-            self.touched.insert(*id);
         }
         self.supervisor.handle_network_change(ctx.now());
     }
@@ -228,17 +177,12 @@ impl Agent {
         ctx.note(host.id, &Fact::Stopping);
         self.stopping = true;
         self.supervisor.shutdown();
-        for (id, wire) in &mut self.wires {
-            wire.conn.close(ctx.now(), &CloseReason::AgentStopping);
-            self.touched.insert(*id);
-        }
+        self.wires.close_all(ctx, &CloseReason::AgentStopping);
     }
 
     /// The process is gone.
     pub fn kill(mut self, ctx: &mut Ctx<'_>, host: &Host) {
-        for wire in self.wires.values_mut() {
-            wire.kill(ctx);
-        }
+        self.wires.kill(ctx);
         ctx.note(host.id, &Fact::Gone);
     }
 
@@ -247,7 +191,7 @@ impl Agent {
     pub fn next_at(&self, ctx: &Ctx<'_>, host: &Host) -> Option<At> {
         let supervisor = self.supervisor.poll_timeout();
         [
-            self.timers.first().map(|(at, _)| *at),
+            self.wires.next_at(),
             supervisor.map(|at| ctx.since(at) + host.timer_slack),
             self.dial_timers
                 .first()
@@ -270,7 +214,7 @@ impl Agent {
                 if let Some((_, message)) = self.bus.pop_front() {
                     self.take(ctx, host, message);
                 }
-            } else if let Some(id) = self.touched.pop_first() {
+            } else if let Some(id) = self.wires.next_touched() {
                 self.drain_wire(ctx, host, id);
             } else {
                 break;
@@ -298,22 +242,19 @@ impl Agent {
                 self.answer(ctx, host, answer);
             }
         }
-        while let Some(&(at, id)) = self.timers.first().filter(|(at, _)| *at <= ctx.at) {
-            self.timers.remove(&(at, id));
-            self.armed.remove(&id);
-            if let Some(wire) = self.wires.get_mut(&id) {
-                wire.expire(ctx, host);
-                self.touched.insert(id);
-            }
-        }
+        self.wires.expire(ctx, host);
         let slack = host.timer_slack;
-        while let Some(&(at, place)) = self
+        // Once each: one that is due again at once is the next run's, and the world counts runs.
+        let is_due = |(at, _): &&(At, _)| *at + slack <= ctx.at;
+        let due: Vec<_> = self
             .dial_timers
-            .first()
-            .filter(|(at, _)| *at + slack <= ctx.at)
-        {
-            self.dial_timers.remove(&(at, place));
-            self.run_dial(ctx, host, place, |dial, now| dial.handle_timeout(now));
+            .iter()
+            .take_while(is_due)
+            .copied()
+            .collect();
+        for timer in due {
+            self.dial_timers.remove(&timer);
+            self.run_dial(ctx, host, timer.1, |dial, now| dial.handle_timeout(now));
         }
         let due = |at| ctx.since(at) + slack <= ctx.at;
         if self.supervisor.poll_timeout().is_some_and(due) {
@@ -324,6 +265,8 @@ impl Agent {
     fn answer(&mut self, ctx: &mut Ctx<'_>, host: &Host, answer: Answer) {
         match answer {
             Answer::Gateway(gateway, found) => {
+                let answer = &found;
+                ctx.note(host.id, &Fact::GatewayFound { gateway, answer });
                 self.supervisor.handle_resolved(ctx.now(), gateway, found);
             }
             Answer::Resolved(conn, slot, found) => {
@@ -332,6 +275,15 @@ impl Agent {
                 });
             }
             Answer::Connected(conn, slot, index, outcome) => {
+                if let Some(wanted) = self.wanted.get(&(conn, slot)) {
+                    let fact = Fact::DialTold {
+                        place: Some((conn, slot)),
+                        session: wanted.session,
+                        index,
+                        made: outcome.is_ok(),
+                    };
+                    ctx.note(host.id, &fact);
+                }
                 self.run_dial(ctx, host, (conn, slot), |dial, now| match outcome {
                     Ok(()) => dial.handle_connected(now, index),
                     Err(kind) => dial.handle_failed(now, index, kind),
@@ -365,14 +317,13 @@ impl Agent {
             }
             Message::Close(dial) => {
                 let conn = self.dials.get(&dial).copied();
-                if let Some(wire) = conn.and_then(|conn| self.wires.get_mut(&conn)) {
+                if let Some(wire) = conn.and_then(|conn| self.wires.touch(conn)) {
                     let reason = if self.stopping {
                         CloseReason::AgentStopping
                     } else {
                         CloseReason::Redundant
                     };
                     wire.conn.close(ctx.now(), &reason);
-                    self.touched.insert(wire.id());
                 }
             }
             Message::Dialled(conn, slot, outcome) => self.dialled(ctx, host, conn, slot, outcome),
@@ -432,6 +383,7 @@ impl Agent {
             intervals: self.config.intervals,
         };
         let made = self
+            .wires
             .endpoint
             .connect(ctx.now(), &core, addr, server_name, &self.env);
         let Ok(conn) = made else {
@@ -443,41 +395,16 @@ impl Agent {
             ctx.note(host.id, &fact);
             return self.supervisor.handle_closed(ctx.now(), dial, why);
         };
-        let id = conn.id();
-        let fact = Fact::Begun {
-            conn: id,
-            dial: Some(dial),
-            remote: addr,
-            connections: self.endpoint.connections(),
-        };
-        ctx.note(host.id, &fact);
-        self.dials.insert(dial, id);
-        self.names.insert(id, dial);
-        self.wires.insert(id, Wire::new(conn, host));
-        self.touched.insert(id);
+        self.dials.insert(dial, conn.id());
+        self.names.insert(conn.id(), dial);
+        self.wires.begin(ctx, host, conn, Some(dial));
     }
 
     fn drain_wire(&mut self, ctx: &mut Ctx<'_>, host: &Host, id: ConnId) {
-        while let Some(event) = self
-            .wires
-            .get_mut(&id)
-            .and_then(|wire| wire.poll(ctx, host, &mut self.endpoint))
-        {
+        while let Some(event) = self.wires.poll(ctx, host, id) {
             self.on_event(ctx, host, id, event);
         }
-        if let Some(old) = self.armed.remove(&id) {
-            self.timers.remove(&(old, id));
-        }
-        let Some(wire) = self.wires.get(&id) else {
-            return;
-        };
-        if wire.is_over() {
-            ctx.note(host.id, &Fact::Drained(id));
-            self.wires.remove(&id);
-        } else if let Some(at) = wire.next_at(host) {
-            self.armed.insert(id, at);
-            self.timers.insert((at, id));
-        }
+        self.wires.settle(ctx, host, id);
     }
 
     fn on_event(&mut self, ctx: &mut Ctx<'_>, host: &Host, id: ConnId, event: Event) {

@@ -14,20 +14,20 @@ use adit_proto_core::{
     gateway::dispatch::{AgentEvent, Dispatch, DispatchConfig, DispatchOutput},
     id::{AttemptId, ConnId, SessionId, Slot},
     link::tls::GatewayTls,
-    output::{Event, PathMeta, Routed},
+    output::Event,
     session_table::{Carrier, SessionTable},
     target::Target,
 };
-use bytes::BytesMut;
 use rand_chacha::{ChaCha12Rng, rand_core::Rng};
 use uuid::Builder;
 
 use self::direct::DialAnswer;
-use super::{Ctx, Host, wire::Wire};
+use super::{Ctx, Host, wire::Wire, wires::Wires};
 use crate::{
     At,
-    facts::{Fact, NodeId, RegistryRow, Start},
+    facts::{Fact, RegistryRow, Start},
     faults::Wish,
+    net::Arrival,
     plan::Roster,
     tcp::{Script, Side},
 };
@@ -39,6 +39,8 @@ pub struct GatewayConfig {
     pub tls: Arc<GatewayTls>,
     /// The same as a list.
     pub roster: Arc<Roster>,
+    /// Its certificate is another authority's, another host's or an agent's.
+    pub impostor: bool,
     /// Bounds of its endpoint.
     pub limits: EndpointLimits,
     /// Bounds of its dispatch, and what it may dial itself.
@@ -50,14 +52,10 @@ pub struct GatewayConfig {
 /// A gateway's process.
 #[derive(Debug)]
 pub struct Gateway {
-    endpoint: Endpoint,
+    wires: Wires,
     dispatch: Dispatch,
     sessions: SessionTable,
     ids: ChaCha12Rng,
-    wires: BTreeMap<ConnId, Wire>,
-    timers: BTreeSet<(At, ConnId)>,
-    armed: BTreeMap<ConnId, At>,
-    touched: BTreeSet<ConnId>,
     wishes: BTreeMap<SessionId, Opening>,
     impatient: BTreeSet<(At, SessionId)>,
     direct: Arc<Policy>,
@@ -67,7 +65,6 @@ pub struct Gateway {
     /// Answers of the network to direct dials.
     answers: BTreeMap<(At, u64), (SessionId, DialAnswer)>,
     answer_count: u64,
-    reply: Vec<u8>,
     registry: Vec<RegistryRow>,
     stopping: bool,
 }
@@ -111,18 +108,15 @@ impl Gateway {
             limits: config.limits,
             lazy: host.lazy > 0,
             roster: Arc::clone(&config.roster),
+            impostor: config.impostor,
             wall_off_ms: host.wall.off_ms(),
         };
         ctx.note(host.id, &Fact::Started(&start));
         Self {
-            endpoint,
+            wires: Wires::new(endpoint),
             dispatch: Dispatch::new(config.dispatch.clone()),
             sessions: SessionTable::new(),
             ids: env.seed.derive("session-id"),
-            wires: BTreeMap::new(),
-            timers: BTreeSet::new(),
-            armed: BTreeMap::new(),
-            touched: BTreeSet::new(),
             wishes: BTreeMap::new(),
             impatient: BTreeSet::new(),
             direct: Arc::clone(&config.direct),
@@ -130,7 +124,6 @@ impl Gateway {
             bus: VecDeque::new(),
             answers: BTreeMap::new(),
             answer_count: 0,
-            reply: Vec::new(),
             registry: Vec::new(),
             stopping: false,
         }
@@ -145,7 +138,7 @@ impl Gateway {
     /// Connections that exist, those saying farewell included.
     #[must_use]
     pub fn connections(&self) -> usize {
-        self.endpoint.connections()
+        self.wires.endpoint.connections()
     }
 
     /// Sessions that are open.
@@ -155,58 +148,12 @@ impl Gateway {
     }
 
     /// Takes a datagram from the socket.
-    pub fn receive(&mut self, ctx: &mut Ctx<'_>, host: &Host, arrival: crate::net::Arrival) {
-        let fact = Fact::Received {
-            src: arrival.src,
-            from: NodeId(arrival.from.0),
-            sent: arrival.sent,
-            data: &arrival.data,
-        };
-        ctx.note(host.id, &fact);
-        let (meta, data): (PathMeta, BytesMut) = (
-            PathMeta {
-                remote: arrival.src,
-                local_ip: Some(arrival.dst.ip()),
-                ecn: arrival.ecn,
-            },
-            arrival.data,
-        );
-        match self
-            .endpoint
-            .handle_datagram(ctx.now(), meta, data, &mut self.reply)
-        {
-            Routed::Existing(id, message) => {
-                ctx.note(host.id, &Fact::Routed(id));
-                if let Some(wire) = self.wires.get_mut(&id) {
-                    wire.input(ctx, message);
-                    self.touched.insert(id);
-                }
+    pub fn receive(&mut self, ctx: &mut Ctx<'_>, host: &Host, arrival: Arrival) {
+        if let Some(mut conn) = self.wires.receive(ctx, host, arrival) {
+            if self.stopping {
+                conn.close(ctx.now(), &CloseReason::GatewayStopping);
             }
-            Routed::New(conn) => {
-                let id = conn.id();
-                let fact = Fact::Begun {
-                    conn: id,
-                    dial: None,
-                    remote: conn.remote(),
-                    connections: self.endpoint.connections(),
-                };
-                ctx.note(host.id, &fact);
-                self.wires.insert(id, Wire::new(*conn, host));
-                self.touched.insert(id);
-            }
-            Routed::Reply(transmit) => {
-                let (dst, src) = (transmit.destination, arrival.dst);
-                let data = &self.reply[..];
-                let fate = ctx.net.send(ctx.at, host.net, src, dst, transmit.ecn, data);
-                let fact = Fact::Sent {
-                    src,
-                    dst,
-                    data,
-                    fate,
-                };
-                ctx.log.note(ctx.at, host.id, &fact);
-            }
-            Routed::Dropped => {}
+            self.wires.begin(ctx, host, conn, None);
         }
     }
 
@@ -239,10 +186,7 @@ impl Gateway {
 
     /// The program behind a session did something.
     pub fn ready(&mut self, conn: ConnId, slot: Slot) {
-        if let Some(wire) = self.wires.get_mut(&conn) {
-            wire.ready(slot);
-            self.touched.insert(conn);
-        }
+        self.wires.ready(conn, slot);
     }
 
     /// Closes everything, as on a signal.
@@ -250,17 +194,12 @@ impl Gateway {
         ctx.note(host.id, &Fact::Stopping);
         self.stopping = true;
         self.dispatch.stop(ctx.now());
-        for (id, wire) in &mut self.wires {
-            wire.conn.close(ctx.now(), &CloseReason::GatewayStopping);
-            self.touched.insert(*id);
-        }
+        self.wires.close_all(ctx, &CloseReason::GatewayStopping);
     }
 
     /// The process is gone.
     pub fn kill(mut self, ctx: &mut Ctx<'_>, host: &Host) {
-        for wire in self.wires.values_mut() {
-            wire.kill(ctx);
-        }
+        self.wires.kill(ctx);
         ctx.note(host.id, &Fact::Gone);
     }
 
@@ -273,7 +212,7 @@ impl Gateway {
             .map(|at| ctx.since(at) + host.timer_slack);
         let dials = self.dials.values().filter_map(Dial::poll_timeout).min();
         [
-            self.timers.first().map(|(at, _)| *at),
+            self.wires.next_at(),
             dispatch,
             dials.map(|at| ctx.since(at)),
             self.bus.front().map(|(at, _)| *at),
@@ -294,7 +233,7 @@ impl Gateway {
                 if let Some((_, message)) = self.bus.pop_front() {
                     self.take(ctx, host, message);
                 }
-            } else if let Some(id) = self.touched.pop_first() {
+            } else if let Some(id) = self.wires.next_touched() {
                 self.drain_wire(ctx, host, id);
             } else {
                 break;
@@ -314,14 +253,7 @@ impl Gateway {
     }
 
     fn expire(&mut self, ctx: &mut Ctx<'_>, host: &Host) {
-        while let Some(&(at, id)) = self.timers.first().filter(|(at, _)| *at <= ctx.at) {
-            self.timers.remove(&(at, id));
-            self.armed.remove(&id);
-            if let Some(wire) = self.wires.get_mut(&id) {
-                wire.expire(ctx, host);
-                self.touched.insert(id);
-            }
-        }
+        self.wires.expire(ctx, host);
         while let Some(&(at, session)) = self.impatient.first().filter(|(at, _)| *at <= ctx.at) {
             self.impatient.remove(&(at, session));
             if self.wishes.remove(&session).is_some() {
@@ -344,52 +276,13 @@ impl Gateway {
         match message {
             Message::ToDispatch(conn, event) => self.tell_dispatch(ctx, host, conn, event),
             Message::ToConnection(conn, command) => {
-                if self.wires.contains_key(&conn) {
-                    self.touched.insert(conn);
-                    self.command(ctx, host, conn, command);
+                if let Some(wire) = self.wires.touch(conn) {
+                    carry_out(ctx, host, wire, command);
                 } else if let Command::Attach(_, session, script) = command {
-                    self.lose_user(ctx, host, conn, session, script);
+                    lose_user(ctx, host, conn, session, script);
                 }
             }
         }
-    }
-
-    fn command(&mut self, ctx: &mut Ctx<'_>, host: &Host, id: ConnId, command: Command) {
-        let Some(wire) = self.wires.get_mut(&id) else {
-            return;
-        };
-        match command {
-            Command::Open(attempt, session, target) => {
-                if let Some(mut gateway) = wire.conn.as_gateway() {
-                    gateway.open_session(ctx.now(), attempt, session, &target);
-                }
-            }
-            Command::Cancel(attempt) => {
-                if let Some(mut gateway) = wire.conn.as_gateway() {
-                    gateway.cancel(attempt);
-                }
-            }
-            Command::Discard(slot) => wire.discard(slot),
-            Command::Close(reason) => wire.conn.close(ctx.now(), &reason),
-            Command::Attach(slot, session, script) => {
-                wire.attach(ctx, host, slot, (Side::User, session, script));
-            }
-        }
-    }
-
-    /// The connection went before the user's socket came to it, which is reset.
-    fn lose_user(
-        &self,
-        ctx: &mut Ctx<'_>,
-        host: &Host,
-        conn: ConnId,
-        session: SessionId,
-        script: Script,
-    ) {
-        let place = (conn, Slot(u64::MAX));
-        let user = (Side::User, session, script);
-        let leg = ctx.legs.attach(ctx.at, ctx.log, host.id, place, user);
-        ctx.legs.abort(ctx.at, ctx.log, leg);
     }
 
     fn tell_dispatch(&mut self, ctx: &mut Ctx<'_>, host: &Host, conn: ConnId, event: AgentEvent) {
@@ -507,28 +400,12 @@ impl Gateway {
     }
 
     fn drain_wire(&mut self, ctx: &mut Ctx<'_>, host: &Host, id: ConnId) {
-        let Some(wire) = self.wires.get_mut(&id) else {
-            return;
-        };
-        if self.stopping {
-            wire.conn.close(ctx.now(), &CloseReason::GatewayStopping);
-        }
-        while let Some(event) = wire.poll(ctx, host, &mut self.endpoint) {
+        while let Some(event) = self.wires.poll(ctx, host, id) {
             if let Some(event) = agent_event(event) {
-                let message = Message::ToDispatch(id, event);
-                self.bus.push_back((ctx.at + host.bus_delay, message));
+                self.push(ctx, host, Message::ToDispatch(id, event));
             }
         }
-        if let Some(old) = self.armed.remove(&id) {
-            self.timers.remove(&(old, id));
-        }
-        if wire.is_over() {
-            ctx.note(host.id, &Fact::Drained(id));
-            self.wires.remove(&id);
-        } else if let Some(at) = wire.next_at(host) {
-            self.armed.insert(id, at);
-            self.timers.insert((at, id));
-        }
+        self.wires.settle(ctx, host, id);
     }
 
     fn show_registry(&mut self, ctx: &mut Ctx<'_>, host: &Host) {
@@ -540,6 +417,7 @@ impl Gateway {
             agent: info.identity.id,
             key: info.identity.spki_sha256,
             epoch: info.epoch,
+            status: info.status,
             sessions: info.sessions,
         };
         let rows: Vec<RegistryRow> = self
@@ -554,6 +432,34 @@ impl Gateway {
             self.registry = rows;
         }
     }
+}
+
+fn carry_out(ctx: &mut Ctx<'_>, host: &Host, wire: &mut Wire, command: Command) {
+    match command {
+        Command::Open(attempt, session, target) => {
+            if let Some(mut gateway) = wire.conn.as_gateway() {
+                gateway.open_session(ctx.now(), attempt, session, &target);
+            }
+        }
+        Command::Cancel(attempt) => {
+            if let Some(mut gateway) = wire.conn.as_gateway() {
+                gateway.cancel(attempt);
+            }
+        }
+        Command::Discard(slot) => wire.discard(slot),
+        Command::Close(reason) => wire.conn.close(ctx.now(), &reason),
+        Command::Attach(slot, session, script) => {
+            wire.attach(ctx, host, slot, (Side::User, session, script));
+        }
+    }
+}
+
+/// The connection went before the user's socket came to it, which is reset.
+fn lose_user(ctx: &mut Ctx<'_>, host: &Host, conn: ConnId, session: SessionId, script: Script) {
+    let place = (conn, Slot(u64::MAX));
+    let user = (Side::User, session, script);
+    let leg = ctx.legs.attach(ctx.at, ctx.log, host.id, place, user);
+    ctx.legs.abort(ctx.at, ctx.log, leg);
 }
 
 /// What the node is told of a connection's event.

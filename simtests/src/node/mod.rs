@@ -3,6 +3,7 @@
 pub mod agent;
 pub mod gateway;
 mod wire;
+mod wires;
 
 use std::{
     collections::BTreeMap,
@@ -63,6 +64,24 @@ impl Ctx<'_> {
 
     pub(crate) fn note(&mut self, node: NodeId, fact: &Fact<'_>) {
         self.log.note(self.at, node, fact);
+    }
+
+    /// Hands a datagram to the network.
+    pub(crate) fn send(
+        &mut self,
+        host: &Host,
+        (src, dst): (SocketAddr, SocketAddr),
+        ecn: Option<u8>,
+        data: &[u8],
+    ) {
+        let fate = self.net.send(self.at, host.net, src, dst, ecn, data);
+        let fact = Fact::Sent {
+            src,
+            dst,
+            data,
+            fate,
+        };
+        self.note(host.id, &fact);
     }
 }
 

@@ -30,6 +30,8 @@ pub(super) struct Wire {
     deadline: Option<At>,
     pumps: BTreeMap<Slot, Pump>,
     runnable: BTreeSet<Slot>,
+    /// Turns in which a session got room on the connection.
+    turns: u64,
     /// Sessions that are ending, and when each is cut whatever is left of it.
     ending: BTreeSet<(At, Slot)>,
     /// The last poll was broken off.
@@ -52,6 +54,7 @@ impl Wire {
             deadline: None,
             pumps: BTreeMap::new(),
             runnable: BTreeSet::new(),
+            turns: 0,
             ending: BTreeSet::new(),
             again_at: None,
             expired_at: None,
@@ -205,15 +208,7 @@ impl Wire {
         let bytes = &self.buf.bytes()[..transmit.size.min(self.buf.bytes().len())];
         let segment = transmit.segment_size.unwrap_or(transmit.size).max(1);
         for data in bytes.chunks(segment) {
-            let dst = transmit.destination;
-            let fate = ctx.net.send(ctx.at, host.net, src, dst, transmit.ecn, data);
-            let fact = Fact::Sent {
-                src,
-                dst,
-                data,
-                fate,
-            };
-            ctx.log.note(ctx.at, host.id, &fact);
+            ctx.send(host, (src, transmit.destination), transmit.ecn, data);
         }
         self.buf.clear();
     }
@@ -271,12 +266,18 @@ impl Wire {
 
     /// Gives each session that has something to do a turn; tells whether the connection must be polled again.
     fn run_pumps(&mut self, ctx: &mut Ctx<'_>) -> bool {
-        let slots = std::mem::take(&mut self.runnable);
+        let mut slots: Vec<Slot> = std::mem::take(&mut self.runnable).into_iter().collect();
+        slots.sort_by_key(|slot| self.pumps.get(slot).map_or(0, |pump| pump.served));
         for &slot in &slots {
             let Some(pump) = self.pumps.get_mut(&slot) else {
                 continue;
             };
-            match pump.turn(ctx.at, &mut self.conn, ctx.legs, ctx.log) {
+            let turn = pump.turn(ctx.at, &mut self.conn, ctx.legs, ctx.log);
+            if pump.took_room() {
+                self.turns += 1;
+                pump.served = self.turns;
+            }
+            match turn {
                 Turn::Waiting => {}
                 Turn::More => drop(self.runnable.insert(slot)),
                 Turn::Done => self.retire(ctx, slot, true),

@@ -13,7 +13,7 @@ use adit_proto_core::{
     output::Event,
 };
 
-use self::series::{Series, cause_of};
+use self::series::{Series, cause_of, meaning};
 use super::pulse::{Pulse, SLACK};
 use crate::{
     At,
@@ -45,6 +45,11 @@ struct Agent {
     /// Since when there has been more than one.
     many: Option<At>,
     network_changed: Option<At>,
+    /// When the latest round began.
+    round_at: At,
+    /// The attempts' connections, and what their ends mean.
+    conns: BTreeMap<ConnId, DialId>,
+    ends: BTreeMap<DialId, LossKind>,
 }
 
 #[derive(Debug)]
@@ -52,6 +57,7 @@ enum State {
     /// Just started.
     Fresh,
     Waiting {
+        since: At,
         until: At,
     },
     Round(Round),
@@ -77,7 +83,7 @@ impl Backoff {
     pub(super) fn observe(&mut self, at: At, node: NodeId, fact: &Fact<'_>) -> Option<String> {
         self.pulse.observe(at, node, fact);
         if let Fact::Started(Start::Agent { gateways, .. }) = fact {
-            self.agents.insert(node, Agent::new(at, *gateways));
+            self.agents.insert(node, Agent::new(at, gateways.len()));
         } else if let Fact::Gone | Fact::Stopping = fact {
             self.agents.remove(&node);
         } else if let Fact::Fault(Fault::ChangeNetwork(node)) = fact
@@ -121,6 +127,9 @@ impl Agent {
             established: BTreeSet::new(),
             many: None,
             network_changed: None,
+            round_at: at,
+            conns: BTreeMap::new(),
+            ends: BTreeMap::new(),
         }
     }
 
@@ -135,7 +144,19 @@ impl Agent {
         {
             return self.waits(at, *until, *gateway, *cause, exact);
         } else if let Fact::SupervisorTold { dial, why } = fact {
+            if let (Some(told), Some(end)) = (why, self.ends.get(dial))
+                && told != end
+            {
+                return Some(format!("the end of {dial:?} is {end:?}, not {told:?}"));
+            }
             self.told(at, *dial, *why);
+        } else if let Fact::Begun {
+            conn,
+            dial: Some(dial),
+            ..
+        } = fact
+        {
+            self.conns.insert(*conn, *dial);
         } else if let Fact::MachineWaits {
             machine: "supervisor",
             until,
@@ -146,7 +167,10 @@ impl Agent {
         } else if let Fact::Event(conn, Event::Established { .. }) = fact {
             self.established.insert(*conn);
             self.count(at);
-        } else if let Fact::Event(conn, Event::Closed(_)) = fact {
+        } else if let Fact::Event(conn, Event::Closed(why)) = fact {
+            if let Some(dial) = self.conns.remove(conn) {
+                self.ends.insert(dial, meaning(why));
+            }
             self.established.remove(conn);
             self.count(at);
         }
@@ -235,9 +259,12 @@ impl Agent {
             self.end_round(at);
             let early = self.gateways.get(gateway.0)?.ready.0 > at;
             let early = early.then(|| format!("{gateway:?} is tried before its wait is over"));
-            early.or_else(|| self.passed_over(at, gateway))
+            early
+                .or_else(|| self.passed_over(at, gateway))
+                .or_else(|| self.out_of_turn(at, gateway))
         };
         self.current = gateway.0;
+        self.round_at = at;
         self.state = State::Round(Round {
             since: at,
             named,
@@ -263,7 +290,7 @@ impl Agent {
         exact: &mut u32,
     ) -> Option<String> {
         self.end_round(at);
-        self.state = State::Waiting { until };
+        self.state = State::Waiting { since: at, until };
         let chosen = self.gateways.get_mut(gateway.0)?;
         let (low, high) = chosen.ready;
         if until < low || until > high.max(at) || cause != chosen.cause {
@@ -294,6 +321,15 @@ impl Agent {
         ))
     }
 
+    /// Another gateway was ready as well, and it was its turn.
+    fn out_of_turn(&self, at: At, gateway: GatewayIndex) -> Option<String> {
+        let count = self.gateways.len();
+        let turns = (1..=count).map(|turn| (self.current + turn) % count);
+        let ready = |index: &usize| self.gateways[*index].ready.1 <= at;
+        let first = turns.take_while(|index| *index != gateway.0).find(ready)?;
+        Some(format!("{gateway:?} is next, though it was {first}'s turn"))
+    }
+
     /// The supervisor has nothing more to say for now.
     fn rests(&self, until: Option<At>) -> Option<String> {
         let kept = |dial: &DialId| match &self.state {
@@ -305,7 +341,7 @@ impl Agent {
             return Some(format!("{dial:?} is neither kept nor closed"));
         }
         let sound = match &self.state {
-            State::Waiting { until: told } => until == Some(*told),
+            State::Waiting { until: told, .. } => until == Some(*told),
             State::Round(round) => {
                 let last = round.since + CONNECT_TIMEOUT;
                 round.won.is_none() && until.is_some_and(|until| until <= last)
@@ -316,10 +352,23 @@ impl Agent {
         (!sound).then(|| format!("rests until {until:?} in {:?}", self.state))
     }
 
+    /// The network changed while it waited for a gateway that did not answer.
+    fn is_deaf(&self, since: At, late: impl Fn(At) -> bool) -> bool {
+        let hopeful = |g: &Series| g.cause == BackoffCause::Unreachable;
+        self.network_changed.is_some_and(|changed| {
+            changed >= since
+                && self.gateways.iter().any(hopeful)
+                && late(changed.max(self.round_at + ROUNDS_APART))
+        })
+    }
+
     fn overdue(&self, at: At, steady: At) -> Option<String> {
         let late = |due: At| at > due.max(steady) + SLACK;
         match &self.state {
-            State::Waiting { until } if late(*until) => {
+            State::Waiting { since, .. } if self.is_deaf(*since, late) => {
+                return Some("no round begins, though the network changed".to_owned());
+            }
+            State::Waiting { until, .. } if late(*until) => {
                 return Some(format!(
                     "no round begins, though it waited until {until:?} only"
                 ));
@@ -338,6 +387,8 @@ impl Agent {
     }
 }
 
+/// Rounds stay so far apart.
+const ROUNDS_APART: At = At::from_millis(250);
 /// Time for one round to a gateway.
 const CONNECT_TIMEOUT: At = At::from_secs(10);
 const LOOK_EVERY: At = At::from_millis(500);

@@ -3,18 +3,13 @@
 
 mod harm;
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
-use adit_proto_core::{
-    domain::DomainPattern,
-    id::ConnId,
-    limits::{REPLACEMENT_INTERVAL, REPLACEMENTS_BURST},
-    output::Event,
-    route::RouteSet,
-};
+use adit_proto_core::{domain::DomainPattern, id::ConnId, output::Event, route::RouteSet};
 use ipnet::{IpNet, Ipv4Net};
 
 use self::harm::Harm;
+use super::bounds::{REPLACEMENT_INTERVAL, REPLACEMENTS_BURST};
 use super::pulse::Pulse;
 use crate::{
     At,
@@ -62,6 +57,8 @@ struct Listed {
     since: At,
     heard: At,
     agent: Option<NodeId>,
+    /// When its latest route sets were taken over.
+    taken: VecDeque<At>,
     /// What was advertised over it last.
     told: Option<(u64, Routes)>,
     /// The epoch in the registry.
@@ -70,13 +67,13 @@ struct Listed {
 
 /// What the protocol carries of a route set.
 #[derive(Clone, Debug, PartialEq, Eq)]
-struct Routes {
+pub(super) struct Routes {
     subnets: BTreeSet<Ipv4Net>,
     domains: BTreeSet<(DomainPattern, bool)>,
 }
 
 impl Routes {
-    fn of(set: &RouteSet) -> Self {
+    pub(super) fn of(set: &RouteSet) -> Self {
         let subnet = |net: &IpNet| match net {
             IpNet::V4(net) => Some(net.trunc()),
             IpNet::V6(_) => None,
@@ -99,6 +96,11 @@ impl Control {
             self.received(node, *from, at.saturating_sub(*sent));
         } else if let Fact::Routed(conn) = fact {
             self.routed(at, node, *conn);
+        } else if let Fact::Event(conn, Event::RoutesAccepted { .. }) = fact {
+            let listed = self.listed.get_mut(&(node, *conn));
+            if let Some(text) = listed.and_then(|listed| listed.take(at)) {
+                return Some(format!("{node} takes {text} of {conn}"));
+            }
         } else if let Fact::Event(conn, event) = fact {
             self.event(node, *conn, event);
         } else if let Fact::Registering(conn, _) = fact {
@@ -106,6 +108,7 @@ impl Control {
                 since: at,
                 heard: at,
                 agent: None,
+                taken: VecDeque::new(),
                 told: None,
                 epoch: 0,
             };
@@ -132,7 +135,7 @@ impl Control {
         } else if let Fact::Gone | Fact::Stopping = fact {
             self.agents.remove(&node);
             self.listed.retain(|(gateway, _), _| *gateway != node);
-        } else if let Fact::Fault(Fault::SetRoutes(agent, routes)) = fact {
+        } else if let Fact::Fault(Fault::SetRoutes(agent, routes, _)) = fact {
             self.change(at, *agent, routes);
         } else if let Fact::Calm = fact {
             self.calm = Some(at);
@@ -260,6 +263,20 @@ impl Control {
     }
 }
 
+impl Listed {
+    /// Notes one more route set; tells where there are more than a gateway takes.
+    fn take(&mut self, at: At) -> Option<String> {
+        self.taken.push_back(at);
+        if self.taken.len() <= PACED {
+            return None;
+        }
+        let since = self.taken.pop_front()?;
+        let spared = u32::try_from(PACED).ok()? - REPLACEMENTS_BURST - 1;
+        let fast = at + PACE_SLACK < since + REPLACEMENT_INTERVAL * spared;
+        fast.then(|| format!("{} route sets in {:?}", PACED + 1, at - since))
+    }
+}
+
 impl Agent {
     /// The gateway of the only connection.
     fn only_gateway(&self) -> Option<NodeId> {
@@ -277,6 +294,9 @@ impl Agent {
 /// Time for changed routes to arrive, beside so many trips of the slowest datagram.
 const WITHIN: At = At::from_secs(3);
 const TRIPS: u32 = 20;
+/// Route sets of one connection that are looked at together, and what a driver's delays may take from their time.
+const PACED: usize = 14;
+const PACE_SLACK: At = At::from_millis(200);
 /// Nothing may have gone wrong for so long before a change that is judged.
 const QUIET: At = At::from_secs(5);
 /// Time in the calm in which everything advertised is known.

@@ -1,6 +1,8 @@
 //! Deadlines lie ahead once everything due was done: a machine whose deadline stays in the past keeps its driver
 //! spinning.
 
+use std::collections::BTreeMap;
+
 use adit_proto_core::id::ConnId;
 
 use crate::{
@@ -14,9 +16,8 @@ const CATCHING_UP_MAX: u32 = 50;
 /// The judge.
 #[derive(Debug, Default)]
 pub(super) struct Deadlines {
-    /// The connection whose timer was just fired in vain, and how often.
-    vain: Option<(NodeId, ConnId, At)>,
-    count: u32,
+    /// How often a connection's timer was fired in vain, one time after the other.
+    vain: BTreeMap<(NodeId, ConnId), u32>,
 }
 
 impl Deadlines {
@@ -24,15 +25,26 @@ impl Deadlines {
         match fact {
             Fact::Waits {
                 conn,
-                until: Some(until),
+                until,
                 expired: true,
                 ..
-            } if *until <= at => {
-                let vain = Some((node, *conn, at));
-                self.count = if self.vain == vain { self.count + 1 } else { 0 };
-                self.vain = vain;
-                (self.count > CATCHING_UP_MAX)
+            } => {
+                let Some(until) = until.filter(|until| *until <= at) else {
+                    self.vain.remove(&(node, *conn));
+                    return None;
+                };
+                let count = self.vain.entry((node, *conn)).or_default();
+                *count += 1;
+                (*count > CATCHING_UP_MAX)
                     .then(|| format!("{conn} waits for {until:?}, which has passed"))
+            }
+            Fact::Drained(conn) => {
+                self.vain.remove(&(node, *conn));
+                None
+            }
+            Fact::Gone => {
+                self.vain.retain(|(of, _), _| *of != node);
+                None
             }
             Fact::MachineWaits {
                 machine,

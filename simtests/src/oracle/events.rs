@@ -35,7 +35,13 @@ impl Events {
                     .map(|wrong| format!("{conn}: {event:?} {wrong}"))
             }
             Fact::Drained(conn) => {
-                let closed = self.said.remove(&(node, *conn)).is_some_and(|s| s.closed);
+                let said = self.said.get_mut(&(node, *conn));
+                let closed = said.is_some_and(|said| {
+                    // What it had to say is kept as long as its name: it must not speak again.
+                    let closed = said.closed;
+                    *said = Said::closed();
+                    closed
+                });
                 (!closed).then(|| format!("{conn} is drained and never said that it is closed"))
             }
             Fact::Gone => {
@@ -48,6 +54,13 @@ impl Events {
 }
 
 impl Said {
+    fn closed() -> Self {
+        Self {
+            closed: true,
+            ..Self::default()
+        }
+    }
+
     /// Tells what is wrong with an event.
     fn take(&mut self, event: &Event) -> Option<&'static str> {
         if self.closed {

@@ -33,6 +33,8 @@ struct Session {
     conns: BTreeSet<(NodeId, ConnId)>,
     /// The gateway gave up an attempt, or the whole session: agents that opened it close it.
     given_up: bool,
+    /// A process that carried it is gone.
+    lost: bool,
     legs: BTreeMap<LegId, Leg>,
 }
 
@@ -69,6 +71,8 @@ impl Explained {
             self.give_up(node, *conn, *attempt);
         } else if let Fact::GaveUp(session) = fact {
             self.sessions.entry(*session).or_default().given_up = true;
+        } else if let Fact::Gone = fact {
+            self.forget(node);
         } else if let Fact::Calm = fact {
             self.calm = Some(at);
         }
@@ -120,10 +124,21 @@ impl Explained {
         self.pulse.steady_since(node)?;
         let known = self.sessions.get(&session)?;
         let reset = known.legs.values().any(|leg| leg.side != side && leg.reset);
-        let closed = known.conns.iter().any(|conn| self.closed.contains(conn));
+        let closed = known.lost || known.conns.iter().any(|conn| self.closed.contains(conn));
         let given_up = side == Side::Target && known.given_up;
         (!reset && !closed && !given_up)
             .then(|| format!("{node} closed the {side:?} of {session} hard for no reason"))
+    }
+
+    /// The names of connections are given again by the next process; what this one carried is over with it.
+    fn forget(&mut self, node: NodeId) {
+        self.attempts.retain(|(of, ..), _| *of != node);
+        self.places.retain(|(of, ..), _| *of != node);
+        for session in self.sessions.values_mut() {
+            session.lost |= session.conns.iter().any(|(of, _)| *of == node);
+            session.conns.retain(|(of, _)| *of != node);
+        }
+        self.closed.retain(|(of, _)| *of != node);
     }
 
     fn event(&mut self, node: NodeId, conn: ConnId, event: &Event) {

@@ -1,8 +1,13 @@
 //! Nobody is connected whose certificate, key, pin or date does not allow it, at either end.
 
-use std::{collections::BTreeMap, ops::RangeInclusive, sync::Arc, time::Duration};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    ops::RangeInclusive,
+    sync::Arc,
+    time::Duration,
+};
 
-use adit_proto_core::output::Event;
+use adit_proto_core::{id::ConnId, output::Event};
 
 use crate::{
     At,
@@ -25,6 +30,10 @@ struct Known {
 #[derive(Debug, Default)]
 pub(super) struct Identity {
     nodes: BTreeMap<NodeId, Known>,
+    impostors: BTreeSet<NodeId>,
+    /// Who sent the datagram that came last, and for which connection it was.
+    from: Option<NodeId>,
+    peers: BTreeMap<(NodeId, ConnId), NodeId>,
     calm: bool,
 }
 
@@ -37,6 +46,12 @@ impl Identity {
                 (known.wall_off_ms, known.wall_since) = (*off_ms, Some(at));
             }
             Fact::Calm => self.calm = true,
+            Fact::Received { from, .. } => self.from = Some(*from),
+            Fact::Routed(conn) => {
+                let from = self.from?;
+                self.peers.insert((node, *conn), from);
+            }
+            Fact::Gone => self.peers.retain(|(of, _), _| *of != node),
             Fact::Event(conn, Event::Established { identity }) => {
                 let known = self.nodes.get(&node)?;
                 let out_of_date = !VALID_MS.contains(&known.wall_off_ms);
@@ -47,6 +62,12 @@ impl Identity {
                     return Some(format!(
                         "{conn} is established by a certificate out of date"
                     ));
+                }
+                let peer = self.peers.get(&(node, *conn));
+                if identity.is_none()
+                    && let Some(peer) = peer.filter(|peer| self.impostors.contains(*peer))
+                {
+                    return Some(format!("{conn} is to {peer}, which is not what it seems"));
                 }
                 return match (identity, &known.roster) {
                     (Some(identity), Some(roster)) => {
@@ -74,8 +95,10 @@ impl Identity {
             Start::Gateway {
                 roster,
                 wall_off_ms,
+                impostor,
                 ..
             } => {
+                self.impostors.extend(impostor.then_some(node));
                 known.roster = Some(Arc::clone(roster));
                 *wall_off_ms
             }

@@ -45,7 +45,9 @@ struct Gateway {
     /// Sessions open and being opened.
     loads: BTreeMap<ConnId, usize>,
     /// Handshakes in progress, and where they come from.
-    handshakes: BTreeMap<ConnId, IpAddr>,
+    handshakes: BTreeMap<ConnId, (IpAddr, bool)>,
+    /// The datagram that came last carries what a Retry asked for.
+    has_token: bool,
     /// Registered connections that were not told to retire, oldest first.
     agents: BTreeMap<AgentId, Vec<ConnId>>,
     retired: BTreeMap<ConnId, At>,
@@ -88,6 +90,7 @@ impl Gateway {
             carried: BTreeSet::new(),
             loads: BTreeMap::new(),
             handshakes: BTreeMap::new(),
+            has_token: false,
             agents: BTreeMap::new(),
             retired: BTreeMap::new(),
         }
@@ -111,6 +114,8 @@ impl Gateway {
         } = fact
         {
             return self.begun(*conn, *remote, *connections);
+        } else if let Fact::Received { data, .. } = fact {
+            self.has_token = has_token(data).unwrap_or(false);
         } else if let Fact::Wish {
             session,
             open_before,
@@ -154,18 +159,32 @@ impl Gateway {
 
     fn begun(&mut self, conn: ConnId, remote: SocketAddr, connections: usize) -> Option<String> {
         let source = source(remote.ip());
-        self.handshakes.insert(conn, source);
-        let limits = &self.endpoint;
+        let is_proven = std::mem::take(&mut self.has_token);
+        let limits = self.endpoint;
         if connections > limits.connections {
             return Some(format!("{connections} connections, {limits:?}"));
         }
+        let all = self.handshakes.len();
+        let here = |proven: bool| {
+            let same = |(s, p): &&(IpAddr, bool)| *s == source && *p == proven;
+            self.handshakes.values().filter(same).count()
+        };
+        let (proven, unproven) = (here(true), here(false));
+        let over = all >= limits.handshakes
+            || match is_proven {
+                true => proven >= limits.handshakes_per_source,
+                false => {
+                    let mark = UNPROVEN_MAX.min(limits.handshakes_per_source);
+                    all >= limits.handshakes_retry || proven + unproven >= mark
+                }
+            };
+        self.handshakes.insert(conn, (source, is_proven));
         // A driver that breaks polls off hears of the end of a handshake later than the endpoint does.
-        let here = self.handshakes.values().filter(|s| **s == source).count();
-        let over = self.handshakes.len() > limits.handshakes
-            || here > 2 * limits.handshakes_per_source.max(1);
         (over && !self.lazy).then(|| {
-            let all = self.handshakes.len();
-            format!("{all} handshakes, {here} from {source}, {limits:?}")
+            format!(
+                "one more handshake (proven: {is_proven}) beside {all}, {proven} proven and {unproven} not from \
+                 {source}, {limits:?}"
+            )
         })
     }
 
@@ -302,5 +321,14 @@ fn source(ip: IpAddr) -> IpAddr {
     }
 }
 
+/// Whether an Initial has a token: type, version, two connection ids, then the token's length (RFC 9000, 17.2.2).
+fn has_token(data: &[u8]) -> Option<bool> {
+    let id = |at: usize| Some(at + 1 + usize::from(*data.get(at)?));
+    let token_at = id(id(5)?)?;
+    Some(*data.get(token_at)? != 0)
+}
+
+/// Handshakes of one source that has not proven its address.
+const UNPROVEN_MAX: usize = 16;
 /// Connections of one agent beside each other.
 const CONNS_PER_AGENT: usize = 2;

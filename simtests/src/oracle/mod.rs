@@ -5,6 +5,8 @@
 )]
 
 mod backoff;
+mod bounds;
+mod buffers;
 mod bytes;
 mod carrier;
 mod control;
@@ -12,6 +14,7 @@ mod deadlines;
 mod dial;
 mod events;
 mod explained;
+mod gateways;
 mod identity;
 mod limits;
 mod opened;
@@ -43,6 +46,7 @@ pub struct Violation {
 #[derive(Debug, Default)]
 pub struct Oracles {
     backoff: backoff::Backoff,
+    buffers: buffers::Buffers,
     bytes: bytes::Bytes,
     carrier: carrier::Carrier,
     control: control::Control,
@@ -50,6 +54,7 @@ pub struct Oracles {
     dial: dial::Dial,
     events: events::Events,
     explained: explained::Explained,
+    gateways: gateways::Gateways,
     identity: identity::Identity,
     limits: limits::Limits,
     opened: opened::Opened,
@@ -68,6 +73,7 @@ impl Oracles {
     pub fn observe(&mut self, at: At, node: NodeId, fact: &Fact<'_>) -> Option<Violation> {
         let verdicts = [
             ("backoff", self.backoff.observe(at, node, fact)),
+            ("buffers", self.buffers.observe(fact)),
             ("bytes", self.bytes.observe(fact)),
             ("carrier", self.carrier.observe(node, fact)),
             ("control", self.control.observe(at, node, fact)),
@@ -75,6 +81,7 @@ impl Oracles {
             ("dial", self.dial.observe(at, node, fact)),
             ("events", self.events.observe(node, fact)),
             ("explained", self.explained.observe(at, node, fact)),
+            ("gateways", self.gateways.observe(node, fact)),
             ("identity", self.identity.observe(at, node, fact)),
             ("limits", self.limits.observe(at, node, fact)),
             ("opened", self.opened.observe(node, fact)),

@@ -51,7 +51,7 @@ impl Opened {
             Fact::Started(Start::Agent { id, routes, .. }) => {
                 self.agents.insert(node, (*id, Arc::clone(routes)));
             }
-            Fact::Fault(Fault::SetRoutes(_, routes)) => {
+            Fact::Fault(Fault::SetRoutes(_, routes, _)) => {
                 if let Some((_, present)) = self.agents.get_mut(&node) {
                     *present = Arc::clone(routes);
                 }
@@ -165,9 +165,13 @@ impl Opened {
 /// What an agent may dial, said simply: the address, or the name, is advertised, and a special address only by a
 /// subnet within its range.
 fn may_dial(routes: &RouteSet, host: &Host, ip: IpAddr) -> bool {
+    let ip = ip.to_canonical();
     let special = match ip {
         IpAddr::V4(v4) if v4.is_loopback() => Some("127.0.0.0/8"),
         IpAddr::V4(v4) if v4.octets() == [169, 254, 169, 254] => Some("169.254.169.254/32"),
+        IpAddr::V4(v4) if v4.is_link_local() => Some("169.254.0.0/16"),
+        IpAddr::V6(v6) if v6.is_loopback() => Some("::1/128"),
+        IpAddr::V6(v6) if v6.is_unicast_link_local() => Some("fe80::/10"),
         IpAddr::V4(_) | IpAddr::V6(_) => None,
     };
     let within = |range: &str| {

@@ -6,9 +6,9 @@ use std::collections::{BTreeMap, BTreeSet};
 use adit_proto_core::{
     gateway::{OpenError, dispatch::DispatchOutput},
     id::{AttemptId, ConnId, SessionId},
-    limits::DISPATCH_TIMEOUT,
 };
 
+use super::bounds::DISPATCH_TIMEOUT;
 use crate::{
     At,
     facts::{Fact, NodeId},

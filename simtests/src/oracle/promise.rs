@@ -1,19 +1,29 @@
-//! A session that the plan promises completes in time, whatever others do on the same connection.
+//! What the plan promises happens in time, whatever sessions do on the same connection: a small session completes, and
+//! changed routes reach the gateway.
 
 use std::collections::BTreeMap;
 
 use adit_proto_core::id::SessionId;
 
+use super::control::Routes;
 use crate::{
     At,
-    facts::{Fact, LegFact},
+    facts::{Fact, LegFact, NodeId},
+    faults::Fault,
     tcp::Side,
 };
 
 /// The judge.
 #[derive(Debug, Default)]
 pub(super) struct Promise {
-    due: BTreeMap<SessionId, (At, At)>,
+    sessions: BTreeMap<SessionId, Due>,
+    routes: BTreeMap<NodeId, (Due, Routes)>,
+}
+
+#[derive(Clone, Copy, Debug)]
+struct Due {
+    since: At,
+    within: At,
 }
 
 impl Promise {
@@ -24,7 +34,7 @@ impl Promise {
                 promise: Some(within),
                 ..
             } => {
-                self.due.insert(*session, (at, *within));
+                self.sessions.insert(*session, Due::new(at, *within));
                 None
             }
             Fact::Leg {
@@ -33,18 +43,47 @@ impl Promise {
                 what: LegFact::Done,
                 ..
             } => {
-                self.due.remove(session);
+                self.sessions.remove(session);
                 None
             }
-            Fact::MachineWaits { .. } => {
-                let late = |(_, (since, within)): &(_, &(At, At))| at > *since + *within;
-                let (session, (since, _)) = self.due.iter().find(late)?;
-                Some(format!(
-                    "{session} is not completed {:?} after the wish",
-                    at - *since
-                ))
+            Fact::Fault(Fault::SetRoutes(agent, routes, Some(within))) => {
+                let due = (Due::new(at, *within), Routes::of(routes));
+                self.routes.insert(*agent, due);
+                None
             }
+            Fact::RoutesTold { routes, .. } => {
+                let told = Routes::of(routes);
+                self.routes.retain(|_, (_, due)| *due != told);
+                None
+            }
+            Fact::MachineWaits { .. } => self.broken(at),
             _ => None,
         }
+    }
+
+    fn broken(&self, at: At) -> Option<String> {
+        let session = self.sessions.iter().find(|(_, due)| due.is_over(at));
+        let routes = self.routes.iter().find(|(_, (due, _))| due.is_over(at));
+        let session = session.map(|(session, due)| {
+            let since = due.since;
+            format!("{session} is not complete; it was wanted at {since:?}")
+        });
+        session.or_else(|| {
+            let (agent, (due, _)) = routes?;
+            let since = due.since;
+            Some(format!(
+                "no gateway knows the routes of {agent}; they changed at {since:?}"
+            ))
+        })
+    }
+}
+
+impl Due {
+    fn new(since: At, within: At) -> Self {
+        Self { since, within }
+    }
+
+    fn is_over(self, at: At) -> bool {
+        at > self.since + self.within
     }
 }

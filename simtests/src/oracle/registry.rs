@@ -5,12 +5,12 @@
 use std::collections::BTreeMap;
 
 use adit_proto_core::{
-    gateway::dispatch::DispatchOutput,
+    gateway::{dispatch::DispatchOutput, hub::RegisterError, info::AgentStatus},
     id::{AgentId, ConnId},
-    limits::ROUTES_PER_AGENT_MAX,
     output::Event,
 };
 
+use super::bounds::ROUTES_PER_AGENT_MAX;
 use crate::facts::{Fact, NodeId, RegistryRow};
 
 #[derive(Debug)]
@@ -43,9 +43,14 @@ impl Registry {
                 entries.insert(*conn, entry);
                 None
             }
-            Fact::Dispatch(DispatchOutput::Refused { conn, .. }) => {
-                entries.remove(conn);
-                None
+            Fact::Dispatch(DispatchOutput::Refused { conn, error }) => {
+                let refused = entries.remove(conn)?;
+                let other = |entry: &Entry| {
+                    entry.agent == refused.agent && entry.key != refused.key && !entry.retired
+                };
+                let agent = refused.agent;
+                (*error == RegisterError::OtherKey && !entries.values().any(other))
+                    .then(|| format!("{conn} of agent {agent} is refused for a key that is gone"))
             }
             Fact::Dispatch(DispatchOutput::Retire { conn }) => {
                 if let Some(entry) = entries.get_mut(conn) {
@@ -107,6 +112,13 @@ fn differs(entries: &BTreeMap<ConnId, Entry>, rows: &[RegistryRow]) -> Option<St
             "{} of agent {} is still listed",
             row.conn, row.agent
         ));
+    }
+    let is_wrong = |row: &&RegistryRow| {
+        let retired = entries.get(&row.conn).is_some_and(|entry| entry.retired);
+        retired && row.status == AgentStatus::Online
+    };
+    if let Some(row) = rows.iter().find(is_wrong) {
+        return Some(format!("{} is retired and called online", row.conn));
     }
     let live: Vec<_> = entries.values().filter(|entry| !entry.retired).collect();
     let other = |a: &Entry| live.iter().any(|b| b.agent == a.agent && b.key != a.key);

@@ -1,10 +1,10 @@
 //! Each choice of a gateway is the one that a naive reference router makes with the same knowledge: which connection
 //! is asked next, when a second one is asked beside it, and when there is nobody left to ask.
 
-use std::{
-    collections::{BTreeMap, BTreeSet},
-    time::Duration,
-};
+mod opening;
+mod race;
+
+use std::collections::{BTreeMap, BTreeSet};
 
 use adit_proto_core::{
     gateway::{
@@ -12,19 +12,17 @@ use adit_proto_core::{
         dispatch::{DispatchConfig, DispatchOutput},
     },
     id::{AgentId, AttemptId, ConnId, SessionId, Slot},
-    limits::{AGENT_SILENT, ATTEMPTS_MAX, DISPATCH_STAGGER, ROUTES_PER_AGENT_MAX},
     route::RouteSet,
     target::{Host, Target},
 };
 
+use self::opening::{Area, Opening, Tried, allows};
+use super::bounds::{AGENT_SILENT, ATTEMPTS_MAX, DISPATCH_STAGGER, ROUTES_PER_AGENT_MAX};
 use crate::{
     At,
     facts::{Fact, NodeId, Start},
     model::router::{self, Way},
 };
-
-/// What the timers of a driver may add to the stagger.
-const SLACK: At = Duration::from_millis(20);
 
 /// The judge.
 #[derive(Debug, Default)]
@@ -41,6 +39,8 @@ struct Gateway {
     accepted: u64,
     openings: BTreeMap<SessionId, Opening>,
     attempts: BTreeMap<AttemptId, (SessionId, ConnId)>,
+    /// When an attempt last failed through an agent, by the part of the network that it was for.
+    failed: BTreeMap<(AgentId, Area), At>,
     carried: BTreeSet<(ConnId, Slot)>,
 }
 
@@ -55,24 +55,6 @@ struct Known {
     full_at: Option<At>,
     /// When its routes, its path or its load last changed, or another connection of its agent's came or went.
     changed: At,
-}
-
-#[derive(Debug)]
-struct Opening {
-    target: Target,
-    pinned: Option<AgentId>,
-    since: At,
-    tried: Vec<Tried>,
-    /// When the latest attempt began that nothing was heard of.
-    waiting_since: Option<At>,
-}
-
-#[derive(Debug)]
-struct Tried {
-    agent: AgentId,
-    attempt: Option<AttemptId>,
-    conn: ConnId,
-    outdated: bool,
 }
 
 impl Router {
@@ -99,17 +81,6 @@ impl Router {
             _ => gateway.told(at, fact),
         }
         None
-    }
-}
-
-impl Opening {
-    fn pass_over(&mut self, way: &Way) {
-        self.tried.push(Tried {
-            agent: way.agent,
-            attempt: None,
-            conn: way.conn,
-            outdated: false,
-        });
     }
 }
 
@@ -151,6 +122,10 @@ impl Gateway {
                 self.change(*conn, |known| {
                     (known.suspect, known.changed) = (*suspect, at);
                 });
+                let waits = |t: &Tried| t.attempt.is_some() && t.conn == *conn;
+                for opening in self.openings.values_mut() {
+                    opening.must_go_on |= *suspect && opening.tried.iter().any(waits);
+                }
             }
             Fact::Answered {
                 conn,
@@ -175,6 +150,7 @@ impl Gateway {
             since: at,
             tried: Vec::new(),
             waiting_since: None,
+            must_go_on: false,
         };
         self.openings.insert(session, opening);
     }
@@ -204,8 +180,9 @@ impl Gateway {
         // What went out over the agent's older connections may be asked for once more over this one.
         for opening in self.openings.values_mut() {
             for tried in &mut opening.tried {
-                tried.outdated |=
-                    tried.agent == agent && tried.attempt.is_some() && tried.conn != conn;
+                let now = tried.agent == agent && tried.attempt.is_some() && tried.conn != conn;
+                opening.must_go_on |= now && !tried.outdated;
+                tried.outdated |= now;
             }
         }
     }
@@ -215,22 +192,36 @@ impl Gateway {
             return;
         };
         match slot {
-            Some(slot) => drop(self.carried.insert((conn, slot))),
+            Some(slot) => {
+                self.carried.insert((conn, slot));
+                self.succeeded(session, attempt);
+            }
             None => {
                 let load_max = self.config.sessions_per_agent;
                 self.change(conn, |known| known.unload(at, load_max));
-                self.failed(session, attempt);
+                self.failed(at, session, attempt);
             }
         }
     }
 
-    fn failed(&mut self, session: SessionId, attempt: AttemptId) {
+    fn succeeded(&mut self, session: SessionId, attempt: AttemptId) {
+        let opening = self.openings.get(&session);
+        let area = opening.map(|opening| Area::of(&opening.target));
+        let tried = opening.and_then(|o| o.tried.iter().find(|t| t.attempt == Some(attempt)));
+        if let (Some(area), Some(tried)) = (area, tried) {
+            self.failed.remove(&(tried.agent, area));
+        }
+    }
+
+    fn failed(&mut self, at: At, session: SessionId, attempt: AttemptId) {
         if let Some(opening) = self.openings.get_mut(&session) {
+            let area = Area::of(&opening.target);
             for tried in opening
                 .tried
                 .iter_mut()
                 .filter(|t| t.attempt == Some(attempt))
             {
+                self.failed.insert((tried.agent, area.clone()), at);
                 tried.attempt = None;
             }
             opening.waiting_since = None;
@@ -256,7 +247,7 @@ impl Gateway {
             .collect();
         for attempt in gone {
             if let Some((session, _)) = self.attempts.remove(&attempt) {
-                self.failed(session, attempt);
+                self.failed(at, session, attempt);
             }
         }
     }
@@ -278,6 +269,12 @@ impl Gateway {
             DispatchOutput::Committed { session, .. } => drop(self.openings.remove(session)),
             DispatchOutput::Failed { session, error } => {
                 let opening = self.openings.remove(session)?;
+                if let OpenError::TimedOut = error {
+                    let waiting = opening.tried.iter().filter(|t| t.attempt.is_some());
+                    let area = Area::of(&opening.target);
+                    self.failed
+                        .extend(waiting.map(|t| ((t.agent, area.clone()), at)));
+                }
                 return self.given_up(at, *session, opening, error);
             }
             DispatchOutput::Retire { conn } => self.change(*conn, |known| known.retired = true),
@@ -320,6 +317,15 @@ impl Gateway {
             return Some(text);
         }
         let agent = best.map(|way| way.agent)?;
+        if let Some(since) = opening.waiting_since
+            && at < since + DISPATCH_STAGGER
+            && !self.is_in_doubt(at, &opening)
+        {
+            return Some(format!(
+                "{session} is asked for over {conn} as well, {:?} after the one before",
+                at - since
+            ));
+        }
         opening.tried.push(Tried {
             agent,
             attempt: Some(attempt),
@@ -327,6 +333,7 @@ impl Gateway {
             outdated: false,
         });
         opening.waiting_since = Some(at);
+        opening.must_go_on = self.failed_lately(at, agent, &opening);
         self.openings.insert(session, opening);
         self.attempts.insert(attempt, (session, conn));
         self.change(conn, |known| known.way.load += 1);
@@ -445,48 +452,8 @@ impl Gateway {
     }
 
     fn direct(&self, session: SessionId, target: &Target) -> Option<String> {
-        let allowed = self.config.direct.iter().any(|rule| rule.allows(target));
+        let allowed = self.config.direct.iter().any(|rule| allows(rule, target));
         (!allowed || self.is_advertised(&target.host))
             .then(|| format!("{session} to {target} is dialled from here"))
-    }
-
-    /// A candidate that does not answer is overtaken.
-    fn raced(&mut self, at: At) -> Option<String> {
-        let late = |opening: &Opening| {
-            opening
-                .waiting_since
-                .is_some_and(|since| at > since + DISPATCH_STAGGER + SLACK)
-        };
-        let sessions: Vec<SessionId> = self
-            .openings
-            .iter()
-            .filter(|(_, opening)| late(opening))
-            .map(|(session, _)| *session)
-            .collect();
-        for session in sessions {
-            let mut opening = self.openings.remove(&session)?;
-            // Only candidates that were there when it was their turn; later ones have to wait for a failure.
-            let since = opening.waiting_since.take();
-            let next = self.best(at, &mut opening);
-            let was_there = next.as_ref().and_then(|way| self.since(way.conn));
-            let target = opening.target.clone();
-            self.openings.insert(session, opening);
-            let due = since.map(|since| since + DISPATCH_STAGGER);
-            if let (Some(way), Some(there), Some(due)) = (next, was_there, due)
-                && there < due
-            {
-                return Some(format!(
-                    "{session} to {target} waits for one agent; {} of {} could be asked",
-                    way.conn, way.agent
-                ));
-            }
-        }
-        None
-    }
-
-    /// Since when a connection is as it is.
-    fn since(&self, conn: ConnId) -> Option<At> {
-        let known = self.conns.iter().find(|known| known.way.conn == conn)?;
-        Some(known.changed)
     }
 }

@@ -7,14 +7,17 @@ use adit_proto_core::{
     close::Closed,
     gateway::dispatch::DispatchOutput,
     id::{ConnId, SessionId},
-    limits::{PATH_DEAD_AFTER, PATH_SUSPECT_AFTER, PING_BUSY, PING_IDLE_AGENT, PING_IDLE_GATEWAY},
     output::Event,
 };
 
+use super::bounds::{
+    PATH_DEAD_AFTER, PATH_SUSPECT_AFTER, PING_BUSY, PING_IDLE_AGENT, PING_IDLE_GATEWAY,
+};
 use super::pulse::{Pulse, SLACK};
 use crate::{
     At,
     facts::{Fact, NodeId},
+    faults::Fault,
 };
 
 /// The judge.
@@ -29,6 +32,12 @@ pub(super) struct Silence {
     conns: BTreeMap<(NodeId, ConnId), Path>,
     /// Sessions that go through the agent that their user named.
     pinned: BTreeSet<SessionId>,
+    /// Since when datagrams from one node to another vanish.
+    cuts: BTreeMap<(NodeId, NodeId), At>,
+    /// Who sent the datagram that came last.
+    from: Option<NodeId>,
+    /// When a process stood still last, and until when.
+    absences: BTreeMap<NodeId, (At, At)>,
     calm: Option<At>,
     look_at: At,
 }
@@ -39,6 +48,7 @@ struct Path {
     is_agent: bool,
     established: Option<At>,
     heard: At,
+    peer: Option<NodeId>,
     /// Since when it has carried sessions without a break.
     busy: Option<At>,
     suspect: Option<At>,
@@ -47,8 +57,14 @@ struct Path {
 impl Silence {
     pub(super) fn observe(&mut self, at: At, node: NodeId, fact: &Fact<'_>) -> Option<String> {
         self.pulse.observe(at, node, fact);
-        if let Fact::Routed(conn) = fact {
-            self.path(node, *conn)?.heard = at;
+        if let Fact::Received { from, .. } = fact {
+            self.from = Some(*from);
+        } else if let Fact::Routed(conn) = fact {
+            let from = self.from;
+            let path = self.path(node, *conn)?;
+            (path.heard, path.peer) = (at, from);
+        } else if let Fact::Fault(fault) = fact {
+            self.fault(at, fault);
         } else if let Fact::Waits { conn, sessions, .. } = fact {
             let path = self.path(node, *conn)?;
             path.busy = (*sessions > 0).then(|| path.busy.unwrap_or(at));
@@ -61,6 +77,7 @@ impl Silence {
                 is_agent: dial.is_some(),
                 established: None,
                 heard: at,
+                peer: None,
                 busy: None,
                 suspect: None,
             };
@@ -76,8 +93,26 @@ impl Silence {
             self.conns.retain(|(at_node, _), _| *at_node != node);
         } else if let Fact::Calm = fact {
             self.calm = Some(at);
+            self.cuts.clear();
+            for (_, until) in self.absences.values_mut() {
+                *until = at.min(*until);
+            }
         }
         self.look_around(at)
+    }
+
+    fn fault(&mut self, at: At, fault: &Fault) {
+        if let Fault::Cut(from, to) = fault {
+            self.cuts.entry((*from, *to)).or_insert(at);
+        } else if let Fault::Mend(from, to) = fault {
+            self.cuts.remove(&(*from, *to));
+        } else if let Fault::Freeze(node) = fault {
+            self.absences.insert(*node, (at, At::MAX));
+        } else if let Fault::Thaw(node) = fault
+            && let Some((_, until)) = self.absences.get_mut(node)
+        {
+            *until = at.min(*until);
+        }
     }
 
     fn path(&mut self, node: NodeId, conn: ConnId) -> Option<&mut Path> {
@@ -94,7 +129,14 @@ impl Silence {
                 return late;
             }
             let young = path.established? + PATH_DEAD_AFTER > at + SLACK;
-            return (calm || young || path.suspect.is_none())
+            let hasty = self.absences.get(&node).is_some_and(|(since, until)| {
+                // Whoever was away judges after one more ping.
+                *until - *since > AWAY_MIN
+                    && path.established.is_some_and(|up| up < *since)
+                    && path.suspect.is_some_and(|suspect| suspect >= *until)
+                    && at < *until + PING_BUSY / 2
+            });
+            return (calm || young || hasty || path.suspect.is_none())
                 .then(|| format!("{node} takes the path of {conn} for dead, which it is not"));
         }
         let path = self.conns.get_mut(&place)?;
@@ -141,6 +183,14 @@ impl Silence {
         let path = self.conns.get(&place)?;
         path.established?;
         let steady = self.pulse.steady_since(node)?;
+        if path.is_agent
+            && let Some(since) = path.peer.and_then(|peer| self.cuts.get(&(node, peer)))
+            && at > (*since).max(steady).max(path.established?) + ONE_WAY_MAX
+        {
+            return Some(format!(
+                "{node} keeps {conn}, over which nothing has got out since {since:?}"
+            ));
+        }
         let (since, interval) = if path.is_agent {
             (path.heard, PING_IDLE_AGENT)
         } else {
@@ -158,6 +208,11 @@ impl Silence {
     }
 }
 
+/// A process that stood still for so long missed more than one check of its paths.
+const AWAY_MIN: At = At::from_millis(1_200);
+/// Time in which a path must be found dead that works in the other direction: what is on its way when the cut begins
+/// may still be acknowledged late.
+const ONE_WAY_MAX: At = At::from_secs(8);
 /// Time after the calm in which what went wrong before may still show.
 const CALM_SETTLE: At = At::from_secs(10);
 const LOOK_EVERY: At = At::from_millis(500);

@@ -4,10 +4,10 @@ use std::collections::BTreeMap;
 
 use adit_proto_core::{
     id::{ConnId, Slot},
-    limits::{ANSWER_GRACE, DIAL_TIMEOUT},
     output::Event,
 };
 
+use super::bounds::{ANSWER_GRACE, DIAL_TIMEOUT};
 use crate::{
     At,
     facts::{Fact, NodeId},

@@ -3,11 +3,21 @@
 use std::{sync::Arc, time::Duration};
 
 use super::{Size, routes};
-use crate::{At, choices::Choices, facts::NodeId, faults::Fault, net::Path, plan::Plan};
+use crate::{
+    At, choices::Choices, facts::NodeId, faults::Fault, internet::Ailment, net::Path, plan::Plan,
+};
 
 pub(super) fn draw(choices: &mut Choices, size: Size, plan: &mut Plan) {
     let gateways: Vec<NodeId> = plan.gateway_nodes().collect();
     let agents: Vec<NodeId> = plan.agent_nodes().collect();
+    if choices.chance(60) {
+        let agent = *choices.pick(&agents);
+        keep_waiting(choices, size, plan, agent);
+    }
+    if size.safety > LONG && choices.chance(500) {
+        let gateway = *choices.pick(&gateways);
+        come_and_go(choices, plan, gateway);
+    }
     for _ in 0..size.faults {
         let gateway = *choices.pick(&gateways);
         let nth = choices.index(agents.len());
@@ -56,6 +66,28 @@ pub(super) fn draw(choices: &mut Choices, size: Size, plan: &mut Plan) {
     }
 }
 
+/// An agent whose resolver knows no name waits longer and longer, and its network changes meanwhile.
+fn keep_waiting(choices: &mut Choices, size: Size, plan: &mut Plan, agent: NodeId) {
+    plan.internet.ailing.insert(agent, Ailment::Names);
+    for _ in 0..3 {
+        let at = choices.time(Duration::from_secs(2), size.safety);
+        plan.script.push((at, Fault::ChangeNetwork(agent)));
+    }
+}
+
+/// A gateway that is away, there for long enough that its agents forget that, and away again.
+fn come_and_go(choices: &mut Choices, plan: &mut Plan, gateway: NodeId) {
+    let first = choices.time(Duration::from_secs(1), Duration::from_secs(3));
+    for from in [first, first + LONG] {
+        let until = from + choices.time(Duration::from_secs(11), Duration::from_secs(14));
+        plan.script.push((from, Fault::Crash(gateway)));
+        plan.script.push((until, Fault::Start(gateway)));
+    }
+}
+
+/// A run in which connections may have been up for half a minute.
+const LONG: At = Duration::from_secs(60);
+
 /// Datagrams above a size vanish for a while.
 fn cliff(choices: &mut Choices, from: At, until: At, (a, b): (NodeId, NodeId)) -> Vec<(At, Fault)> {
     let mtu = *choices.pick(&[1_200, 1_232, 1_300, 1_400]);
@@ -81,8 +113,11 @@ fn change_routes(
         .agents
         .get(nth)
         .and_then(|a| a.config.routes.subnets.first());
-    let changes = choices.scaled(1, 6);
-    let step = Duration::from_millis(choices.scaled(1, 2_000));
+    // Now and then faster than a gateway takes them.
+    let hectic = choices.chance(150);
+    let changes = if hectic { 30 } else { choices.scaled(1, 6) };
+    let step = choices.scaled(1, if hectic { 100 } else { 2_000 });
+    let step = Duration::from_millis(step);
     let mut episode = Vec::new();
     for turn in 0..changes {
         let mut set = routes::draw_routes(choices, nth);
@@ -90,7 +125,7 @@ fn change_routes(
             *first = *home;
         }
         let at = from + step * u32::try_from(turn).unwrap_or(0);
-        episode.push((at, Fault::SetRoutes(agent, Arc::new(set))));
+        episode.push((at, Fault::SetRoutes(agent, Arc::new(set), None)));
     }
     episode
 }

@@ -22,6 +22,8 @@ enum Bulk {
     Unread,
     /// Users who send more than the path carries.
     Upload,
+    /// Targets that send more than the path carries: the agent's own messages have to get past it.
+    Download,
 }
 
 const GATEWAY: NodeId = NodeId(0);
@@ -29,22 +31,30 @@ const AGENT: NodeId = NodeId(1);
 /// When the small sessions come, and in which time they must be over.
 const SMALL_FROM: At = Duration::from_secs(2);
 const SMALL_WITHIN: At = Duration::from_secs(5);
+/// When the agent's routes change, and in which time the gateway must know.
+const CHANGE_AT: At = Duration::from_secs(2);
+const CHANGE_WITHIN: At = Duration::from_secs(2);
 
 /// Draws one gateway, one agent, a path without faults, and the load.
 pub(super) fn draw(choices: &mut Choices) -> Plan {
-    let bulk = *choices.pick(&[Bulk::Unread, Bulk::Upload]);
+    let bulk = *choices.pick(&[Bulk::Unread, Bulk::Upload, Bulk::Download, Bulk::Download]);
     let size = Size {
         gateways: 1,
         agents: 1,
         users: 0,
         bytes_max: 0,
         faults: 0,
+        all_welcome: true,
         safety: Duration::from_secs(9),
     };
     let mut plan = topology::draw(choices, size);
     behave(&mut plan);
     let path = Path {
-        rate_bps: choices.between(20_000_000, 60_000_000),
+        rate_bps: match bulk {
+            // Still under way when the changed routes are due.
+            Bulk::Download => choices.between(8_000_000, 12_000_000),
+            Bulk::Unread | Bulk::Upload => choices.between(20_000_000, 60_000_000),
+        },
         delay: choices.time(Duration::from_millis(1), Duration::from_millis(20)),
         queue_bytes: 256 << 10,
         ..Path::clean()
@@ -53,22 +63,21 @@ pub(super) fn draw(choices: &mut Choices) -> Plan {
     let (sessions, bytes) = match bulk {
         Bulk::Unread => (choices.between(68, 90), 300 << 10),
         Bulk::Upload => (choices.between(36, 44), 600 << 10),
+        Bulk::Download => (choices.between(10, 14), 600 << 10),
     };
     for _ in 0..sessions {
         let at = choices.time(Duration::from_millis(500), Duration::from_millis(900));
         let wish = bulk_wish(bulk, bytes, choices);
         plan.script.push((at, Fault::Open(Box::new(wish))));
     }
-    // An agent that is not let in carries nothing.
-    let promise = (!plan.welcome.is_empty()).then_some(SMALL_WITHIN);
     for turn in 0..4 {
         let at = SMALL_FROM + Duration::from_millis(500) * turn;
-        let wish = small_wish(choices, promise);
+        let wish = small_wish(choices);
         plan.script.push((at, Fault::Open(Box::new(wish))));
     }
     let changed = Arc::new(routes::draw_routes(choices, 0));
-    plan.script
-        .push((SMALL_FROM, Fault::SetRoutes(AGENT, changed)));
+    let change = Fault::SetRoutes(AGENT, changed, Some(CHANGE_WITHIN));
+    plan.script.push((CHANGE_AT, change));
     plan
 }
 
@@ -99,18 +108,18 @@ fn bulk_wish(bulk: Bulk, bytes: u64, choices: &mut Choices) -> Wish {
         ..Script::silent()
     };
     let (user, target_script) = match bulk {
-        Bulk::Unread => (receiver, sender),
+        Bulk::Unread | Bulk::Download => (receiver, sender),
         Bulk::Upload => (sender, receiver),
     };
     wish(choices, user, target_script, None)
 }
 
-fn small_wish(choices: &mut Choices, promise: Option<At>) -> Wish {
+fn small_wish(choices: &mut Choices) -> Wish {
     let user = Script {
         ending: Ending::Fin,
         ..Script::short(1_000)
     };
-    wish(choices, user, Script::short(1_000), promise)
+    wish(choices, user, Script::short(1_000), Some(SMALL_WITHIN))
 }
 
 fn wish(choices: &mut Choices, user: Script, target_script: Script, promise: Option<At>) -> Wish {

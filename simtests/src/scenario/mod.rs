@@ -19,6 +19,8 @@ struct Size {
     /// Bytes that one program writes, at most.
     bytes_max: u64,
     faults: usize,
+    /// Nobody is without a good identity.
+    all_welcome: bool,
     safety: At,
 }
 
@@ -26,7 +28,7 @@ struct Size {
 #[must_use]
 pub fn draw(choices: &mut Choices) -> Plan {
     // Costly, so rare.
-    if choices.chance(4) {
+    if choices.chance(8) {
         return flood::draw(choices);
     }
     let size = Size::draw(choices);
@@ -50,7 +52,12 @@ impl Size {
                 40 << 10
             },
             faults: number(choices, 0, 12),
-            safety: choices.time(Duration::from_secs(6), Duration::from_secs(25)),
+            all_welcome: false,
+            // The slowest timers need more than a minute.
+            safety: match choices.chance(15) {
+                true => choices.time(Duration::from_secs(61), Duration::from_secs(110)),
+                false => choices.time(Duration::from_secs(6), Duration::from_secs(25)),
+            },
         }
     }
 }

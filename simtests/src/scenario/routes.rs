@@ -4,6 +4,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use adit_proto_core::{
     domain::DomainPattern,
+    limits::{DIAL_ADDRESS_TIMEOUT, DIAL_STAGGER},
     route::{DomainRoute, RouteSet},
     target::Target,
 };
@@ -46,11 +47,13 @@ const TARGETS: &[&str] = &[
     "10.1.9.9:22",
     "10.9.9.9:5432",
     "10.200.0.1:80",
+    "10.200.0.1:81",
     "8.8.8.8:53",
     "127.0.0.1:6379",
     "169.254.169.254:80",
     "[fd12::9]:80",
     "web.corp.test:80",
+    "web.corp.test.:80",
     "one.db.corp.test:5432",
     "x.one.db.corp.test:5432",
     "two.db.corp.test:5432",
@@ -130,7 +133,17 @@ pub(super) fn draw_internet(choices: &mut Choices, agents: usize) -> Internet {
         adit_proto_core::target::Host::Ip(ip) => Some(ip),
         adit_proto_core::target::Host::Name(_) => None,
     });
+    // Connections that are made just when they have been given up.
+    let late = choices.chance(40);
     for ip in listed.map(|addr| addr.ip()).chain(homes) {
+        if late {
+            let after = choices.time(
+                DIAL_ADDRESS_TIMEOUT,
+                DIAL_ADDRESS_TIMEOUT + DIAL_STAGGER * 2,
+            );
+            internet.hosts.insert(ip, Answer::Accept(after));
+            continue;
+        }
         let after = draw_wait(choices);
         let answer = match choices.between(0, 19) {
             0..=11 => Answer::Accept(after),
@@ -172,7 +185,14 @@ fn draw_addresses(choices: &mut Choices, name: &str) -> Vec<IpAddr> {
     }
     // A name that leads where no name should.
     if name == "inside.corp.test" {
-        addrs = vec![Ipv4Addr::LOCALHOST.into()];
+        addrs = vec![*choices.pick(&[
+            Ipv4Addr::LOCALHOST.into(),
+            Ipv4Addr::LOCALHOST.to_ipv6_mapped().into(),
+            Ipv6Addr::LOCALHOST.into(),
+            Ipv4Addr::new(169, 254, 169, 254).into(),
+            Ipv4Addr::new(169, 254, 7, 7).into(),
+            Ipv6Addr::new(0xfe80, 0, 0, 0, 0, 0, 0, 7).into(),
+        ])];
     }
     addrs
 }

@@ -12,6 +12,7 @@ use adit_proto_core::{
     endpoint::EndpointLimits,
     gateway::dispatch::{DirectRange, DirectRule, DispatchConfig},
     id::AgentId,
+    limits::CONNECT_TIMEOUT,
     link::tls::Admission,
     target::Target,
 };
@@ -75,14 +76,14 @@ pub(super) fn draw(choices: &mut Choices, size: Size) -> Plan {
 /// The gateways' names and certificates are made first, since agents may pin them.
 struct Gateways {
     pairs: Vec<Pair>,
+    /// One whose certificate is not what its agents look for.
+    impostor: Option<usize>,
     roster: Roster,
 }
 
 fn add_agents(choices: &mut Choices, size: Size, pki: &mut Pki, plan: &mut Plan) -> Gateways {
     let mut foreign = Pki::new(plan.suite, choices.fork("foreign authority").key());
-    let pairs: Vec<Pair> = (0..size.gateways)
-        .map(|nth| pki.gateway(&gateway_name(nth), &gateway_addrs(nth)))
-        .collect();
+    let (pairs, impostor) = draw_gateway_pairs(choices, size, pki, &mut foreign);
     let mut roster = Roster::default();
     let mut previous: Option<(AgentId, Pair, usize)> = None;
     let mut spoiled = BTreeSet::new();
@@ -90,7 +91,11 @@ fn add_agents(choices: &mut Choices, size: Size, pki: &mut Pki, plan: &mut Plan)
     let mut original = false;
     for nth in 0..size.agents {
         // A gateway keeps two connections of one agent, so one copy of its files is the most that stays connected.
-        let identity = draw_identity(choices, original);
+        let identity = if size.all_welcome {
+            Identity::Enrolled
+        } else {
+            draw_identity(choices, original)
+        };
         original = !matches!(identity, Identity::Copy | Identity::Rival);
         let (mut id, mut pair, mut home) = (AgentId(uuid(choices, nth)), None, nth);
         if let (Identity::Copy | Identity::Rival, Some((of, same, at))) = (identity, &previous) {
@@ -141,7 +146,44 @@ fn add_agents(choices: &mut Choices, size: Size, pki: &mut Pki, plan: &mut Plan)
     let agents = &plan.agents;
     plan.welcome
         .retain(|node| !spoiled.contains(&agents[node.0 - first].config.id));
-    Gateways { pairs, roster }
+    plan.welcome
+        .retain(|node| knows_another(&agents[node.0 - first].config.gateways, impostor));
+    Gateways {
+        pairs,
+        impostor,
+        roster,
+    }
+}
+
+/// Certificates of the gateways; that of an impostor is another authority's, another host's or an agent's.
+fn draw_gateway_pairs(
+    choices: &mut Choices,
+    size: Size,
+    pki: &mut Pki,
+    foreign: &mut Pki,
+) -> (Vec<Pair>, Option<usize>) {
+    let mut pairs: Vec<Pair> = (0..size.gateways)
+        .map(|nth| pki.gateway(&gateway_name(nth), &gateway_addrs(nth)))
+        .collect();
+    if size.gateways == 1 || !choices.chance(80) {
+        return (pairs, None);
+    }
+    let nth = choices.index(size.gateways);
+    pairs[nth] = match choices.between(0, 2) {
+        0 => foreign.gateway(&gateway_name(nth), &gateway_addrs(nth)),
+        1 => pki.gateway("elsewhere.example.test", &[]),
+        _ => pki.agent(uuid(choices, usize::MAX), &gateway_name(nth)),
+    };
+    (pairs, Some(nth))
+}
+
+/// Tells whether a list holds a gateway other than the impostor.
+fn knows_another(known: &[Target], impostor: Option<usize>) -> bool {
+    let Some(nth) = impostor else {
+        return true;
+    };
+    let hosts = [gateway_name(nth), gateway_addrs(nth)[0].to_string()];
+    known.iter().any(|t| !hosts.contains(&t.host.to_string()))
 }
 
 fn draw_identity(choices: &mut Choices, may_copy: bool) -> Identity {
@@ -227,13 +269,19 @@ fn draw_agent_node(
 
 fn add_gateways(choices: &mut Choices, size: Size, pki: &Pki, plan: &mut Plan, gateways: Gateways) {
     let roster = Arc::new(gateways.roster);
+    // Answers that come when the agent has gone on to its next gateway.
+    let slow_names = size.gateways > 1 && choices.chance(120);
     for (nth, pair) in gateways.pairs.iter().enumerate() {
         let mut addrs = gateway_addrs(nth);
         // An address in the name service where nobody is.
         if choices.chance(150) {
             addrs.insert(0, Ipv4Addr::new(192, 0, 2, 250).into());
         }
-        let after = Duration::from_millis(choices.between(0, 50));
+        let after = if slow_names {
+            choices.time(CONNECT_TIMEOUT * 9 / 10, CONNECT_TIMEOUT * 5 / 4)
+        } else {
+            Duration::from_millis(choices.between(0, 50))
+        };
         plan.internet
             .names
             .insert(gateway_name(nth).into(), Resolution::Found(addrs, after));
@@ -241,6 +289,7 @@ fn add_gateways(choices: &mut Choices, size: Size, pki: &Pki, plan: &mut Plan, g
         let config = GatewayConfig {
             tls: Arc::new(pki.gateway_tls(pair, Arc::clone(&roster) as Arc<dyn Admission>)),
             roster: Arc::clone(&roster),
+            impostor: gateways.impostor == Some(nth),
             limits: draw_limits(choices, size),
             dispatch: DispatchConfig {
                 direct,
@@ -267,8 +316,8 @@ fn draw_limits(choices: &mut Choices, size: Size) -> EndpointLimits {
         usize::try_from(choices.between(low, high)).unwrap_or(usize::MAX)
     };
     EndpointLimits {
-        // Each agent may be there twice, and an old connection is drained late.
-        connections: 3 * size.agents + small(choices, 2, 10),
+        // Each agent may be there twice, and an old connection is drained late: not everybody need be welcome.
+        connections: size.agents + small(choices, 0, 10),
         handshakes: small(choices, 2, 20),
         handshakes_retry: small(choices, 0, 5),
         handshakes_per_source: small(choices, 2, 10),
@@ -301,7 +350,7 @@ fn draw_direct(choices: &mut Choices) -> (Vec<DirectRule>, Policy) {
     };
     let rule = DirectRule {
         range: DirectRange::Subnet(net),
-        port: None,
+        port: choices.chance(500).then_some(80),
     };
     (vec![rule], Policy::direct(&[net], Vec::new()))
 }

@@ -55,6 +55,7 @@ pub(super) fn describe(names: Names, fact: &Fact<'_>) -> (Topic, String) {
         | Fact::ClosedTold(_)
         | Fact::Registry(_)
         | Fact::Supervisor(_)
+        | Fact::GatewayFound { .. }
         | Fact::SupervisorTold { .. }
         | Fact::SupervisorWaits { .. } => (Topic::Events, event(fact)),
         Fact::Wish { .. }
@@ -64,6 +65,7 @@ pub(super) fn describe(names: Names, fact: &Fact<'_>) -> (Topic, String) {
         | Fact::EndTold(..)
         | Fact::Dispatch(_)
         | Fact::Dial { .. }
+        | Fact::DialTold { .. }
         | Fact::Leg { .. } => (Topic::Sessions, session(fact)),
     }
 }
@@ -74,10 +76,12 @@ fn disturbance(names: Names, fact: &Fact<'_>) -> String {
             dispatch,
             limits,
             roster,
+            impostor,
             wall_off_ms,
             lazy: _,
         }) => format!(
-            "process starts: lets in {}, at most {} connections, {} sessions being opened, {} per agent; dials {:?}{}",
+            "process starts{}: lets in {}, at most {} connections, {} sessions being opened, {} per agent; dials {:?}{}",
+            if *impostor { " as an impostor" } else { "" },
             roster.0.len(),
             limits.connections,
             dispatch.opens_max,
@@ -92,7 +96,8 @@ fn disturbance(names: Names, fact: &Fact<'_>) -> String {
             trusts,
             wall_off_ms,
         }) => format!(
-            "process starts: {id}, knows {gateways} gateways{}, advertises {}{}",
+            "process starts: {id}, knows {} gateways{}, advertises {}{}",
+            gateways.len(),
             if *trusts { "" } else { " and trusts none" },
             routes(set),
             clock(*wall_off_ms)
@@ -130,7 +135,7 @@ fn fault(names: Names, fault: &Fault) -> String {
         }
         Fault::WallClock(node, off_ms) => format!("{}'s clock is off by {off_ms} ms", of(node)),
         Fault::BlockSocket(node, time) => format!("{}'s socket is full for {time:?}", of(node)),
-        Fault::SetRoutes(node, set) => format!("{} is to advertise {}", of(node), routes(set)),
+        Fault::SetRoutes(node, set, _) => format!("{} is to advertise {}", of(node), routes(set)),
         Fault::ChangeNetwork(node) => format!("{} has new addresses", of(node)),
         Fault::Open(wish) => format!("a user comes to {}", self::wish(names, wish)),
     }
@@ -309,6 +314,9 @@ fn event(fact: &Fact<'_>) -> String {
         Fact::ClosedTold(conn) => format!("dispatch < {conn} is closed"),
         Fact::Registry(rows) => format!("registry: {}", registry(rows)),
         Fact::Supervisor(step) => format!("supervisor > {}", supervisor(step)),
+        Fact::GatewayFound { gateway, answer } => {
+            format!("supervisor < gateway {} is at {answer:?}", gateway.0)
+        }
         Fact::SupervisorTold { dial, why } => match why {
             Some(why) => format!("supervisor < dial {} is over: {why:?}", dial.0),
             None => format!("supervisor < dial {} is established", dial.0),
@@ -416,6 +424,15 @@ fn session(fact: &Fact<'_>) -> String {
             Some((conn, slot)) => format!("dial for {conn} {slot}, {session}: {step:?}"),
             None => format!("dial for {session}: {step:?}"),
         },
+        Fact::DialTold {
+            session,
+            index,
+            made,
+            ..
+        } => format!(
+            "dial for {session} is told that {index} is {}",
+            if *made { "made" } else { "not made" }
+        ),
         Fact::Leg {
             leg,
             side,

@@ -75,7 +75,9 @@ impl World {
             self.nodes[index].host.wall.set(0);
             self.nodes[index].host.blocked_until = self.at;
             self.thaw(node);
-            if self.nodes[index].gone_at.is_some() {
+            // Agents that were refused wait for more than a minute, in which nothing happens: most are started anew.
+            let waits = self.agent(node).is_some_and(|agent| !agent.is_up());
+            if self.nodes[index].gone_at.is_some() || waits && self.choices.chance(800) {
                 self.kill(node);
             }
             self.start(node);
@@ -110,6 +112,7 @@ impl World {
         let subnets: Vec<&IpNet> = config.routes.subnets.iter().filter(carried).collect();
         let has_all = |info: &AgentInfo| {
             info.identity.id == config.id
+                && info.status != AgentStatus::Suspect
                 && info.routes.subnets.iter().collect::<Vec<_>>() == subnets
                 && info.routes.domains == config.routes.domains
         };

@@ -2,7 +2,7 @@
 
 use adit_proto_core::id::SessionId;
 
-use super::{Config, FAREWELL, Process, World};
+use super::{Config, FAREWELL, News, Process, World};
 use crate::{
     facts::{Fact, NodeId},
     faults::{Fault, Wish},
@@ -39,28 +39,40 @@ impl World {
                 self.nodes[node.0].host.blocked_until = self.at + time;
                 self.run_node(node);
             }
-            Fault::SetRoutes(node, routes) => {
+            Fault::SetRoutes(node, routes, _) => {
                 if let Config::Agent(config) = &mut self.nodes[node.0].config {
                     config.routes = routes.clone();
                 }
-                self.with(node, |process, _, ctx| {
-                    if let Process::Agent(agent) = process {
-                        agent.set_routes(ctx, &routes);
-                    }
-                });
-                self.run_node(node);
+                self.tell(node, News::Routes(routes));
             }
             Fault::ChangeNetwork(node) => {
                 self.net.rebind(self.nodes[node.0].host.net);
-                self.with(node, |process, _, ctx| {
-                    if let Process::Agent(agent) = process {
-                        agent.change_network(ctx);
-                    }
-                });
-                self.run_node(node);
+                self.tell(node, News::Network);
             }
             Fault::Open(wish) => drop(self.open(&wish)),
         }
+    }
+
+    fn tell(&mut self, node: NodeId, news: News) {
+        self.nodes[node.0].news.push_back(news);
+        if !self.nodes[node.0].host.frozen {
+            self.hear(node);
+            self.run_node(node);
+        }
+    }
+
+    fn hear(&mut self, node: NodeId) {
+        let mut news = std::mem::take(&mut self.nodes[node.0].news);
+        self.with(node, |process, _, ctx| {
+            if let Process::Agent(agent) = process {
+                for news in news.drain(..) {
+                    match news {
+                        News::Routes(routes) => agent.set_routes(ctx, &routes),
+                        News::Network => agent.change_network(ctx),
+                    }
+                }
+            }
+        });
     }
 
     pub(super) fn open(&mut self, wish: &Wish) -> Option<SessionId> {
@@ -105,6 +117,7 @@ impl World {
             return;
         }
         self.nodes[node.0].host.frozen = false;
+        self.hear(node);
         while let Some(arrival) = self.nodes[node.0].backlog.pop_front() {
             self.receive(node, arrival);
         }
@@ -130,7 +143,7 @@ impl Fault {
             | Self::SetPath(node, ..)
             | Self::WallClock(node, _)
             | Self::BlockSocket(node, _)
-            | Self::SetRoutes(node, _)
+            | Self::SetRoutes(node, ..)
             | Self::ChangeNetwork(node) => *node,
             Self::Open(wish) => wish.gateway,
         }

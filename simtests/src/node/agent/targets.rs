@@ -93,10 +93,9 @@ impl Agent {
     ) {
         let session = self.wanted.get(&(conn, slot)).map(|wanted| wanted.session);
         self.forget(conn, slot);
-        let (Some(session), Some(wire)) = (session, self.wires.get_mut(&conn)) else {
+        let (Some(session), Some(wire)) = (session, self.wires.touch(conn)) else {
             return;
         };
-        self.touched.insert(conn);
         let Some(mut agent) = wire.conn.as_agent() else {
             return;
         };

@@ -14,8 +14,7 @@ use crate::{At, facts::Fact};
 #[derive(Debug)]
 pub(super) enum DialAnswer {
     Resolved(Result<Vec<IpAddr>, ResolveError>),
-    Connected(usize),
-    Failed(usize, ConnectErrorKind),
+    Connected(usize, Result<(), ConnectErrorKind>),
 }
 
 impl Gateway {
@@ -29,10 +28,23 @@ impl Gateway {
                 break;
             };
             if let Some(dial) = self.dials.get_mut(&session) {
+                if let DialAnswer::Connected(index, outcome) = &answer {
+                    let fact = Fact::DialTold {
+                        place: None,
+                        session,
+                        index: *index,
+                        made: outcome.is_ok(),
+                    };
+                    ctx.note(host.id, &fact);
+                }
                 match answer {
                     DialAnswer::Resolved(found) => dial.handle_resolved(ctx.now(), found),
-                    DialAnswer::Connected(index) => dial.handle_connected(ctx.now(), index),
-                    DialAnswer::Failed(index, kind) => dial.handle_failed(ctx.now(), index, kind),
+                    DialAnswer::Connected(index, Ok(())) => {
+                        dial.handle_connected(ctx.now(), index);
+                    }
+                    DialAnswer::Connected(index, Err(kind)) => {
+                        dial.handle_failed(ctx.now(), index, kind);
+                    }
                 }
             }
         }
@@ -91,9 +103,5 @@ impl Gateway {
 
 fn connect(ctx: &Ctx<'_>, host: &Host, index: usize, addr: SocketAddr) -> Option<(At, DialAnswer)> {
     let (after, outcome) = ctx.internet.connect(host.id, addr)?;
-    let answer = match outcome {
-        Ok(()) => DialAnswer::Connected(index),
-        Err(kind) => DialAnswer::Failed(index, kind),
-    };
-    Some((after, answer))
+    Some((after, DialAnswer::Connected(index, outcome)))
 }

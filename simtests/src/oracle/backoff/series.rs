@@ -1,6 +1,9 @@
 //! What the reconnect series of one gateway allows, told apart from the core's own reckoning of it.
 
-use adit_proto_core::agent::{backoff::BackoffCause, supervisor::LossKind};
+use adit_proto_core::{
+    agent::{backoff::BackoffCause, supervisor::LossKind},
+    close::Closed,
+};
 
 use crate::At;
 
@@ -72,6 +75,19 @@ impl Series {
 
 fn half(nominal: At) -> (At, At) {
     (nominal / 2, nominal)
+}
+
+/// What the end of a connection means for reconnecting, said once more (design 8.4).
+pub(super) fn meaning(closed: &Closed) -> LossKind {
+    match closed {
+        Closed::PeerRestarted => LossKind::Reset,
+        Closed::ByPeer(close) if close.code == 0 => LossKind::Reset,
+        Closed::ByPeer(_) => LossKind::ClosedByPeer,
+        Closed::Overloaded => LossKind::Refused,
+        Closed::IdentityRefused { .. } | Closed::PeerNotTrusted { .. } => LossKind::IdentityRefused,
+        Closed::HandshakeTimedOut | Closed::PathDead | Closed::TimedOut => LossKind::TimedOut,
+        _ => LossKind::LocalError,
+    }
 }
 
 /// What the end of an attempt, or of a connection that was up for so long, means for the wait.
