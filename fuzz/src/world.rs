@@ -2,7 +2,8 @@
 
 use adit_simtests::{choices::Choices, run::run};
 
-/// No oracle objects, whatever topology, load and faults the bytes lead to.
+/// No oracle objects, whatever topology, load and faults the bytes lead to. `replay --bytes FILE --trace` of the
+/// simulator shows what happened.
 ///
 /// # Panics
 /// Where one does.
