@@ -18,6 +18,8 @@ use crate::{
 pub(super) struct Promise {
     sessions: BTreeMap<SessionId, Due>,
     routes: BTreeMap<NodeId, (Due, Routes)>,
+    /// What a gateway was told last: nobody repeats what has not changed.
+    told: Option<Routes>,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -47,13 +49,16 @@ impl Promise {
                 None
             }
             Fact::Fault(Fault::SetRoutes(agent, routes, Some(within))) => {
-                let due = (Due::new(at, *within), Routes::of(routes));
-                self.routes.insert(*agent, due);
+                let (due, routes) = (Due::new(at, *within), Routes::of(routes));
+                if self.told.as_ref() != Some(&routes) {
+                    self.routes.insert(*agent, (due, routes));
+                }
                 None
             }
             Fact::RoutesTold { routes, .. } => {
                 let told = Routes::of(routes);
                 self.routes.retain(|_, (_, due)| *due != told);
+                self.told = Some(told);
                 None
             }
             Fact::MachineWaits { .. } => self.broken(at),
