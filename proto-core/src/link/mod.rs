@@ -3,6 +3,7 @@
 pub(crate) mod cids;
 pub(crate) mod config;
 mod congestion;
+mod lost;
 pub mod provider;
 pub mod tls;
 
@@ -10,19 +11,13 @@ use std::{net::SocketAddr, sync::atomic::Ordering::Relaxed, time::Instant};
 
 use bytes::Bytes;
 use quinn_proto::{
-    Connection, ConnectionError, ConnectionEvent, ConnectionHandle, Dir, EndpointEvent, Event,
-    ReadError, Side, StreamEvent, StreamId, TransportErrorCode, VarInt, WriteError,
+    Connection, ConnectionEvent, ConnectionHandle, Dir, EndpointEvent, Event, ReadError, Side,
+    StreamEvent, StreamId, VarInt, WriteError,
 };
 use rustls::pki_types::CertificateDer;
 
-use self::congestion::AckCounter;
-use crate::{
-    close::{Closed, PeerClose},
-    id::Slot,
-    identity::AgentIdentity,
-    limits,
-    output::Transmit,
-};
+use self::{congestion::AckCounter, lost::closed};
+use crate::{close::Closed, id::Slot, identity::AgentIdentity, limits, output::Transmit};
 
 /// One QUIC connection, seen as one control stream and numbered sessions (agent-tunnel 4).
 pub(crate) struct Link {
@@ -166,6 +161,10 @@ impl Link {
         max_datagrams: usize,
         buf: &mut Vec<u8>,
     ) -> Option<Transmit> {
+        // A closed connection heeds no acknowledgement: behind bulk its farewell would wait for ever.
+        if self.quic.is_closed() {
+            self.let_pass();
+        }
         // The pass holds for a batch, so that one is a single datagram.
         let max_datagrams = if self.probing { 1 } else { max_datagrams };
         let sent = self.quic.poll_transmit(now, max_datagrams, buf)?;
@@ -221,11 +220,15 @@ impl Link {
 
     /// Asks the peer for a sign of life, and gives it one, past whatever waits to be sent.
     pub(crate) fn ping(&mut self) {
+        self.let_pass();
+        self.quic.ping();
+    }
+
+    fn let_pass(&mut self) {
         if let Some(controller) = self.controller() {
             controller.pass.store(true, Relaxed);
             self.probing = true;
         }
-        self.quic.ping();
     }
 
     /// Packets of ours that the peer was seen to acknowledge. The engine counts for each path alone: where the peer's
@@ -447,46 +450,5 @@ fn id(stream: StreamRef) -> StreamId {
         StreamRef::Control => StreamId::new(Side::Client, Dir::Bi, 0),
         StreamRef::Session(Slot(index)) => StreamId::new(Side::Server, Dir::Bi, index),
         StreamRef::Stray(id) => id,
-    }
-}
-
-fn closed(reason: ConnectionError) -> Closed {
-    match reason {
-        ConnectionError::ApplicationClosed(close) => Closed::ByPeer(PeerClose {
-            code: close.error_code.into_inner(),
-            reason: String::from_utf8_lossy(&close.reason).into_owned(),
-        }),
-        ConnectionError::ConnectionClosed(close) => {
-            transport(close.error_code, &close.reason, true)
-        }
-        ConnectionError::TransportError(error) => {
-            transport(error.code, error.reason.as_bytes(), false)
-        }
-        ConnectionError::Reset => Closed::PeerRestarted,
-        ConnectionError::TimedOut => Closed::TimedOut,
-        ConnectionError::LocallyClosed => Closed::Local,
-        ConnectionError::VersionMismatch => Closed::NoCommonVersion,
-        ConnectionError::CidsExhausted => Closed::Transport {
-            code: 0,
-            reason: "no connection ids left".into(),
-        },
-    }
-}
-
-/// TLS alerts are 0x100 plus the alert (RFC 9001 4.8).
-fn transport(code: TransportErrorCode, reason: &[u8], by_peer: bool) -> Closed {
-    let number = u64::from(code);
-    let reason = String::from_utf8_lossy(reason).into_owned();
-    match number
-        .checked_sub(0x100)
-        .and_then(|alert| u8::try_from(alert).ok())
-    {
-        Some(alert) if by_peer => Closed::IdentityRefused { alert, reason },
-        Some(alert) => Closed::PeerNotTrusted { alert, reason },
-        None if code == TransportErrorCode::CONNECTION_REFUSED => Closed::Overloaded,
-        None => Closed::Transport {
-            code: number,
-            reason,
-        },
     }
 }

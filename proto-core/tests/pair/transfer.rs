@@ -1,6 +1,7 @@
 //! Bytes of open sessions: intact, half-closed, reset, and under backpressure.
 
 use adit_proto_core::{
+    close::{CloseReason, Closed},
     id::Slot,
     limits,
     output::{Event, SessionEnd},
@@ -54,6 +55,30 @@ fn one_direction_ends_while_the_other_goes_on() {
         for at in [first, second] {
             assert_eq!(end(&j.w, at, slot), Some(SessionEnd::Clean));
         }
+    }
+}
+
+#[test]
+fn close_is_told_while_the_path_is_full() {
+    for by_gateway in [true, false] {
+        let mut j = Joined::new(45);
+        let slot = j.open();
+        let (by, other) = match by_gateway {
+            true => (j.g, j.a),
+            false => (j.a, j.g),
+        };
+        j.both(|path| path.rate = Some(125_000));
+        send(&mut j.w, by, slot, 20 * MB, false);
+        j.w.run_for(secs(3));
+        let now = j.w.now();
+        j.w.conn(by, |c| c.close(now, &CloseReason::GatewayStopping));
+        // 100 ms of queue, and 10 ms of path.
+        j.w.run_for(ms(200));
+        let told = j.w.closed(other);
+        assert!(
+            matches!(told, Some(Closed::ByPeer(close)) if close.reason == "shutdown"),
+            "by gateway: {by_gateway}, {told:?}"
+        );
     }
 }
 
