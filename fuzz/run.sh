@@ -18,7 +18,7 @@ finds=0
 (
   status=0
   cargo +nightly fuzz run --fuzz-dir . "$target" -- -max_total_time="$seconds" \
-    -timeout=20 -rss_limit_mb=2048 -max_len=1024 -print_final_stats=1 2>&1 || status=1
+    -timeout=60 -rss_limit_mb=2048 -max_len=1024 -print_final_stats=1 2>&1 || status=1
   times > "$spent"
   exit "$status"
 ) | tee "$output" || finds=1

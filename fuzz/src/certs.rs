@@ -1,26 +1,26 @@
-//! Certificates, keys and signing requests: whatever the bytes are, the answer is a value or an error.
+//! Certificates, keys, signing requests and enrolment tokens: whatever the bytes are, the answer is a value or an error.
 
-use std::{
-    sync::{Arc, OnceLock},
-    time::Instant,
-};
+use std::{sync::Arc, time::Instant};
 
 use adit::pki::{certificate_spki_sha256, csr::CheckedCsr};
 use adit_proto_core::{
     agent::advertise::AdvertiserConfig,
     endpoint::{AgentConfig, Endpoint, EndpointLimits},
-    env::{EndpointSecrets, Env, Seed, WallClock},
-    identity::AgentIdentity,
-    link::tls::{Admission, AgentTls, GatewayTls, identity_of},
+    env::Env,
+    link::tls::identity_of,
     route::RouteSet,
 };
 
-use crate::input::{Input, start};
+use crate::{
+    fixtures::{self, AGENT, AGENT_KEY, CA, CSR, GATEWAY, GATEWAY_KEY},
+    input::{Input, start},
+    tokens,
+};
 
 /// The first byte says what the rest is; a rest that begins with [`PATCH`] changes bytes of a good one.
 pub fn certs(data: &[u8]) {
     let mut input = Input::new(data);
-    let kind = input.below(9);
+    let kind = input.below(12);
     match kind {
         0 => identity(&subject(&input, AGENT)),
         1 => csr(&subject(&input, CSR)),
@@ -36,7 +36,8 @@ pub fn certs(data: &[u8]) {
         5 => _ = gateway(GATEWAY, GATEWAY_KEY, &subject(&input, CA)),
         6 => _ = agent(&subject(&input, AGENT), AGENT_KEY, CA),
         7 => _ = agent(AGENT, &subject(&input, AGENT_KEY), CA),
-        _ => _ = agent(AGENT, AGENT_KEY, &subject(&input, CA)),
+        8 => _ = agent(AGENT, AGENT_KEY, &subject(&input, CA)),
+        _ => token(kind, input.rest()),
     }
 }
 
@@ -67,72 +68,42 @@ fn csr(pem: &[u8]) {
     }
 }
 
+fn token(kind: usize, text: &[u8]) {
+    match (kind, str::from_utf8(text)) {
+        (9, Ok(text)) => tokens::raw(text),
+        (10 | 11, Ok(text)) => tokens::signed(kind == 10, text),
+        (_, Ok(_) | Err(_)) => {}
+    }
+}
+
 /// Tells whether an endpoint could be made.
 fn gateway(cert: &[u8], key: &[u8], root: &[u8]) -> bool {
-    let tls = GatewayTls {
-        cert_chain: vec![cert.to_vec()],
-        key: key.to_vec().into(),
-        agent_roots: vec![root.to_vec()],
-        admission: Arc::new(Everyone),
-    };
-    Endpoint::gateway(&tls, EndpointLimits::default(), env()).is_ok()
+    let tls = fixtures::gateway_tls(cert, key, root);
+    Endpoint::gateway(&tls, EndpointLimits::default(), &env()).is_ok()
 }
 
 /// Tells whether a connection could be begun.
 fn agent(cert: &[u8], key: &[u8], root: &[u8]) -> bool {
     let config = AgentConfig {
-        tls: Arc::new(AgentTls {
-            cert_chain: vec![cert.to_vec()],
-            key: key.to_vec().into(),
-            gateway_roots: vec![root.to_vec()],
-            gateway_pin: None,
-        }),
+        tls: Arc::new(fixtures::agent_tls(cert, key, root)),
         routes: Arc::new(RouteSet::default()),
         intervals: AdvertiserConfig::default(),
     };
     let now: Instant = start();
     let remote = ([192, 0, 2, 1], 4433).into();
-    let mut endpoint = Endpoint::agent(env());
+    let mut endpoint = Endpoint::agent(&env());
     endpoint
-        .connect(now, &config, remote, "gw.example.test", env())
+        .connect(now, &config, remote, fixtures::GATEWAY_NAME, &env())
         .is_ok()
 }
 
-fn env() -> &'static Env {
-    static ENV: OnceLock<Env> = OnceLock::new();
-    ENV.get_or_init(|| Env {
-        seed: Seed::new([7; 32]),
-        wall_clock: Arc::new(Noon),
-        crypto: Arc::new(rustls::crypto::aws_lc_rs::default_provider()),
-        secrets: EndpointSecrets::new([1; 32], [2; 32]),
-    })
-}
-
-struct Noon;
-
-impl WallClock for Noon {
-    fn unix_ms(&self) -> u64 {
-        // 2030-01-01, within the fixtures' lives.
-        1_893_456_000_000
-    }
-}
-
-struct Everyone;
-
-impl Admission for Everyone {
-    fn admit(&self, _identity: &AgentIdentity) -> bool {
-        true
-    }
+/// The cryptography of production: its readers are what is tried.
+fn env() -> Env {
+    fixtures::env(Arc::new(rustls::crypto::aws_lc_rs::default_provider()))
 }
 
 /// Begins no DER and no PEM.
 const PATCH: u8 = 0xff;
-const CA: &[u8] = include_bytes!("../fixtures/ca.der");
-const AGENT: &[u8] = include_bytes!("../fixtures/agent.der");
-const AGENT_KEY: &[u8] = include_bytes!("../fixtures/agent-key.der");
-const GATEWAY: &[u8] = include_bytes!("../fixtures/gateway.der");
-const GATEWAY_KEY: &[u8] = include_bytes!("../fixtures/gateway-key.der");
-const CSR: &[u8] = include_bytes!("../fixtures/agent-csr.pem");
 
 #[cfg(test)]
 mod tests {

@@ -9,14 +9,17 @@ mod certs;
 mod connect;
 mod control;
 mod dispatch;
+mod fixtures;
 mod input;
+mod peer;
 mod routes;
 mod routing;
 mod socks5;
+mod tokens;
 mod world;
 
 pub use self::{
-    agent::agent, certs::certs, connect::connect, control::control, dispatch::dispatch,
+    agent::agent, certs::certs, connect::connect, control::control, dispatch::dispatch, peer::peer,
     routes::routes, socks5::socks5, world::world,
 };
 
@@ -30,6 +33,7 @@ pub const TARGETS: &[(&str, Target)] = &[
     ("connect", connect),
     ("control", control),
     ("dispatch", dispatch),
+    ("peer", peer),
     ("routes", routes),
     ("socks5", socks5),
     ("world", world),

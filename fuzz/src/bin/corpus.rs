@@ -126,6 +126,11 @@ fn cert_seeds() -> Result<Vec<Vec<u8>>> {
         ));
         seeds.extend((0..8).map(|n| vec![kind, 0xff, 0, n * 31, n]));
     }
+    seeds.push(joined(
+        &[9],
+        b"eyJhbGciOiJFUzI1NiIsImN0eSI6IkVOUk9MTE1FTlQifQ.e30.AA",
+    ));
+    seeds.extend([10, 11].map(|kind| joined(&[kind], CLAIMS)));
     Ok(seeds)
 }
 
@@ -185,6 +190,11 @@ const SOCKS5: [&[u8]; 8] = [
     b"\x00\x00GET / HTTP/1.1\r\n\r\n",
     b"\x01\x00\x04\x01\x00\x50\x0a\x00\x00\x01\x00",
 ];
+
+/// What a good enrolment token says, at the time at which the fixtures are good.
+const CLAIMS: &[u8] =
+    br#"{"exp":1893459600,"nbf":1893456000,"jti":"7c4f5b1e-9d3e-4a52-8e0f-0a6b1d2c3e4f",
+"jet_gw_url":"https://g","jet_agent_name":"a","type":"enrollment"}"#;
 
 /// An archive stays small enough for the repository.
 const ARCHIVE_LEN_MAX: usize = 300_000;

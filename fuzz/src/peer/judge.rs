@@ -1,0 +1,238 @@
+//! What the two sides noted, held against each other.
+
+use adit_proto_core::{
+    close::{Closed, PeerFault},
+    id::{SessionId, Slot},
+    limits::{CONTROL_LEN_MAX, REQUEST_TIMEOUT, ROUTES_PER_AGENT_MAX, SESSION_LEN_MAX},
+    route::RouteSet,
+    target::Target,
+    wire::{
+        connect::{ConnectRequest, ConnectResponse},
+        control::{ControlMessage, check_version},
+        frame::FrameDecoder,
+    },
+};
+use quinn_proto::{ConnectionError, Dir, Side, StreamId};
+
+use super::{
+    bare::{Bare, Log},
+    watched::{Said, session_id},
+};
+
+/// What the peer's control bytes amount to.
+#[derive(Default)]
+pub(super) struct Control {
+    /// Route sets of rising epochs.
+    pub(super) routes: Vec<(u64, RouteSet)>,
+    beats: Vec<u64>,
+    /// The bytes or a message break the protocol.
+    pub(super) is_bad: bool,
+}
+
+/// The control stream, whoever the agent is.
+pub(super) fn control_stream() -> StreamId {
+    StreamId::new(Side::Client, Dir::Bi, 0)
+}
+
+/// Reads the peer's control bytes up to the first fault, as the other side should.
+pub(super) fn control_of(bare: &Bare, to_gateway: bool) -> Control {
+    let mut control = Control::default();
+    let Some(log) = bare.logs.get(&control_stream()) else {
+        return control;
+    };
+    let (frames, is_bad) = frames(CONTROL_LEN_MAX, &log.sent);
+    control.is_bad = is_bad;
+    for payload in frames {
+        let Ok(message) = ControlMessage::decode(&payload) else {
+            control.is_bad = true;
+            return control;
+        };
+        if check_version(message.version()).is_err() {
+            continue;
+        }
+        match (message, to_gateway) {
+            (ControlMessage::RouteAdvertise(routes), true) => {
+                if routes.subnets.len() + routes.domains.len() > ROUTES_PER_AGENT_MAX {
+                    control.is_bad = true;
+                    return control;
+                }
+                let epoch = routes.epoch;
+                if epoch > control.routes.last().map_or(0, |(epoch, _)| *epoch) {
+                    control.routes.push((epoch, routes.into_routes()));
+                }
+            }
+            (ControlMessage::Heartbeat { timestamp_ms, .. }, true) => {
+                control.beats.push(timestamp_ms);
+            }
+            (ControlMessage::CertRenewalRequest { .. }, true)
+            | (ControlMessage::HeartbeatAck { .. }, false)
+            | (ControlMessage::CertRenewalResponse { .. }, false) => {}
+            (_, _) => {
+                control.is_bad = true;
+                return control;
+            }
+        }
+    }
+    control
+}
+
+/// A connection is given up for a reason only, and the reason is said.
+pub(super) fn judge_close(bare: &Bare, said: &Said, control: &Control) {
+    let log = bare.logs.get(&control_stream());
+    let has_ended = log.is_some_and(|log| log.finished || log.broken);
+    match &said.closed {
+        None => {}
+        Some(Closed::Local) => assert!(said.has_closed),
+        Some(Closed::ByPeer(_)) => assert!(bare.has_closed),
+        Some(Closed::Fault(fault)) => {
+            assert!(control.is_bad || has_ended, "{fault}");
+            let is_known = matches!(
+                fault,
+                PeerFault::Control(_)
+                    | PeerFault::ControlEnded
+                    | PeerFault::WrongDirection
+                    | PeerFault::TooManyRoutes { .. }
+            );
+            assert!(is_known, "{fault}");
+            judge_farewell(bare, &fault.to_string());
+        }
+        Some(other) => panic!("{other}"),
+    }
+}
+
+/// The peer hears what it did wrong, unless it went away itself.
+fn judge_farewell(bare: &Bare, reason: &str) {
+    let is_told = matches!(
+        &bare.lost,
+        Some(ConnectionError::ApplicationClosed(close)) if close.reason == reason.as_bytes()
+    );
+    assert!(is_told || bare.has_closed, "{:?}", bare.lost);
+}
+
+/// What came of the peer's control bytes. `settled`: there was time for all of them.
+pub(super) fn judge_control(bare: &Bare, said: &Said, control: &Control, settled: bool) {
+    assert!(
+        control.routes.starts_with(&said.routes),
+        "{:?}",
+        said.routes
+    );
+    if settled && said.closed.is_none() {
+        assert!(!control.is_bad, "a fault is passed over");
+        assert_eq!(said.routes.len(), control.routes.len(), "routes are lost");
+    }
+    let Some(log) = bare.logs.get(&control_stream()) else {
+        return;
+    };
+    let (answers, is_bad) = frames(CONTROL_LEN_MAX, &log.got);
+    assert!(!is_bad);
+    let mut beats = control.beats.iter();
+    for payload in answers {
+        let Ok(message) = ControlMessage::decode(&payload) else {
+            panic!("no message: {payload:?}");
+        };
+        if let ControlMessage::HeartbeatAck { timestamp_ms, .. } = message {
+            assert_eq!(Some(&timestamp_ms), beats.next(), "acknowledged");
+        }
+    }
+    let is_answered = beats.next().is_none();
+    assert!(is_answered || !settled || said.closed.is_some());
+}
+
+/// A gateway's sessions: each request names what was asked for, only an accepting answer opens, and bytes are whole.
+pub(super) fn judge_opened(bare: &Bare, said: &Said) {
+    for (id, log) in &bare.logs {
+        if id.initiator() == Side::Client {
+            continue;
+        }
+        let (request, rest) = head(&log.got);
+        let Some(request) = request else { continue };
+        let Ok(request) = ConnectRequest::decode(&request) else {
+            panic!("no request: {request:?}");
+        };
+        let nth = (0..said.asked.len()).find(|nth| session_id(*nth as u64) == request.session);
+        let target = nth.map(|nth| said.asked[nth].to_string());
+        assert_eq!(target, Some(request.target));
+        let sent = said.flows.get(&Slot(id.index())).map(|flow| &flow.sent[..]);
+        assert!(sent.unwrap_or_default().starts_with(rest));
+    }
+    for (slot, flow) in &said.flows {
+        let log = session_log(bare, *slot);
+        let (answer, rest) = head(&log.sent);
+        let answer = answer.map(|answer| ConnectResponse::decode(&answer));
+        assert!(matches!(answer, Some(Ok(a)) if a.result.is_ok() && a.version == 1));
+        judge_bytes(log, rest, &flow.got, flow.got_end);
+    }
+}
+
+/// An agent's sessions: each whole request is asked about as it came, every other one is refused, and bytes are whole.
+pub(super) fn judge_requested(bare: &Bare, said: &Said) {
+    for (id, log) in &bare.logs {
+        if id.initiator() == Side::Client {
+            continue;
+        }
+        let slot = Slot(id.index());
+        let wanted = request_of(log);
+        let asked = said.requests.get(&slot);
+        assert!(asked.is_none() || asked == wanted.as_ref(), "{asked:?}");
+        let is_sure = !log.broken && log.took() < REQUEST_TIMEOUT && said.closed.is_none();
+        assert!(
+            !is_sure || asked == wanted.as_ref(),
+            "{wanted:?} is passed over"
+        );
+        let (answer, rest) = head(&log.got);
+        let flow = said.flows.get(&slot);
+        if let Some(answer) = answer {
+            let Ok(answer) = ConnectResponse::decode(&answer) else {
+                panic!("no answer: {answer:?}");
+            };
+            assert_eq!(answer.result.is_ok(), flow.is_some(), "{answer:?}");
+        }
+        let sent = flow.map(|flow| &flow.sent[..]).unwrap_or_default();
+        assert!(sent.starts_with(rest));
+    }
+    for (slot, flow) in &said.flows {
+        let log = session_log(bare, *slot);
+        judge_bytes(log, head(&log.sent).1, &flow.got, flow.got_end);
+    }
+}
+
+fn judge_bytes(log: &Log, sent: &[u8], got: &[u8], got_end: bool) {
+    assert!(sent.starts_with(got), "bytes are not intact");
+    assert!(!got_end || (log.finished && got.len() == sent.len()), "cut");
+}
+
+fn session_log(bare: &Bare, slot: Slot) -> &Log {
+    match bare.logs.get(&StreamId::new(Side::Server, Dir::Bi, slot.0)) {
+        Some(log) => log,
+        None => panic!("{slot} without the peer"),
+    }
+}
+
+fn request_of(log: &Log) -> Option<(SessionId, Target)> {
+    let request = ConnectRequest::decode(&head(&log.sent).0?).ok()?;
+    check_version(request.version).ok()?;
+    Some((request.session, request.target.parse().ok()?))
+}
+
+/// The first frame of a session's stream, if it is whole and good, and what follows it.
+fn head(bytes: &[u8]) -> (Option<Vec<u8>>, &[u8]) {
+    match FrameDecoder::new(SESSION_LEN_MAX).feed(bytes) {
+        Ok((used, Some(payload))) => (Some(payload), &bytes[used..]),
+        Ok((_, None)) | Err(_) => (None, &[]),
+    }
+}
+
+/// All whole frames, and whether what follows them can be none.
+fn frames(len_max: usize, mut bytes: &[u8]) -> (Vec<Vec<u8>>, bool) {
+    let (mut decoder, mut payloads) = (FrameDecoder::new(len_max), Vec::new());
+    while !bytes.is_empty() {
+        match decoder.feed(bytes) {
+            Ok((used, payload)) => {
+                bytes = &bytes[used..];
+                payloads.extend(payload);
+            }
+            Err(_) => return (payloads, true),
+        }
+    }
+    (payloads, false)
+}
