@@ -8,6 +8,7 @@ use std::{
 
 use adit_proto_core::{
     agent::{
+        advertise::AdvertiserConfig,
         backoff::BackoffCause,
         dial::{DialStep, ResolveError},
         supervisor::{DialId, GatewayIndex, LossKind, SupervisorStep},
@@ -15,7 +16,7 @@ use adit_proto_core::{
     endpoint::EndpointLimits,
     gateway::{
         dispatch::{DispatchConfig, DispatchOutput},
-        info::AgentStatus,
+        info::{AgentStatus, Explanation},
     },
     id::{AgentId, AttemptId, ConnId, SessionId, Slot},
     identity::AgentIdentity,
@@ -27,7 +28,7 @@ use adit_proto_core::{
 use crate::{
     At,
     faults::Fault,
-    net::Fate,
+    net::{Fate, Path},
     plan::Roster,
     tcp::{LegId, Side},
 };
@@ -53,6 +54,15 @@ pub enum Fact<'a> {
     Gone,
     /// The script did something.
     Fault(&'a Fault),
+    /// The way from one node to another, as it is at the beginning.
+    Path {
+        /// Who sends.
+        from: NodeId,
+        /// Who receives.
+        to: NodeId,
+        /// How it is.
+        path: &'a Path,
+    },
     /// From here on there are no faults.
     Calm,
     /// A datagram was handed to the network.
@@ -92,6 +102,8 @@ pub enum Fact<'a> {
     },
     /// A connection said something.
     Event(ConnId, &'a Event),
+    /// An agent's connection tells another round trip of its heartbeats than before.
+    RoundTrip(ConnId, At),
     /// A connection was polled until it had nothing more to say.
     Waits {
         /// The connection.
@@ -105,6 +117,15 @@ pub enum Fact<'a> {
     },
     /// The connection has said its farewell and was dropped.
     Drained(ConnId),
+    /// The gateway's dispatch was asked how a target would be routed.
+    Explained {
+        /// The target.
+        target: &'a Target,
+        /// The agent asked for by id.
+        pinned: Option<AgentId>,
+        /// Its answer.
+        told: &'a Explanation,
+    },
     /// Somebody wants a session.
     Wish {
         /// The gateway's name for it.
@@ -252,6 +273,8 @@ pub enum Start {
         gateways: Vec<Target>,
         /// What it advertises.
         routes: Arc<RouteSet>,
+        /// Between its control messages.
+        intervals: AdvertiserConfig,
         /// Its pin, if it has one, is that of its gateway.
         trusts: bool,
         /// Its wall clock is wrong by so many milliseconds.

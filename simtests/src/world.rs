@@ -23,7 +23,7 @@ use crate::{
     At,
     choices::Choices,
     crypto,
-    facts::NodeId,
+    facts::{Fact, NodeId},
     internet::Internet,
     log::Log,
     net::{Arrival, Network},
@@ -143,6 +143,12 @@ impl World {
             world.add(node, plan.suite, &secret, |c| Config::Agent(Box::new(c)));
         }
         for (from, to, path) in plan.paths {
+            let fact = Fact::Path {
+                from,
+                to,
+                path: &path,
+            };
+            world.log.note(At::ZERO, from, &fact);
             let (from, to) = (world.nodes[from.0].host.net, world.nodes[to.0].host.net);
             world.net.set_path(from, to, path);
         }

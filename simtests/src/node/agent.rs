@@ -100,6 +100,7 @@ impl Agent {
             id: config.id,
             gateways: config.gateways.clone(),
             routes: Arc::clone(&config.routes),
+            intervals: config.intervals,
             trusts: config.trusts,
             wall_off_ms: host.wall.off_ms(),
         };

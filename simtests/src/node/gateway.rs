@@ -162,6 +162,16 @@ impl Gateway {
         let mut bytes = [0; 16];
         self.ids.fill_bytes(&mut bytes);
         let session = SessionId(Builder::from_random_bytes(bytes).into_uuid());
+        let (now, target, pinned) = (ctx.now(), &wish.target, wish.pinned);
+        let told = &self.dispatch.explain(now, target, pinned);
+        ctx.note(
+            host.id,
+            &Fact::Explained {
+                target,
+                pinned,
+                told,
+            },
+        );
         let fact = Fact::Wish {
             session,
             target: &wish.target,

@@ -38,6 +38,8 @@ pub(super) struct Wire {
     again_at: Option<At>,
     /// When its timer was fired last.
     expired_at: Option<At>,
+    /// What was told last of an agent's heartbeats.
+    round_trip: Option<At>,
 }
 
 /// Time between the failure of a TCP connection and the reset that tells the peer.
@@ -58,6 +60,7 @@ impl Wire {
             ending: BTreeSet::new(),
             again_at: None,
             expired_at: None,
+            round_trip: None,
         }
     }
 
@@ -188,9 +191,18 @@ impl Wire {
                         expired: self.expired_at == Some(ctx.at),
                     };
                     ctx.note(host.id, &fact);
+                    self.show_round_trip(ctx, host);
                     return None;
                 }
             }
+        }
+    }
+
+    fn show_round_trip(&mut self, ctx: &mut Ctx<'_>, host: &Host) {
+        let told = self.conn.as_agent().and_then(|agent| agent.round_trip());
+        if let Some(took) = told.filter(|_| told != self.round_trip) {
+            self.round_trip = told;
+            ctx.note(host.id, &Fact::RoundTrip(self.id(), took));
         }
     }
 

@@ -31,6 +31,8 @@ pub(super) const PING_BUSY: At = At::from_millis(300);
 pub(super) const PING_IDLE_AGENT: At = At::from_millis(500);
 /// The same for a gateway's without.
 pub(super) const PING_IDLE_GATEWAY: At = At::from_secs(1);
+/// Sessions that an agent lets a gateway ask for before it has heard of any.
+pub(super) const REQUESTS_FIRST: u64 = 1_024;
 /// Route sets that an agent may send at once, and how often one more.
 pub(super) const REPLACEMENTS_BURST: u32 = 8;
 /// See [`REPLACEMENTS_BURST`].

@@ -1,16 +1,13 @@
 //! Control is not starved: changed routes reach the gateway soon, whatever sessions do, and in the calm every gateway
 //! knows what its agents advertise.
 
-mod harm;
-
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use adit_proto_core::{domain::DomainPattern, id::ConnId, output::Event, route::RouteSet};
 use ipnet::{IpNet, Ipv4Net};
 
-use self::harm::Harm;
 use super::bounds::{REPLACEMENT_INTERVAL, REPLACEMENTS_BURST};
-use super::pulse::Pulse;
+use super::harm::Harm;
 use crate::{
     At,
     facts::{Fact, NodeId, RegistryRow, Start},
@@ -20,8 +17,6 @@ use crate::{
 /// The judge.
 #[derive(Debug, Default)]
 pub(super) struct Control {
-    pulse: Pulse,
-    harm: Harm,
     agents: BTreeMap<NodeId, Agent>,
     /// Registered connections of gateways.
     listed: BTreeMap<(NodeId, ConnId), Listed>,
@@ -89,9 +84,13 @@ impl Routes {
 }
 
 impl Control {
-    pub(super) fn observe(&mut self, at: At, node: NodeId, fact: &Fact<'_>) -> Option<String> {
-        self.pulse.observe(at, node, fact);
-        self.harm.observe(at, node, fact);
+    pub(super) fn observe(
+        &mut self,
+        at: At,
+        node: NodeId,
+        fact: &Fact<'_>,
+        harm: &Harm,
+    ) -> Option<String> {
         if let Fact::Received { from, sent, .. } = fact {
             self.received(node, *from, at.saturating_sub(*sent));
         } else if let Fact::Routed(conn) = fact {
@@ -140,7 +139,7 @@ impl Control {
         } else if let Fact::Calm = fact {
             self.calm = Some(at);
         }
-        self.look_around(at)
+        self.look_around(at, harm)
     }
 
     fn received(&mut self, node: NodeId, from: NodeId, delay: At) {
@@ -201,7 +200,7 @@ impl Control {
         }
     }
 
-    fn look_around(&mut self, at: At) -> Option<String> {
+    fn look_around(&mut self, at: At, harm: &Harm) -> Option<String> {
         if at < self.look_at {
             return None;
         }
@@ -209,12 +208,12 @@ impl Control {
         let nodes: Vec<NodeId> = self.agents.keys().copied().collect();
         nodes
             .into_iter()
-            .find_map(|node| self.starved(at, node))
-            .or_else(|| self.unknown(at))
+            .find_map(|node| self.starved(at, node, harm))
+            .or_else(|| self.unknown(at, harm))
     }
 
     /// An agent's changed routes that did not arrive, though nothing was in their way.
-    fn starved(&mut self, at: At, node: NodeId) -> Option<String> {
+    fn starved(&mut self, at: At, node: NodeId, harm: &Harm) -> Option<String> {
         let agent = self.agents.get_mut(&node)?;
         let pending = agent.pending?;
         if at < pending.since + WITHIN + pending.slowest * TRIPS + agent.held_back() {
@@ -223,8 +222,7 @@ impl Control {
         agent.pending = None;
         let before = pending.since.checked_sub(QUIET)?;
         let gateway = pending.gateway;
-        let runs = |node| self.pulse.steady_since(node).is_some_and(|at| at <= before);
-        if !runs(node) || !runs(gateway) || !self.harm.spared(node, gateway, before) {
+        if !harm.is_sound(node, gateway, before) {
             return None;
         }
         let mut listed = self.listed.iter().filter(|((at_node, _), listed)| {
@@ -244,14 +242,14 @@ impl Control {
     }
 
     /// A connection over which the gateway knows other routes than its agent advertises, long after the calm began.
-    fn unknown(&self, at: At) -> Option<String> {
+    fn unknown(&self, at: At, harm: &Harm) -> Option<String> {
         let settled = self.calm? + CALM_SETTLE;
         self.listed.iter().find_map(|((gateway, conn), listed)| {
             let node = listed.agent?;
             let agent = self.agents.get(&node)?;
             let late = at > settled.max(listed.since + CALM_SETTLE) + agent.held_back();
             let alive = at < listed.heard + ALIVE && agent.only_gateway() == Some(*gateway);
-            if !late || !alive || self.pulse.steady_since(*gateway).is_none() {
+            if !late || !alive || harm.pulse.steady_since(*gateway).is_none() {
                 return None;
             }
             let told = listed.told.as_ref();

@@ -8,13 +8,17 @@ mod backoff;
 mod bounds;
 mod buffers;
 mod bytes;
+mod cancelled;
 mod carrier;
 mod control;
 mod deadlines;
 mod dial;
 mod events;
 mod explained;
+mod farewell;
 mod gateways;
+mod harm;
+mod heartbeat;
 mod identity;
 mod limits;
 mod opened;
@@ -24,6 +28,7 @@ mod pulse;
 mod registry;
 mod router;
 mod silence;
+mod sound;
 mod unanswered;
 
 use crate::{
@@ -45,16 +50,20 @@ pub struct Violation {
 /// All judges of a run.
 #[derive(Debug, Default)]
 pub struct Oracles {
+    harm: harm::Harm,
     backoff: backoff::Backoff,
     buffers: buffers::Buffers,
     bytes: bytes::Bytes,
+    cancelled: cancelled::Cancelled,
     carrier: carrier::Carrier,
     control: control::Control,
     deadlines: deadlines::Deadlines,
     dial: dial::Dial,
     events: events::Events,
     explained: explained::Explained,
+    farewell: farewell::Farewell,
     gateways: gateways::Gateways,
+    heartbeat: heartbeat::Heartbeat,
     identity: identity::Identity,
     limits: limits::Limits,
     opened: opened::Opened,
@@ -63,6 +72,7 @@ pub struct Oracles {
     registry: registry::Registry,
     router: router::Router,
     silence: silence::Silence,
+    sound: sound::Sound,
     unanswered: unanswered::Unanswered,
     /// Set for runs that are too large for judges that look at everything.
     pub light: bool,
@@ -71,17 +81,22 @@ pub struct Oracles {
 impl Oracles {
     /// Shows a fact to every judge; gives the first objection.
     pub fn observe(&mut self, at: At, node: NodeId, fact: &Fact<'_>) -> Option<Violation> {
+        self.harm.observe(at, node, fact);
+        let harm = &self.harm;
         let verdicts = [
             ("backoff", self.backoff.observe(at, node, fact)),
             ("buffers", self.buffers.observe(fact)),
             ("bytes", self.bytes.observe(fact)),
+            ("cancelled", self.cancelled.observe(at, node, fact, harm)),
             ("carrier", self.carrier.observe(node, fact)),
-            ("control", self.control.observe(at, node, fact)),
+            ("control", self.control.observe(at, node, fact, harm)),
             ("deadlines", self.deadlines.observe(at, node, fact)),
             ("dial", self.dial.observe(at, node, fact)),
             ("events", self.events.observe(node, fact)),
             ("explained", self.explained.observe(at, node, fact)),
+            ("farewell", self.farewell.observe(at, node, fact, harm)),
             ("gateways", self.gateways.observe(node, fact)),
+            ("heartbeat", self.heartbeat.observe(at, node, fact, harm)),
             ("identity", self.identity.observe(at, node, fact)),
             ("limits", self.limits.observe(at, node, fact)),
             ("opened", self.opened.observe(node, fact)),
@@ -90,6 +105,7 @@ impl Oracles {
             ("registry", self.registry.observe(node, fact)),
             ("router", self.router.observe(at, node, fact)),
             ("silence", self.silence.observe(at, node, fact)),
+            ("sound", self.sound.observe(at, node, fact, harm)),
             ("unanswered", self.unanswered.observe(at, node, fact)),
         ];
         let said = |(oracle, text): (_, Option<String>)| Some((oracle, text?));

@@ -1,6 +1,7 @@
 //! Each choice of a gateway is the one that a naive reference router makes with the same knowledge: which connection
 //! is asked next, when a second one is asked beside it, and when there is nobody left to ask.
 
+mod explain;
 mod opening;
 mod race;
 
@@ -71,6 +72,11 @@ impl Router {
         match fact {
             Fact::Dispatch(output) => return gateway.output(at, output),
             Fact::MachineWaits { .. } => return gateway.raced(at),
+            Fact::Explained {
+                target,
+                pinned,
+                told,
+            } => return gateway.explained(at, target, *pinned, told),
             Fact::Wish {
                 session,
                 target,
@@ -369,15 +375,16 @@ impl Gateway {
             let newest = self.way(self.newest(agent)?)?;
             return (!asked(newest)).then(|| newest.clone());
         }
-        let ways: Vec<Way> = self
-            .conns
-            .iter()
-            .filter(|known| self.is_online(at, known) && !asked(&known.way))
-            .map(|known| known.way.clone())
-            .collect();
+        let mut ways = self.online(at);
+        ways.retain(|way| !asked(way));
         router::order(&ways, &opening.target.host)
             .first()
             .map(|(way, _)| (*way).clone())
+    }
+
+    fn online(&self, at: At) -> Vec<Way> {
+        let online = self.conns.iter().filter(|known| self.is_online(at, known));
+        online.map(|known| known.way.clone()).collect()
     }
 
     fn way(&self, conn: ConnId) -> Option<&Way> {
@@ -451,9 +458,12 @@ impl Gateway {
         })
     }
 
+    fn may_dial(&self, target: &Target) -> bool {
+        self.config.direct.iter().any(|rule| allows(rule, target))
+    }
+
     fn direct(&self, session: SessionId, target: &Target) -> Option<String> {
-        let allowed = self.config.direct.iter().any(|rule| allows(rule, target));
-        (!allowed || self.is_advertised(&target.host))
+        (!self.may_dial(target) || self.is_advertised(&target.host))
             .then(|| format!("{session} to {target} is dialled from here"))
     }
 }

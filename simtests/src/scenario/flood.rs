@@ -1,4 +1,4 @@
-//! Many bulk sessions on one connection, and a few small ones that must get through all the same.
+//! Many bulk sessions on one connection, and what must get past them: a few small ones, changed routes, a farewell.
 
 use std::{sync::Arc, time::Duration};
 
@@ -24,10 +24,17 @@ enum Bulk {
     Upload,
     /// Targets that send more than the path carries: the agent's own messages have to get past it.
     Download,
+    /// More users at once than the agent lets the gateway ask for, some of whom go away at once.
+    Crowd,
 }
 
 const GATEWAY: NodeId = NodeId(0);
 const AGENT: NodeId = NodeId(1);
+/// Sessions that an agent lets a gateway ask for before it has heard of any.
+const GRANTED: u32 = 1_024;
+/// When the sender stops in the middle of it, and when it is back: later than its peer takes a path for dead.
+const STOP_AT: At = Duration::from_millis(2_900);
+const START_AT: At = Duration::from_millis(8_500);
 /// When the small sessions come, and in which time they must be over.
 const SMALL_FROM: At = Duration::from_secs(2);
 const SMALL_WITHIN: At = Duration::from_secs(5);
@@ -38,6 +45,22 @@ const CHANGE_WITHIN: At = Duration::from_secs(2);
 /// Draws one gateway, one agent, a path without faults, and the load.
 pub(super) fn draw(choices: &mut Choices) -> Plan {
     let bulk = *choices.pick(&[Bulk::Unread, Bulk::Upload, Bulk::Download, Bulk::Download]);
+    load(choices, bulk, None)
+}
+
+/// Draws the same with a crowd of small sessions.
+pub(super) fn draw_crowd(choices: &mut Choices) -> Plan {
+    load(choices, Bulk::Crowd, None)
+}
+
+/// Draws the same, and who sends the bulk stops in the middle of it.
+pub(super) fn draw_stop(choices: &mut Choices) -> Plan {
+    let senders = [(Bulk::Upload, GATEWAY), (Bulk::Download, AGENT)];
+    let (bulk, sender) = *choices.pick(&senders);
+    load(choices, bulk, Some(sender))
+}
+
+fn load(choices: &mut Choices, bulk: Bulk, stops: Option<NodeId>) -> Plan {
     let size = Size {
         gateways: 1,
         agents: 1,
@@ -53,7 +76,7 @@ pub(super) fn draw(choices: &mut Choices) -> Plan {
         rate_bps: match bulk {
             // Still under way when the changed routes are due.
             Bulk::Download => choices.between(8_000_000, 12_000_000),
-            Bulk::Unread | Bulk::Upload => choices.between(20_000_000, 60_000_000),
+            Bulk::Unread | Bulk::Upload | Bulk::Crowd => choices.between(20_000_000, 60_000_000),
         },
         delay: choices.time(Duration::from_millis(1), Duration::from_millis(20)),
         queue_bytes: 256 << 10,
@@ -64,15 +87,24 @@ pub(super) fn draw(choices: &mut Choices) -> Plan {
         Bulk::Unread => (choices.between(68, 90), 300 << 10),
         Bulk::Upload => (choices.between(36, 44), 600 << 10),
         Bulk::Download => (choices.between(10, 14), 600 << 10),
+        Bulk::Crowd => (0, 0),
     };
+    if bulk == Bulk::Crowd {
+        crowd(choices, &mut plan);
+    }
     for _ in 0..sessions {
         let at = choices.time(Duration::from_millis(500), Duration::from_millis(900));
         let wish = bulk_wish(bulk, bytes, choices);
         plan.script.push((at, Fault::Open(Box::new(wish))));
     }
+    if let Some(node) = stops {
+        plan.script.push((STOP_AT, Fault::Stop(node)));
+        plan.script.push((START_AT, Fault::Start(node)));
+        return plan;
+    }
     for turn in 0..4 {
         let at = SMALL_FROM + Duration::from_millis(500) * turn;
-        let wish = small_wish(choices);
+        let wish = small_wish(choices, 1_000);
         plan.script.push((at, Fault::Open(Box::new(wish))));
     }
     let changed = Arc::new(routes::draw_routes(choices, 0));
@@ -109,17 +141,32 @@ fn bulk_wish(bulk: Bulk, bytes: u64, choices: &mut Choices) -> Wish {
     };
     let (user, target_script) = match bulk {
         Bulk::Unread | Bulk::Download => (receiver, sender),
-        Bulk::Upload => (sender, receiver),
+        Bulk::Upload | Bulk::Crowd => (sender, receiver),
     };
     wish(choices, user, target_script, None)
 }
 
-fn small_wish(choices: &mut Choices) -> Wish {
+/// All at one time, so that nothing of the agent's comes in between.
+fn crowd(choices: &mut Choices, plan: &mut Plan) {
+    let at = choices.time(Duration::from_millis(500), Duration::from_millis(900));
+    for turn in 0..GRANTED + 60 {
+        let mut wish = small_wish(choices, 10);
+        if turn >= GRANTED && choices.chance(500) {
+            // Sooner than anything comes back.
+            let (low, high) = (Duration::from_micros(100), Duration::from_millis(1));
+            wish.patience = Some(choices.time(low, high));
+            wish.promise = None;
+        }
+        plan.script.push((at, Fault::Open(Box::new(wish))));
+    }
+}
+
+fn small_wish(choices: &mut Choices, bytes: u64) -> Wish {
     let user = Script {
         ending: Ending::Fin,
-        ..Script::short(1_000)
+        ..Script::short(bytes)
     };
-    wish(choices, user, Script::short(1_000), Some(SMALL_WITHIN))
+    wish(choices, user, Script::short(bytes), Some(SMALL_WITHIN))
 }
 
 fn wish(choices: &mut Choices, user: Script, target_script: Script, promise: Option<At>) -> Wish {

@@ -28,8 +28,11 @@ struct Size {
 #[must_use]
 pub fn draw(choices: &mut Choices) -> Plan {
     // Costly, so rare.
-    if choices.chance(8) {
-        return flood::draw(choices);
+    match choices.between(0, 999) {
+        992.. => return flood::draw(choices),
+        990.. => return flood::draw_crowd(choices),
+        987.. => return flood::draw_stop(choices),
+        _ => {}
     }
     let size = Size::draw(choices);
     let mut plan = topology::draw(choices, size);

@@ -38,15 +38,19 @@ impl Names {
 
 pub(super) fn describe(names: Names, fact: &Fact<'_>) -> (Topic, String) {
     match fact {
-        Fact::Started(_) | Fact::Stopping | Fact::Gone | Fact::Fault(_) | Fact::Calm => {
-            (Topic::Faults, disturbance(names, fact))
-        }
+        Fact::Started(_)
+        | Fact::Stopping
+        | Fact::Gone
+        | Fact::Path { .. }
+        | Fact::Fault(_)
+        | Fact::Calm => (Topic::Faults, disturbance(names, fact)),
         Fact::Sent { .. } | Fact::Received { .. } => (Topic::Network, datagram(fact)),
         Fact::Routed(_) | Fact::Waits { .. } | Fact::MachineWaits { .. } => {
             (Topic::Waits, wait(fact))
         }
         Fact::Begun { .. }
         | Fact::Event(..)
+        | Fact::RoundTrip(..)
         | Fact::Drained(_)
         | Fact::Registering(..)
         | Fact::PathTold { .. }
@@ -58,7 +62,8 @@ pub(super) fn describe(names: Names, fact: &Fact<'_>) -> (Topic, String) {
         | Fact::GatewayFound { .. }
         | Fact::SupervisorTold { .. }
         | Fact::SupervisorWaits { .. } => (Topic::Events, event(fact)),
-        Fact::Wish { .. }
+        Fact::Explained { .. }
+        | Fact::Wish { .. }
         | Fact::GaveUp(_)
         | Fact::Decided(..)
         | Fact::Answered { .. }
@@ -93,6 +98,7 @@ fn disturbance(names: Names, fact: &Fact<'_>) -> String {
             id,
             gateways,
             routes: set,
+            intervals: _,
             trusts,
             wall_off_ms,
         }) => format!(
@@ -104,6 +110,14 @@ fn disturbance(names: Names, fact: &Fact<'_>) -> String {
         ),
         Fact::Stopping => "process is told to stop".to_owned(),
         Fact::Gone => "process is gone".to_owned(),
+        Fact::Path { from, to, path } => {
+            format!(
+                "path from {} to {}: {}",
+                names.of(*from),
+                names.of(*to),
+                self::path(path)
+            )
+        }
         Fact::Calm => "no faults from here on".to_owned(),
         Fact::Fault(fault) => format!("fault: {}", self::fault(names, fault)),
         other => format!("{other:?}"),
@@ -297,6 +311,7 @@ fn event(fact: &Fact<'_>) -> String {
             },
         ) => format!("{conn} SessionRequested {slot}: {session} to {target}"),
         Fact::Event(conn, event) => format!("{conn} {event:?}"),
+        Fact::RoundTrip(conn, took) => format!("{conn} has a heartbeat answered after {took:?}"),
         Fact::Drained(conn) => format!("{conn} is gone"),
         Fact::Registering(conn, identity) => {
             format!("dispatch < {conn} is of {}", identity_words(identity))
