@@ -47,6 +47,8 @@ pub enum Fate {
     OnTheWay {
         /// How many of it travel.
         copies: usize,
+        /// How many of these have a bit that is wrong.
+        spoilt: usize,
     },
     /// It vanished at once.
     Lost(LossCause),

@@ -121,7 +121,7 @@ impl Network {
             self.launch(Packet { from, arrival }, data)
         });
         match sent {
-            Ok(copies) => Fate::OnTheWay { copies },
+            Ok((copies, spoilt)) => Fate::OnTheWay { copies, spoilt },
             Err(cause) => {
                 self.count(cause);
                 Fate::Lost(cause)
@@ -152,7 +152,8 @@ impl Network {
         Ok((src, *to))
     }
 
-    fn launch(&mut self, mut packet: Packet, data: &[u8]) -> Result<usize, LossCause> {
+    /// Gives the number of copies, and of those that are spoilt.
+    fn launch(&mut self, mut packet: Packet, data: &[u8]) -> Result<(usize, usize), LossCause> {
         let (from, to) = (packet.from, packet.arrival.to);
         self.open(from, to)?;
         let choices = &mut self.choices;
@@ -165,15 +166,16 @@ impl Network {
             packet.arrival.ecn = Some(CE);
         }
         let copies = link.copies(choices);
+        let mut spoilt = 0;
         for _ in 0..copies {
             let mut packet = packet.clone();
             packet.arrival.data = BytesMut::from(data);
-            link.corrupt(&mut packet.arrival.data, choices);
+            spoilt += usize::from(link.corrupt(&mut packet.arrival.data, choices));
             let at = link.arrives_at(passed.left_at, choices);
             self.sent += 1;
             self.flight.insert((at, self.sent), packet);
         }
-        Ok(copies)
+        Ok((copies, spoilt))
     }
 
     /// Tells whether anything may pass from the one host to the other.

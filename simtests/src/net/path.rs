@@ -203,11 +203,13 @@ impl Link {
     }
 
     /// Flips one bit, if chance says so.
-    pub(super) fn corrupt(&self, data: &mut [u8], choices: &mut Choices) {
-        if hits(choices, self.path.corrupt_ppm) && !data.is_empty() {
+    pub(super) fn corrupt(&self, data: &mut [u8], choices: &mut Choices) -> bool {
+        let spoilt = hits(choices, self.path.corrupt_ppm) && !data.is_empty();
+        if spoilt {
             let byte = choices.index(data.len());
             data[byte] ^= 1 << choices.between(0, 7);
         }
+        spoilt
     }
 }
 

@@ -7,7 +7,13 @@ use crate::choices::Choices;
 fn a_datagram_arrives_after_the_delay_with_all_it_carries() {
     let (mut net, a, b) = pair(1);
     let fate = net.send(MS, a, addr(1), addr(2), Some(2), b"hello");
-    assert_eq!(fate, Fate::OnTheWay { copies: 1 });
+    assert_eq!(
+        fate,
+        Fate::OnTheWay {
+            copies: 1,
+            spoilt: 0
+        }
+    );
     let due = MS * 11 + Duration::from_nanos(40);
     assert_eq!(net.next_at(), Some(due));
     assert_eq!(net.pop(due - Duration::from_nanos(1)), None);
@@ -206,7 +212,13 @@ fn a_nat_translates_both_ways_until_it_forgets() {
     // It leaves before the mapping ends, and arrives when it has ended.
     let late = MS * 1_001 - MS * 5;
     let fate = net.send(late, gateway, addr(2), outer, None, b"in");
-    assert_eq!(fate, Fate::OnTheWay { copies: 1 });
+    assert_eq!(
+        fate,
+        Fate::OnTheWay {
+            copies: 1,
+            spoilt: 0
+        }
+    );
     assert_eq!(net.pop(FOREVER), None);
     assert_eq!(net.lost(LossCause::NoMapping), 1);
 

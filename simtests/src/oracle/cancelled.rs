@@ -147,7 +147,7 @@ impl Cancelled {
         }
     }
 
-    /// An attempt has an outcome; what was opened, or went with its connection, is not this judge's.
+    /// An attempt has an outcome; what was opened is not this judge's.
     fn ended(&mut self, node: NodeId, conn: ConnId, attempt: AttemptId, given_up: Option<At>) {
         let session = self.attempts.remove(&(node, conn, attempt));
         let (Some(session), Some(agent)) = (session, self.conns.get(&(node, conn))) else {
@@ -169,10 +169,16 @@ impl Cancelled {
             .range(range)
             .map(|((.., attempt), _)| *attempt)
             .collect();
+        let agent = self.conns.remove(&(node, conn));
         for attempt in gone {
-            self.ended(node, conn, attempt, None);
+            let session = self.attempts.remove(&(node, conn, attempt));
+            // The entry stays: where another connection is asked, too, this was not the only attempt.
+            if let (Some(session), Some(agent)) = (session, agent)
+                && let Some(asked) = self.asked.get_mut(&(session, agent))
+            {
+                asked.waiting -= 1;
+            }
         }
-        self.conns.remove(&(node, conn));
     }
 
     fn requested(

@@ -1,6 +1,6 @@
 //! Who closes a connection says so: the other end hears it, whatever fills the path, and takes it for nothing else.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 
 use adit_proto_core::{close::Closed, id::ConnId, output::Event};
 
@@ -12,10 +12,11 @@ use crate::{
 
 /// The judge.
 ///
-/// Ends are paired where two nodes have one connection with each other, which is nearly always.
+/// Ends are paired where two nodes have one connection with each other, established at both at about one time.
 #[derive(Debug, Default)]
 pub(super) struct Farewell {
-    established: BTreeSet<(NodeId, ConnId)>,
+    /// Since when.
+    established: BTreeMap<(NodeId, ConnId), At>,
     /// Ends whose other end was closed, by whom and when.
     told: BTreeMap<(NodeId, ConnId), (NodeId, At)>,
 }
@@ -30,21 +31,19 @@ impl Farewell {
     ) -> Option<String> {
         match fact {
             Fact::Event(conn, Event::Established { .. }) => {
-                self.established.insert((node, *conn));
+                self.established.insert((node, *conn), at);
             }
             Fact::Event(conn, Event::Closed(why)) => {
-                if !self.established.remove(&(node, *conn)) {
-                    return None;
-                }
+                let since = self.established.remove(&(node, *conn))?;
                 if let Some((by, closed_at)) = self.told.remove(&(node, *conn)) {
                     return judge(node, *conn, why, (by, closed_at), harm);
                 }
                 if let Closed::Local | Closed::Fault(_) = why {
-                    self.closed(at, node, *conn, harm);
+                    self.closed(at, (node, *conn, since), harm);
                 }
             }
             Fact::Gone => {
-                self.established.retain(|(of, _)| *of != node);
+                self.established.retain(|(of, _), _| *of != node);
                 self.told.retain(|(of, _), _| *of != node);
             }
             // Its answer to what it does not know may be there first.
@@ -55,20 +54,26 @@ impl Farewell {
     }
 
     /// One end was closed: which one is to hear it?
-    fn closed(&mut self, at: At, node: NodeId, conn: ConnId, harm: &Harm) {
+    fn closed(&mut self, at: At, (node, conn, since): (NodeId, ConnId, At), harm: &Harm) {
         let Some(peer) = harm.peer(node, conn) else {
             return;
         };
         let between = |a: NodeId, b: NodeId| {
-            let of_a = self.established.iter().filter(move |(of, _)| *of == a);
-            of_a.filter(move |(_, conn)| harm.peer(a, *conn).is_some_and(|peer| peer.node == b))
+            let of_a = self
+                .established
+                .range((a, ConnId(0))..=(a, ConnId(u64::MAX)));
+            of_a.filter(move |((_, conn), _)| {
+                harm.peer(a, *conn).is_some_and(|peer| peer.node == b)
+            })
         };
         if between(node, peer.node).next().is_some() {
             return;
         }
         let mut others = between(peer.node, node);
-        if let (Some(only), None) = (others.next().copied(), others.next()) {
-            self.told.insert(only, (node, at));
+        if let (Some((only, from)), None) = (others.next(), others.next())
+            && from.abs_diff(since) < TOGETHER
+        {
+            self.told.insert(*only, (node, at));
         }
     }
 }
@@ -87,3 +92,6 @@ fn judge(
     (missed && harm.was_delivering(by, node, at))
         .then(|| format!("{by} closed its end of {conn} at {at:?}, which {node} takes for: {why}"))
 }
+
+/// A handshake ends at one side so much later than at the other, at most; what is further apart is not judged.
+const TOGETHER: At = At::from_millis(1_500);

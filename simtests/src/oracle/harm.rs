@@ -74,7 +74,7 @@ impl Harm {
             }
         } else if let Fact::Sent {
             dst,
-            fate: Fate::Lost(_),
+            fate: Fate::Lost(_) | Fate::OnTheWay { spoilt: 1.., .. },
             ..
         } = fact
         {
@@ -124,11 +124,14 @@ impl Harm {
             _ => at,
         };
         if let Fault::Cut(a, b) | Fault::Mend(a, b) | Fault::SetPath(a, b, _) = fault {
-            self.nodes.insert(*a, at);
-            self.nodes.insert(*b, at);
+            for node in [a, b] {
+                let latest = self.nodes.entry(*node).or_insert(at);
+                *latest = at.max(*latest);
+            }
             self.disturb(*a, *b, at, at);
         } else {
-            self.nodes.insert(fault.node(), until);
+            let latest = self.nodes.entry(fault.node()).or_insert(until);
+            *latest = until.max(*latest);
             self.disturb(fault.node(), fault.node(), at, until);
         }
     }

@@ -148,7 +148,8 @@ fn bulk_wish(bulk: Bulk, bytes: u64, choices: &mut Choices) -> Wish {
 
 /// All at one time, so that nothing of the agent's comes in between.
 fn crowd(choices: &mut Choices, plan: &mut Plan) {
-    let at = choices.time(Duration::from_millis(500), Duration::from_millis(900));
+    // Later than any name leads to the gateway.
+    let at = SMALL_FROM + choices.time(Duration::ZERO, Duration::from_millis(400));
     for turn in 0..GRANTED + 60 {
         let mut wish = small_wish(choices, 10);
         if turn >= GRANTED && choices.chance(500) {

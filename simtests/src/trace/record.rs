@@ -51,7 +51,7 @@ pub(super) fn encode<'a>(fact: &'a Fact<'_>, out: &mut Vec<u8>) -> Record<'a> {
             addr(out, *src);
             addr(out, *dst);
             match fate {
-                Fate::OnTheWay { copies } => number(out, *copies as u64),
+                Fate::OnTheWay { copies, .. } => number(out, *copies as u64),
                 Fate::Lost(cause) => return text(0, payload, out, cause),
             }
             0

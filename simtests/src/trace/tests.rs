@@ -41,7 +41,10 @@ fn addr(text: &str) -> SocketAddr {
     text.parse().unwrap()
 }
 
-const TRAVELS: Fate = Fate::OnTheWay { copies: 1 };
+const TRAVELS: Fate = Fate::OnTheWay {
+    copies: 1,
+    spoilt: 0,
+};
 
 fn line(fact: &Fact<'_>) -> Line {
     let mut trace = Trace::with_lines(2);
@@ -157,7 +160,10 @@ fn lines_name_nodes_packets_and_losses() {
         (&[0x80, 0, 0, 0, 0], TRAVELS, "Version Negotiation, 5 bytes"),
         (
             &[0x41],
-            Fate::OnTheWay { copies: 2 },
+            Fate::OnTheWay {
+                copies: 2,
+                spoilt: 0,
+            },
             "1-RTT, 1 bytes, 2 copies",
         ),
         (

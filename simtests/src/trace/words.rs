@@ -237,8 +237,11 @@ fn datagram(fact: &Fact<'_>) -> String {
             fate,
         } => {
             let fate = match fate {
-                Fate::OnTheWay { copies: 1 } => String::new(),
-                Fate::OnTheWay { copies } => format!(", {copies} copies"),
+                Fate::OnTheWay {
+                    copies: 1,
+                    spoilt: 0,
+                } => String::new(),
+                Fate::OnTheWay { copies, spoilt } => format!(", {copies} copies, {spoilt} spoilt"),
                 Fate::Lost(cause) => format!(", lost: {cause:?}"),
             };
             format!("{src} > {dst} {}, {} bytes{fate}", packet(data), data.len())
@@ -413,6 +416,18 @@ fn session(fact: &Fact<'_>) -> String {
             "dispatch < {session} to {}, {open_before} are being opened",
             through(target, *pinned)
         ),
+        Fact::Explained {
+            target,
+            pinned,
+            told,
+        } => {
+            let first: Vec<_> = told.candidates.iter().map(|c| c.agent).collect();
+            let fallback = told.fallback;
+            format!(
+                "{} would be {first:?}, then {fallback:?}",
+                through(target, *pinned)
+            )
+        }
         Fact::Decided(conn, slot) => format!("{conn} {slot} is answered"),
         Fact::GaveUp(session) => format!("dispatch < {session}: the user is gone"),
         Fact::Answered {

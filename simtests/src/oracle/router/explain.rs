@@ -3,7 +3,7 @@
 use adit_proto_core::{
     gateway::info::{Candidate, Explanation, Fallback},
     id::AgentId,
-    target::Target,
+    target::{Host, Target},
 };
 use ipnet::IpNet;
 
@@ -37,23 +37,31 @@ impl Gateway {
         };
         let dials = pinned.is_none() && self.may_dial(target) && !self.is_advertised(&target.host);
         let right = told.candidates.len() == wanted.len()
-            && told.candidates.iter().zip(&wanted).all(is_same)
+            && told
+                .candidates
+                .iter()
+                .zip(&wanted)
+                .all(|(told, way)| is_same(&target.host, told, way))
             && has_rungs(&told.candidates, &wanted)
             && (told.fallback == Fallback::Direct) == dials;
         (!right).then(|| format!("{target} is explained by {told:?}; it would be {wanted:?}"))
     }
 }
 
-fn is_same((told, (way, fit)): (&Candidate, &(&Way, Option<Specificity>))) -> bool {
-    let suffix = told.route.strip_prefix("*.");
-    let route = match fit {
-        None => told.route == "pinned",
-        Some(Specificity::Prefix(len)) => {
+/// The route covers the host, and as closely as it should.
+fn is_same(host: &Host, told: &Candidate, (way, fit): &(&Way, Option<Specificity>)) -> bool {
+    let route = match (fit, host) {
+        (None, _) => told.route == "pinned",
+        (Some(Specificity::Prefix(len)), Host::Ip(ip)) => {
             let net: Option<IpNet> = told.route.parse().ok();
-            net.is_some_and(|net| net.prefix_len() == *len)
+            net.is_some_and(|net| net.prefix_len() == *len && net.contains(ip))
         }
-        Some(Specificity::Suffix(len)) => suffix.is_some_and(|suffix| suffix.len() == *len),
-        Some(Specificity::Exact) => suffix.is_none(),
+        (Some(Specificity::Suffix(len)), Host::Name(name)) => {
+            let suffix = told.route.strip_prefix('*').unwrap_or_default();
+            suffix.len() == 1 + len && suffix.starts_with('.') && name.ends_with(suffix)
+        }
+        (Some(Specificity::Exact), Host::Name(name)) => told.route == **name,
+        (Some(_), _) => false,
     };
     route && told.agent == way.agent && told.sessions == way.load
 }
