@@ -9,9 +9,13 @@ use std::{
 
 use bytes::{Bytes, BytesMut};
 use quinn_proto::{
-    ClientConfig, Connection, ConnectionError, ConnectionHandle, DatagramEvent, Dir, Endpoint,
-    EndpointConfig, Event, ReadError, ServerConfig, StreamId, TransportConfig, VarInt,
-    crypto::rustls::{QuicClientConfig, QuicServerConfig},
+    ClientConfig, Connection, ConnectionError, ConnectionHandle, ConnectionId,
+    ConnectionIdGenerator, DatagramEvent, Dir, Endpoint, EndpointConfig, Event, ReadError,
+    ServerConfig, StreamId, TransportConfig, VarInt,
+    crypto::{
+        CryptoError, HmacKey,
+        rustls::{QuicClientConfig, QuicServerConfig},
+    },
 };
 use rustls::{
     RootCertStore,
@@ -76,6 +80,7 @@ impl Bare {
         let quic = fixtures::known(QuicServerConfig::try_from(tls));
         let mut server = ServerConfig::with_crypto(Arc::new(quic));
         server.transport_config(Arc::new(transport(credit)));
+        server.validation_token.sent(0);
         Self::new(Some(Arc::new(server)))
     }
 
@@ -103,8 +108,10 @@ impl Bare {
     }
 
     fn new(server: Option<Arc<ServerConfig>>) -> Self {
-        let mut config = EndpointConfig::default();
-        config.rng_seed(Some([9; 32]));
+        let mut config = EndpointConfig::new(Arc::new(ResetKey));
+        config
+            .rng_seed(Some([9; 32]))
+            .cid_generator(|| Box::new(Counting(0)));
         Self {
             endpoint: Endpoint::new(Arc::new(config), server, true, None),
             conn: None,
@@ -280,6 +287,45 @@ struct Noon;
 impl TimeProvider for Noon {
     fn current_time(&self) -> Option<UnixTime> {
         Some(UnixTime::since_unix_epoch(Duration::from_secs(NOON_UNIX_S)))
+    }
+}
+
+/// Ids without chance.
+#[derive(Debug)]
+struct Counting(u64);
+
+impl ConnectionIdGenerator for Counting {
+    fn generate_cid(&mut self) -> ConnectionId {
+        self.0 += 1;
+        ConnectionId::new(&self.0.to_be_bytes())
+    }
+
+    fn cid_len(&self) -> usize {
+        size_of::<u64>()
+    }
+
+    fn cid_lifetime(&self) -> Option<Duration> {
+        None
+    }
+}
+
+/// Nothing is secret here.
+struct ResetKey;
+
+impl HmacKey for ResetKey {
+    fn sign(&self, data: &[u8], signature_out: &mut [u8]) {
+        signature_out.copy_from_slice(blake3::hash(data).as_bytes());
+    }
+
+    fn signature_len(&self) -> usize {
+        blake3::OUT_LEN
+    }
+
+    fn verify(&self, data: &[u8], signature: &[u8]) -> Result<(), CryptoError> {
+        match blake3::hash(data).as_bytes() == signature {
+            true => Ok(()),
+            false => Err(CryptoError),
+        }
     }
 }
 

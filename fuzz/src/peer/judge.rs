@@ -8,7 +8,7 @@ use adit_proto_core::{
     target::Target,
     wire::{
         connect::{ConnectRequest, ConnectResponse},
-        control::{ControlMessage, check_version},
+        control::ControlMessage,
         frame::FrameDecoder,
     },
 };
@@ -16,7 +16,7 @@ use quinn_proto::{ConnectionError, Dir, Side, StreamId};
 
 use super::{
     bare::{Bare, Log},
-    watched::{Said, session_id},
+    watched::{Flow, Said, session_id},
 };
 
 /// What the peer's control bytes amount to.
@@ -47,7 +47,7 @@ pub(super) fn control_of(bare: &Bare, to_gateway: bool) -> Control {
             control.is_bad = true;
             return control;
         };
-        if check_version(message.version()).is_err() {
+        if message.version() != VERSION {
             continue;
         }
         match (message, to_gateway) {
@@ -139,7 +139,7 @@ pub(super) fn judge_control(bare: &Bare, said: &Said, control: &Control, settled
 }
 
 /// A gateway's sessions: each request names what was asked for, only an accepting answer opens, and bytes are whole.
-pub(super) fn judge_opened(bare: &Bare, said: &Said) {
+pub(super) fn judge_opened(bare: &Bare, said: &Said, settled: bool) {
     for (id, log) in &bare.logs {
         if id.initiator() == Side::Client {
             continue;
@@ -152,20 +152,23 @@ pub(super) fn judge_opened(bare: &Bare, said: &Said) {
         let nth = (0..said.asked.len()).find(|nth| session_id(*nth as u64) == request.session);
         let target = nth.map(|nth| said.asked[nth].to_string());
         assert_eq!(target, Some(request.target));
-        let sent = said.flows.get(&Slot(id.index())).map(|flow| &flow.sent[..]);
-        assert!(sent.unwrap_or_default().starts_with(rest));
+        let flow = said.flows.get(&Slot(id.index()));
+        assert!(flow.is_some() || (rest.is_empty() && !log.got_end));
+        if let Some(flow) = flow {
+            judge_sent(log, rest, flow, settled && said.closed.is_none());
+        }
     }
     for (slot, flow) in &said.flows {
         let log = session_log(bare, *slot);
         let (answer, rest) = head(&log.sent);
         let answer = answer.map(|answer| ConnectResponse::decode(&answer));
-        assert!(matches!(answer, Some(Ok(a)) if a.result.is_ok() && a.version == 1));
-        judge_bytes(log, rest, &flow.got, flow.got_end);
+        assert!(matches!(answer, Some(Ok(a)) if a.result.is_ok() && a.version == VERSION));
+        judge_got(log, rest, flow, settled && said.closed.is_none());
     }
 }
 
 /// An agent's sessions: each whole request is asked about as it came, every other one is refused, and bytes are whole.
-pub(super) fn judge_requested(bare: &Bare, said: &Said) {
+pub(super) fn judge_requested(bare: &Bare, said: &Said, settled: bool) {
     for (id, log) in &bare.logs {
         if id.initiator() == Side::Client {
             continue;
@@ -181,24 +184,45 @@ pub(super) fn judge_requested(bare: &Bare, said: &Said) {
         );
         let (answer, rest) = head(&log.got);
         let flow = said.flows.get(&slot);
-        if let Some(answer) = answer {
-            let Ok(answer) = ConnectResponse::decode(&answer) else {
-                panic!("no answer: {answer:?}");
-            };
-            assert_eq!(answer.result.is_ok(), flow.is_some(), "{answer:?}");
+        let is_answered = answer.is_some();
+        let is_refused = answer.is_some_and(|answer| match ConnectResponse::decode(&answer) {
+            Ok(answer) => answer.result.is_err(),
+            Err(_) => panic!("no answer: {answer:?}"),
+        });
+        if let Some(flow) = flow {
+            assert!(!is_refused);
+            judge_sent(log, rest, flow, settled && said.closed.is_none());
+        } else {
+            assert!(rest.is_empty() && (is_refused || !is_answered));
+            let is_bad = wanted.is_none() && head(&log.sent).0.is_some();
+            assert!(!(is_sure && settled && is_bad) || (is_refused && log.got_end));
         }
-        let sent = flow.map(|flow| &flow.sent[..]).unwrap_or_default();
-        assert!(sent.starts_with(rest));
     }
     for (slot, flow) in &said.flows {
         let log = session_log(bare, *slot);
-        judge_bytes(log, head(&log.sent).1, &flow.got, flow.got_end);
+        let rest = head(&log.sent).1;
+        judge_got(log, rest, flow, settled && said.closed.is_none());
     }
 }
 
-fn judge_bytes(log: &Log, sent: &[u8], got: &[u8], got_end: bool) {
-    assert!(sent.starts_with(got), "bytes are not intact");
-    assert!(!got_end || (log.finished && got.len() == sent.len()), "cut");
+/// What the application got of `sent`. `sure`: all of it had the time to come.
+fn judge_got(log: &Log, sent: &[u8], flow: &Flow, sure: bool) {
+    assert!(sent.starts_with(&flow.got), "bytes are not intact");
+    let is_all = flow.got.len() == sent.len();
+    assert!(!flow.got_end || (log.finished && is_all), "cut");
+    if sure && !log.broken && !flow.abandoned {
+        assert!(is_all && flow.got_end == log.finished, "bytes are lost");
+    }
+}
+
+/// What the peer got of the application's bytes, likewise.
+fn judge_sent(log: &Log, got: &[u8], flow: &Flow, sure: bool) {
+    assert!(flow.sent.starts_with(got), "bytes are not intact");
+    let is_all = got.len() == flow.sent.len();
+    assert!(!log.got_end || (flow.finished && is_all), "cut");
+    if sure && !log.broken && !flow.abandoned {
+        assert!(is_all && log.got_end == flow.finished, "bytes are lost");
+    }
 }
 
 fn session_log(bare: &Bare, slot: Slot) -> &Log {
@@ -210,8 +234,8 @@ fn session_log(bare: &Bare, slot: Slot) -> &Log {
 
 fn request_of(log: &Log) -> Option<(SessionId, Target)> {
     let request = ConnectRequest::decode(&head(&log.sent).0?).ok()?;
-    check_version(request.version).ok()?;
-    Some((request.session, request.target.parse().ok()?))
+    let target = request.target.parse().ok()?;
+    (request.version == VERSION).then_some((request.session, target))
 }
 
 /// The first frame of a session's stream, if it is whole and good, and what follows it.
@@ -236,3 +260,6 @@ fn frames(len_max: usize, mut bytes: &[u8]) -> (Vec<Vec<u8>>, bool) {
     }
     (payloads, false)
 }
+
+/// The only version that is spoken.
+const VERSION: u16 = 1;

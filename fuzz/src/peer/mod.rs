@@ -27,7 +27,7 @@ use quinn_proto::StreamId;
 use self::{
     bare::{Bare, Credit},
     judge::control_stream,
-    watched::{Watched, routes, session_id},
+    watched::{Watched, pattern, routes, session_id},
 };
 use crate::{
     fixtures,
@@ -120,7 +120,10 @@ impl Pair {
                 _ => self.bare.stop(id, 9),
             },
             (8, Some(id)) => self.bare.read(id),
-            (9, Some(id)) => self.bare.write(self.now, id, &[0xa5; 3_000][..nth * 11]),
+            (9, Some(id)) => {
+                let bytes: Vec<u8> = (0..nth * 11).map(|at| pattern(id.index(), at)).collect();
+                self.bare.write(self.now, id, &bytes);
+            }
             (10..13, _) => self.command(nth, input),
             (13, _) => self.pass(nth),
             (14, _) if nth == 255 => self.bare.close(self.now, b"bye\n"),
@@ -235,20 +238,20 @@ impl Pair {
         }
     }
 
-    /// The peer reads all that is on its way; tells whether that came to an end.
+    /// Both sides read all that is on its way; tells whether that came to an end.
     fn settle(&mut self) -> bool {
+        let mut before = None;
         for _ in 0..ROUNDS_MAX {
             for id in self.bare.streams.clone() {
                 self.bare.read(id);
             }
-            let before = self.bare.received();
-            self.run_for(Duration::from_millis(50));
-            for id in self.bare.streams.clone() {
-                self.bare.read(id);
-            }
-            if self.bare.received() == before {
+            self.watched.read_all();
+            let flows = self.watched.said.flows.values();
+            let read = self.bare.received() + flows.map(|flow| flow.got.len()).sum::<usize>();
+            if before.replace(read) == Some(read) {
                 return true;
             }
+            self.run_for(Duration::from_millis(50));
         }
         false
     }
@@ -268,9 +271,9 @@ impl Pair {
         judge::judge_close(bare, said, &control);
         judge::judge_control(bare, said, &control, has_settled);
         if self.is_gateway {
-            judge::judge_opened(bare, said);
+            judge::judge_opened(bare, said, has_settled);
         } else {
-            judge::judge_requested(bare, said);
+            judge::judge_requested(bare, said, has_settled);
         }
         let is_over = said.attempts.is_empty() && said.undecided.is_empty();
         assert!(is_over || said.closed.is_some(), "without an outcome");
@@ -318,7 +321,8 @@ fn message(kind: u8, input: &mut Input<'_>) -> Vec<u8> {
                 host: host(input),
                 port: u16::from(input.byte()),
             };
-            let mut request = ConnectRequest::new(session_id(7), target.to_string());
+            let session = session_id(input.byte().into());
+            let mut request = ConnectRequest::new(session, target.to_string());
             request.version = version;
             return encoded(request.encode());
         }

@@ -59,6 +59,10 @@ pub(super) struct Said {
 #[derive(Debug, Default)]
 pub(super) struct Flow {
     pub(super) sent: Vec<u8>,
+    /// The application has ended its half cleanly.
+    pub(super) finished: bool,
+    /// It has abandoned the session.
+    pub(super) abandoned: bool,
     pub(super) got: Vec<u8>,
     pub(super) got_end: bool,
 }
@@ -228,23 +232,43 @@ impl Watched {
         let Some(mut session) = conn.session(slot) else {
             return;
         };
-        let mut chunk = Bytes::from(vec![0x5a; max]);
+        let from = flow.sent.len();
+        let bytes: Vec<u8> = (from..from + max).map(|at| pattern(slot.0, at)).collect();
+        let mut chunk = Bytes::from(bytes.clone());
         if session.write(&mut chunk).is_ok() {
-            flow.sent.resize(flow.sent.len() + max - chunk.len(), 0x5a);
+            flow.sent.extend_from_slice(&bytes[..max - chunk.len()]);
+        }
+    }
+
+    /// Reads all that has come.
+    pub(super) fn read_all(&mut self) {
+        let Some(conn) = &mut self.conn else { return };
+        for (slot, flow) in &mut self.said.flows {
+            while let Some(mut session) = conn.session(*slot) {
+                let mut chunks = VecDeque::new();
+                let state = session.read(1 << 20, &mut chunks);
+                flow.got.extend(chunks.iter().flatten());
+                flow.got_end |= state == Ok(Read::End);
+                if state != Ok(Read::More) {
+                    break;
+                }
+            }
         }
     }
 
     /// Ends the session whose number a script gives, cleanly or not.
     pub(super) fn end(&mut self, nth: usize, clean: bool) {
-        let Some((slot, _)) = self.said.nth_flow(nth) else {
+        let Some((slot, flow)) = self.said.nth_flow(nth) else {
             return;
         };
         let Some(mut session) = self.conn.as_mut().and_then(|conn| conn.session(slot)) else {
             return;
         };
-        match clean {
-            true => drop(session.finish()),
-            false => session.reset(1),
+        if clean {
+            flow.finished |= session.finish().is_ok();
+        } else {
+            session.reset(1);
+            flow.abandoned = true;
         }
     }
 
@@ -324,6 +348,12 @@ impl Said {
             Event::Closed(closed) => self.closed = Some(closed),
         }
     }
+}
+
+/// What stands at a place of a session's bytes; a byte that is lost, doubled, moved or another session's shows.
+pub(super) fn pattern(salt: u64, at: usize) -> u8 {
+    let mixed = (at as u64 + 977 * salt).wrapping_mul(0x9e37_79b9_7f4a_7c15);
+    mixed.to_be_bytes()[0]
 }
 
 pub(super) fn session_id(nth: u64) -> SessionId {
