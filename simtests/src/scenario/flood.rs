@@ -148,8 +148,9 @@ fn bulk_wish(bulk: Bulk, bytes: u64, choices: &mut Choices) -> Wish {
 
 /// All at one time, so that nothing of the agent's comes in between.
 fn crowd(choices: &mut Choices, plan: &mut Plan) {
-    // Later than any name leads to the gateway.
-    let at = SMALL_FROM + choices.time(Duration::ZERO, Duration::from_millis(400));
+    // After addresses of the gateway that lead nowhere, and before any other session.
+    let (low, high) = (Duration::from_millis(1_500), Duration::from_millis(1_900));
+    let at = choices.time(low, high);
     for turn in 0..GRANTED + 60 {
         let mut wish = small_wish(choices, 10);
         if turn >= GRANTED && choices.chance(500) {
