@@ -80,8 +80,11 @@ pub(super) fn control_of(bare: &Bare, to_gateway: bool) -> Control {
 pub(super) fn judge_close(bare: &Bare, said: &Said, control: &Control) {
     let log = bare.logs.get(&control_stream());
     let has_ended = log.is_some_and(|log| log.finished || log.broken);
+    // The path is sound. But where bulk fills it, the peer's engine keeps its farewell for itself.
+    assert!(!said.is_suspect || bare.has_closed);
     match &said.closed {
         None => {}
+        Some(Closed::PathDead) => assert!(bare.has_closed),
         Some(Closed::Local) => assert!(said.has_closed),
         Some(Closed::ByPeer(_)) => assert!(bare.has_closed),
         Some(Closed::Fault(fault)) => {

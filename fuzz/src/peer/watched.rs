@@ -41,6 +41,8 @@ pub(super) struct Said {
     pub(super) is_up: bool,
     pub(super) closed: Option<Closed>,
     pub(super) has_closed: bool,
+    /// The path was suspect at some time.
+    pub(super) is_suspect: bool,
     /// Attempts by their number: what was asked for.
     pub(super) asked: Vec<Target>,
     /// Attempts without an outcome, and when they began.
@@ -343,7 +345,7 @@ impl Said {
                 assert!(self.renewal_asked > 0, "an answer that nobody asked for");
                 self.renewal_asked -= 1;
             }
-            Event::PathSuspect => panic!("the path is sound"),
+            Event::PathSuspect => self.is_suspect = true,
             Event::Seen | Event::PathRecovered => {}
             Event::Closed(closed) => self.closed = Some(closed),
         }
