@@ -31,8 +31,8 @@ pub(super) struct Heartbeat {
 #[derive(Debug)]
 struct Agent {
     intervals: AdvertiserConfig,
-    /// When its routes last changed, and how often they did.
-    changed: At,
+    /// When its routes last changed since it started, and how often they did.
+    changed: Option<At>,
     changes: u32,
 }
 
@@ -55,14 +55,14 @@ impl Heartbeat {
             Fact::Started(Start::Agent { intervals, .. }) => {
                 let agent = Agent {
                     intervals: *intervals,
-                    changed: at,
+                    changed: None,
                     changes: 0,
                 };
                 self.agents.insert(node, agent);
             }
             Fact::Fault(Fault::SetRoutes(node, ..)) => {
                 if let Some(agent) = self.agents.get_mut(node) {
-                    agent.changed = at;
+                    agent.changed = Some(at);
                     agent.changes += 1;
                 }
             }
@@ -198,7 +198,7 @@ impl Heartbeat {
                 let peer = harm.peer(*gateway, *conn)?;
                 let agent = agents.get(&peer.node)?;
                 let sound = harm.is_sound(*gateway, peer.node, counted.since)
-                    && agent.changed <= counted.since
+                    && agent.changed.is_none_or(|at| at + UNDER_WAY <= counted.since)
                     && agent.is_read()
                     && at < peer.heard + ALIVE;
                 if at < counted.since {
@@ -271,6 +271,8 @@ fn least(time: At, late: At, interval: At) -> u128 {
 const TIMER_SLACK: At = At::from_millis(10);
 /// An agent that is there sends several datagrams in this time.
 const ALIVE: At = At::from_secs(2);
+/// Changed routes are at the gateway within this time, as no trip takes longer than 1.2 s.
+const UNDER_WAY: At = At::from_secs(2);
 /// Nothing may have gone wrong for so long before what is judged.
 const QUIET: At = At::from_secs(5);
 const LOOK_EVERY: At = At::from_secs(1);

@@ -404,6 +404,20 @@ fn routes(set: &RouteSet) -> String {
     format!("[{}]", all.join(" "))
 }
 
+fn explained(fact: &Fact<'_>) -> String {
+    let Fact::Explained {
+        target,
+        pinned,
+        told,
+    } = fact
+    else {
+        return String::new();
+    };
+    let agents: Vec<_> = told.candidates.iter().map(|c| c.agent).collect();
+    let way = through(target, *pinned);
+    format!("{way} would be {agents:?}, then {:?}", told.fallback)
+}
+
 fn session(fact: &Fact<'_>) -> String {
     match fact {
         Fact::Wish {
@@ -416,18 +430,7 @@ fn session(fact: &Fact<'_>) -> String {
             "dispatch < {session} to {}, {open_before} are being opened",
             through(target, *pinned)
         ),
-        Fact::Explained {
-            target,
-            pinned,
-            told,
-        } => {
-            let first: Vec<_> = told.candidates.iter().map(|c| c.agent).collect();
-            let fallback = told.fallback;
-            format!(
-                "{} would be {first:?}, then {fallback:?}",
-                through(target, *pinned)
-            )
-        }
+        Fact::Explained { .. } => explained(fact),
         Fact::Decided(conn, slot) => format!("{conn} {slot} is answered"),
         Fact::GaveUp(session) => format!("dispatch < {session}: the user is gone"),
         Fact::Answered {

@@ -26,8 +26,9 @@ const PROBE_WITHIN: At = Duration::from_secs(5);
 /// the longest interval between two looks.
 const REPORTS_SETTLE: At = Duration::from_secs(5);
 /// Time in which all connections are gone after everything was stopped: QUIC's own farewell takes three times its
-/// probe timeout, of which a bad path may have made many seconds.
-const GONE_WITHIN: At = Duration::from_secs(120);
+/// probe timeout, which is three times the round trip where that was measured but once; and what a process that stood
+/// still for 20 s found waiting took that long.
+const GONE_WITHIN: At = Duration::from_secs(240);
 /// How often the conditions are looked at.
 const GLANCE: At = Duration::from_millis(100);
 
