@@ -241,7 +241,8 @@ fn datagram(fact: &Fact<'_>) -> String {
                     copies: 1,
                     spoilt: 0,
                 } => String::new(),
-                Fate::OnTheWay { copies, spoilt } => format!(", {copies} copies, {spoilt} spoilt"),
+                Fate::OnTheWay { copies, spoilt: 0 } => format!(", {copies} copies"),
+                Fate::OnTheWay { copies, spoilt } => format!(", {spoilt} of {copies} spoilt"),
                 Fate::Lost(cause) => format!(", lost: {cause:?}"),
             };
             format!("{src} > {dst} {}, {} bytes{fate}", packet(data), data.len())
