@@ -43,6 +43,8 @@ struct Gateway {
     /// When an attempt last failed through an agent, by the part of the network that it was for.
     failed: BTreeMap<(AgentId, Area), At>,
     carried: BTreeSet<(ConnId, Slot)>,
+    /// When an agent last had a connection that carried as many sessions as it may, though that may be gone.
+    full: BTreeMap<AgentId, At>,
 }
 
 #[derive(Debug)]
@@ -52,8 +54,6 @@ struct Known {
     seen: At,
     suspect: bool,
     retired: bool,
-    /// When it last carried as many sessions as it may.
-    full_at: Option<At>,
     /// When its routes, its path or its load last changed, or another connection of its agent's came or went.
     changed: At,
 }
@@ -90,16 +90,6 @@ impl Router {
     }
 }
 
-impl Known {
-    fn unload(&mut self, at: At, load_max: usize) {
-        if self.way.load >= load_max {
-            self.full_at = Some(at);
-        }
-        self.way.load -= 1;
-        self.changed = at;
-    }
-}
-
 impl Gateway {
     fn told(&mut self, at: At, fact: &Fact<'_>) {
         match fact {
@@ -115,7 +105,6 @@ impl Gateway {
                 seen: at,
                 suspect: false,
                 retired: false,
-                full_at: None,
                 changed: at,
             }),
             Fact::RoutesTold {
@@ -138,12 +127,7 @@ impl Gateway {
                 attempt,
                 slot,
             } => self.answered(at, *conn, *attempt, *slot),
-            Fact::EndTold(conn, slot) => {
-                let load_max = self.config.sessions_per_agent;
-                if self.carried.remove(&(*conn, *slot)) {
-                    self.change(*conn, |known| known.unload(at, load_max));
-                }
-            }
+            Fact::EndTold(conn, slot) => self.ended(at, *conn, *slot),
             Fact::ClosedTold(conn) => self.closed(at, *conn),
             _ => {}
         }
@@ -164,6 +148,29 @@ impl Gateway {
     fn change(&mut self, conn: ConnId, change: impl FnOnce(&mut Known)) {
         if let Some(known) = self.conns.iter_mut().find(|known| known.way.conn == conn) {
             change(known);
+        }
+    }
+
+    fn ended(&mut self, at: At, conn: ConnId, slot: Slot) {
+        if self.carried.remove(&(conn, slot)) {
+            self.unload(at, conn);
+        }
+    }
+
+    fn unload(&mut self, at: At, conn: ConnId) {
+        self.note_full(at, conn);
+        self.change(conn, |known| {
+            known.way.load -= 1;
+            known.changed = at;
+        });
+    }
+
+    /// Whoever looked at the connection up to here found no room.
+    fn note_full(&mut self, at: At, conn: ConnId) {
+        if let Some(way) = self.way(conn)
+            && way.load >= self.config.sessions_per_agent
+        {
+            self.full.insert(way.agent, at);
         }
     }
 
@@ -203,8 +210,7 @@ impl Gateway {
                 self.succeeded(session, attempt);
             }
             None => {
-                let load_max = self.config.sessions_per_agent;
-                self.change(conn, |known| known.unload(at, load_max));
+                self.unload(at, conn);
                 self.failed(at, session, attempt);
             }
         }
@@ -235,6 +241,7 @@ impl Gateway {
     }
 
     fn closed(&mut self, at: At, conn: ConnId) {
+        self.note_full(at, conn);
         let agent = self.way(conn).map(|way| way.agent);
         self.conns.retain(|known| known.way.conn != conn);
         for known in self
@@ -267,9 +274,8 @@ impl Gateway {
                 ..
             } => return self.open(at, *conn, *attempt, *session),
             DispatchOutput::Cancel { conn, attempt } => {
-                let load_max = self.config.sessions_per_agent;
                 if self.attempts.remove(attempt).is_some() {
-                    self.change(*conn, |known| known.unload(at, load_max));
+                    self.unload(at, *conn);
                 }
             }
             DispatchOutput::Committed { session, .. } => drop(self.openings.remove(session)),
@@ -310,7 +316,7 @@ impl Gateway {
         let mut best = self.best(at, &mut opening);
         // One that was full meanwhile may have been passed over then, and is not asked again.
         while let Some(way) = best.as_ref().filter(|way| way.conn != conn)
-            && self.was_full(way.conn, opening.since)
+            && self.was_full(way.agent, opening.since)
         {
             opening.pass_over(way);
             best = self.best(at, &mut opening);
@@ -360,9 +366,9 @@ impl Gateway {
         }
     }
 
-    fn was_full(&self, conn: ConnId, since: At) -> bool {
-        let known = self.conns.iter().find(|known| known.way.conn == conn);
-        known.is_some_and(|known| known.full_at.is_some_and(|at| at >= since))
+    /// The agent may have been passed over, which counts as asked; on a newer connection it is not asked again.
+    fn was_full(&self, agent: AgentId, since: At) -> bool {
+        self.full.get(&agent).is_some_and(|at| *at >= since)
     }
 
     fn candidate(&self, at: At, opening: &Opening) -> Option<Way> {
@@ -442,7 +448,7 @@ impl Gateway {
                 };
                 while let Some(way) = self.best(at, &mut opening)
                     && full(way.agent)
-                    && self.was_full(way.conn, opening.since)
+                    && self.was_full(way.agent, opening.since)
                 {
                     opening.pass_over(&way);
                 }

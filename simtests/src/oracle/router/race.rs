@@ -79,7 +79,7 @@ impl Gateway {
         let mut opening = self.openings.remove(&session)?;
         let mut next = self.best(at, &mut opening);
         while let Some(way) = next.as_ref()
-            && self.was_full(way.conn, opening.since)
+            && self.was_full(way.agent, opening.since)
         {
             opening.pass_over(way);
             next = self.best(at, &mut opening);
