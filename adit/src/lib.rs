@@ -3,13 +3,16 @@
 pub mod admin;
 pub mod args;
 pub mod config;
+pub mod control;
 pub mod demo_target;
 pub mod enroll;
 pub mod exit;
+pub mod http;
 pub mod ingress;
 pub mod log;
 pub mod output;
 pub mod pki;
+pub mod presence;
 pub mod process;
 pub mod run;
 mod share;

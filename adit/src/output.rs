@@ -68,6 +68,18 @@ pub fn span(time: Duration) -> String {
     }
 }
 
+/// The same of milliseconds.
+#[must_use]
+pub fn span_ms(ms: u64) -> String {
+    span(Duration::from_millis(ms))
+}
+
+/// A point in time as UTC, `-` where it is out of the calendar's range.
+#[must_use]
+pub fn unix_time(seconds: i64) -> String {
+    jiff::Timestamp::from_second(seconds).map_or_else(|_| "-".to_owned(), |t| t.to_string())
+}
+
 /// Forgives a reader that has left, as `adit agents list | head -1` leaves.
 ///
 /// # Errors

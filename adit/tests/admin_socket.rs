@@ -7,22 +7,35 @@
 use std::{os::unix::fs::PermissionsExt, path::Path};
 
 use adit::admin::{
-    AdminListener, AgentStatus, Answer, Backend, BindError, ClientError, ErrorKind, LINE_LEN_MAX,
-    Request, Response, call,
+    AdminListener, AgentBackend, AgentOrder, AgentStatus, Answer, Backend, BindError, ClientError,
+    ErrorKind, LINE_LEN_MAX, Request, Response, call,
 };
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     net::UnixStream,
-    sync::watch,
+    sync::{mpsc, watch},
     task::JoinHandle,
 };
 
 fn agent(path: &Path) -> (watch::Sender<AgentStatus>, JoinHandle<()>) {
     let (sender, receiver) = watch::channel(AgentStatus::default());
     let listener = AdminListener::bind(path).unwrap();
+    let (order, mut orders) = mpsc::channel(1);
+    tokio::spawn(async move {
+        while let Some(order) = orders.recv().await {
+            match order {
+                AgentOrder::Reload(reply) => reply.send(Err("line 3".to_owned())).unwrap(),
+                AgentOrder::Renew(reply) => reply.send(true).unwrap(),
+            }
+        }
+    });
+    let backend = AgentBackend {
+        status: receiver,
+        order,
+    };
     (
         sender,
-        tokio::spawn(listener.serve(Backend::Agent(receiver))),
+        tokio::spawn(listener.serve(Backend::Agent(backend))),
     )
 }
 
@@ -52,6 +65,12 @@ async fn questions_have_answers() {
     ));
     let refused = call(&path, &Request::AgentsList {}).await.unwrap_err();
     assert!(matches!(refused, ClientError::Refused(e) if e.kind == ErrorKind::BadRequest));
+    let renewed = call(&path, &Request::AgentRenew {}).await;
+    assert!(matches!(renewed, Ok(Answer::Done {})));
+    let failed = call(&path, &Request::Reload {}).await.unwrap_err();
+    assert!(
+        matches!(failed, ClientError::Refused(e) if e.kind == ErrorKind::Failed && e.message == "line 3")
+    );
 }
 
 #[tokio::test]

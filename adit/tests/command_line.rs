@@ -26,7 +26,7 @@ fn adit(home: &Path, args: &[&str]) -> (i32, String, String) {
     )
 }
 
-const VERBS: [&[&str]; 13] = [
+const VERBS: [&[&str]; 20] = [
     &["demo"],
     &["gateway", "init"],
     &["gateway", "run"],
@@ -34,8 +34,15 @@ const VERBS: [&[&str]; 13] = [
     &["agent", "run"],
     &["agent", "status"],
     &["token", "create"],
+    &["token", "list"],
+    &["token", "revoke"],
     &["agents", "list"],
+    &["agents", "show"],
+    &["agents", "delete"],
+    &["agents", "drain"],
     &["sessions", "list"],
+    &["sessions", "show"],
+    &["sessions", "kill"],
     &["route", "explain"],
     &["config", "show"],
     &["config", "check"],
@@ -71,6 +78,7 @@ fn nonsense_is_a_usage_error() {
         &["route", "explain", "no-port"],
         &["token", "create"],
         &["token", "create", "--name", "x", "--lifetime", "60"],
+        &["token", "create", "--name", "x", "--lifetime", "500ms"],
         &["agent", "up"],
         &["agent", "up", "--enrollment-string", "-"],
         &[
@@ -95,6 +103,9 @@ fn without_a_gateway_its_verbs_say_so() {
     for args in [
         &["agents", "list"][..],
         &["sessions", "list", "--json"],
+        &["sessions", "kill", "00000000-0000-0000-0000-000000000000"],
+        &["agents", "delete", "x"],
+        &["token", "list"],
         &["route", "explain", "h:1"],
         &["token", "create", "--name", "x"],
         &["agent", "status"],

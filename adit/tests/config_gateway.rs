@@ -50,6 +50,31 @@ fn an_empty_file_gives_the_defaults() {
 }
 
 #[test]
+fn what_only_talks_to_a_gateway_leaves_the_named_files_alone() {
+    let dir = tempfile::tempdir().unwrap();
+    let text = r#"
+        state_dir = "/srv/adit"
+        [[socks5]]
+        name = "s"
+        listen = "0.0.0.0:1080"
+        users_file = "/nowhere/users"
+        [provisioner]
+        public_key_file = "/nowhere/key.pem"
+        revocation_list = "/nowhere/jrl.json"
+        "#;
+    let told = load_with(dir.path(), text, &[], &[]).unwrap_err();
+    assert_eq!(told.problems.len(), 3, "{told}");
+    let state_dir = |text: &str| {
+        let path = dir.path().join("gateway.toml");
+        fs::write(&path, text).unwrap();
+        GatewayConfig::state_dir(Some((path, true)), &[], &Surroundings::default())
+    };
+    assert_eq!(state_dir(text).unwrap(), Path::new("/srv/adit"));
+    let told = state_dir("state_dirr = \"/srv/adit\"").unwrap_err();
+    assert!(told.to_string().contains("unknown key"), "{told}");
+}
+
+#[test]
 fn a_full_file_is_understood() {
     let dir = tempfile::tempdir().unwrap();
     let users = dir.path().join("users");
@@ -373,4 +398,45 @@ fn only_the_default_file_may_be_missing() {
     assert!(GatewayConfig::load(Some((path.clone(), false)), &[], &around).is_ok());
     let error = GatewayConfig::load(Some((path, true)), &[], &around).unwrap_err();
     assert!(error.to_string().contains("--config"), "{error}");
+}
+
+#[test]
+fn metrics_are_off_and_shown_to_others_only_on_request() {
+    assert_eq!(load("").unwrap().config.metrics.listen, None);
+    let listen = |text: &str| load(text).unwrap().config.metrics.listen.unwrap();
+    let on = listen("[metrics]\nlisten = \"127.0.0.1:9100\"\n");
+    assert_eq!(on.to_string(), "127.0.0.1:9100");
+    let open = "[metrics]\nlisten = \"0.0.0.0:9100\"\n";
+    let said = problems(open);
+    assert_eq!(said.len(), 1);
+    assert!(
+        said[0].starts_with("gateway.toml:2: metrics would be shown on 0.0.0.0:9100"),
+        "{said:?}"
+    );
+    let on = listen(&format!("{open}public = true\n"));
+    assert_eq!(on.to_string(), "0.0.0.0:9100");
+    let said = problems("[metrics]\nlisten = \"127.0.0.1:7171\"\n");
+    assert!(said[0].contains("which `enroll` has taken"), "{said:?}");
+}
+
+#[test]
+fn files_of_the_provisioner_are_read_with_the_configuration() {
+    let provisioner = load("").unwrap().config.provisioner;
+    assert!(provisioner.public_key.is_none() && provisioner.gateway_id.is_none());
+    let said = problems(
+        r#"[provisioner]
+        public_key_file = "/nonexistent/key.pem"
+        gateway_id = "5"
+        revocation_list = "/nonexistent/jrl.json"
+        "#,
+    );
+    assert_eq!(said.len(), 3, "{said:?}");
+    for (line, says) in [
+        ("gateway.toml:2:", "/nonexistent/key.pem cannot be read"),
+        ("gateway.toml:3:", "`5` is no UUID"),
+        ("gateway.toml:4:", "/nonexistent/jrl.json cannot be read"),
+    ] {
+        let found = said.iter().any(|p| p.starts_with(line) && p.contains(says));
+        assert!(found, "{says}: {said:?}");
+    }
 }

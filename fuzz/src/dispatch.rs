@@ -228,7 +228,7 @@ impl World {
         Way {
             conn: info.conn,
             agent: info.identity.id,
-            routes: info.routes.clone(),
+            routes: (*info.routes).clone(),
             load: info.sessions,
             accepted_nth: self.accepted.get(&info.conn).map_or(0, |(_, nth)| *nth),
         }

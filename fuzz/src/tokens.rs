@@ -4,7 +4,7 @@ use std::{sync::OnceLock, time::Duration};
 
 use adit::{
     state::StateDir,
-    token::{LEEWAY_S, TokenKey},
+    token::{LEEWAY_S, RevocationList, TokenKey, TokenVerifier},
 };
 use jsonwebtoken::{Algorithm, EncodingKey, Header};
 use rustls::pki_types::UnixTime;
@@ -14,7 +14,7 @@ use crate::fixtures::{NOON_UNIX_S, known};
 
 /// No text is a token by itself: nothing but this gateway's key signs.
 pub(crate) fn raw(text: &str) {
-    assert!(keys().check.verify(noon(), text).is_err());
+    assert!(keys().check.enrolment(noon(), text).is_err());
 }
 
 /// Claims under a good signature: what is taken is what they say, and its time is now.
@@ -25,7 +25,7 @@ pub(crate) fn signed(is_typed: bool, claims: &str) {
     let mut header = Header::new(Algorithm::ES256);
     header.cty = is_typed.then(|| TYPE.to_owned());
     let token = known(jsonwebtoken::encode(&header, &claims, &keys().sign));
-    let Ok(taken) = keys().check.verify(noon(), &token) else {
+    let Ok(taken) = keys().check.enrolment(noon(), &token) else {
         return;
     };
     let text = |name| claims.get(name).and_then(Value::as_str);
@@ -41,7 +41,7 @@ pub(crate) fn signed(is_typed: bool, claims: &str) {
 
 struct Keys {
     sign: EncodingKey,
-    check: TokenKey,
+    check: TokenVerifier,
 }
 
 /// A key that lives as long as the process; its folder is gone at once.
@@ -50,7 +50,8 @@ fn keys() -> &'static Keys {
     KEYS.get_or_init(|| {
         let path = std::env::temp_dir().join(format!("adit-fuzz-{}", std::process::id()));
         let dir = known(StateDir::open(&path));
-        let check = known(TokenKey::open(&dir, None));
+        let own = known(TokenKey::open(&dir, None));
+        let check = TokenVerifier::new(&own, None, None, RevocationList::default());
         let pem = known(dir.read_secret_text("token-key.pem")).unwrap_or_default();
         let sign = known(EncodingKey::from_ec_pem(pem.as_bytes()));
         known(std::fs::remove_dir_all(&path));
@@ -76,7 +77,7 @@ mod tests {
         });
         let header = Header::new(Algorithm::ES256);
         let token = jsonwebtoken::encode(&header, &claims, &keys().sign).unwrap();
-        let taken = keys().check.verify(noon(), &token).unwrap();
+        let taken = keys().check.enrolment(noon(), &token).unwrap();
         assert_eq!(taken.agent_name, "a");
     }
 }

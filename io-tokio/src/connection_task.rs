@@ -44,10 +44,14 @@ const ROUNDS_MAX: usize = 16;
 pub(crate) enum Command<C> {
     /// Close it.
     Close(CloseReason),
+    /// Close it as soon as what has ended on it has reached the peer.
+    Stop(CloseReason),
     /// Carry a session's bytes from and to this socket; the `Bytes` were read from it already.
     Attach(Slot, Carried, Bytes),
     /// The session is not wanted any more.
     Discard(Slot),
+    /// An operator ends the session.
+    Kill(Slot),
     /// What only one role asks.
     Role(C),
 }
@@ -62,6 +66,9 @@ pub(crate) trait Role {
 
     /// Takes a command.
     fn on_command(&mut self, now: Instant, conn: &mut Connection, command: Self::Command);
+
+    /// Sessions have moved so many bytes from and to their sockets since this was said last.
+    fn on_moved(&self, sent: u64, received: u64);
 
     /// A session whose socket was attached is over.
     fn on_session_over(&mut self, slot: Slot, traffic: Traffic, how: Over);
@@ -80,6 +87,10 @@ pub(crate) enum Over {
     ConnectionLost,
     /// It was cut here.
     Cut,
+    /// An operator ended it.
+    Killed,
+    /// An operator deleted the agent that carried it.
+    Deleted,
 }
 
 impl Over {
@@ -92,6 +103,8 @@ impl Over {
             Self::PeerReset => "reset by the other end of the tunnel",
             Self::ConnectionLost => "connection between agent and gateway lost",
             Self::Cut => "cut",
+            Self::Killed => "ended by an operator",
+            Self::Deleted => "agent deleted",
         }
     }
 }
@@ -119,7 +132,7 @@ impl<C> Clone for ConnectionSender<C> {
 pub(crate) struct ConnectionReceiver<C> {
     inbox: Receiver<ToConnection>,
     notices: Receiver<ToConnection>,
-    commands: Receiver<Command<C>>,
+    pub(crate) commands: Receiver<Command<C>>,
 }
 
 /// Makes the queues of one connection.
@@ -162,6 +175,8 @@ pub(crate) struct ConnectionTask<R: Role> {
     armed: Option<Instant>,
     sessions: Sessions,
     closed: bool,
+    /// How its sessions end when it is closed here.
+    cut: Over,
     /// The task runs on the runtime that accepts users.
     is_first_shard: bool,
 }
@@ -192,6 +207,7 @@ impl<R: Role> ConnectionTask<R> {
             armed: None,
             sessions: Sessions::default(),
             closed: false,
+            cut: Over::Cut,
             is_first_shard,
         }
     }
@@ -254,9 +270,19 @@ impl<R: Role> ConnectionTask<R> {
 
     fn on_command(&mut self, now: Instant, command: Command<R::Command>) {
         match command {
-            Command::Close(reason) => self.conn.close(now, &reason),
+            Command::Close(reason) => {
+                if reason == CloseReason::Revoked {
+                    self.cut = Over::Deleted;
+                }
+                self.conn.close(now, &reason);
+            }
+            Command::Stop(reason) => self.conn.stop(now, reason),
             Command::Attach(slot, tcp, early) => self.attach(now, slot, tcp, early),
-            Command::Discard(slot) => self.discard(slot),
+            Command::Discard(slot) => self.reset(slot, session_code::CANCELLED),
+            Command::Kill(slot) => {
+                self.reset(slot, session_code::KILLED);
+                self.sessions.kill(slot);
+            }
             Command::Role(command) => self.role.on_command(now, &mut self.conn, command),
         }
     }
@@ -275,15 +301,15 @@ impl<R: Role> ConnectionTask<R> {
             Ok(tcp) => self.sessions.attach(now, slot, tcp, early),
             Err(error) => {
                 tracing::warn!(%error, "a user's socket could not change threads");
-                self.discard(slot);
+                self.reset(slot, session_code::CANCELLED);
                 self.role.on_session_over(slot, Traffic::new(), Over::Cut);
             }
         }
     }
 
-    fn discard(&mut self, slot: Slot) {
+    fn reset(&mut self, slot: Slot, code: u32) {
         if let Some(session) = self.conn.session(slot) {
-            session.reset(session_code::CANCELLED);
+            session.reset(code);
         }
     }
 
@@ -348,6 +374,7 @@ impl<R: Role> ConnectionTask<R> {
         match event {
             Event::SessionReadable(slot) => self.sessions.readable(slot),
             Event::SessionWritable(slot) => self.sessions.writable(slot),
+            Event::SessionRest { slot, rest } => self.sessions.rest(slot, rest),
             Event::SessionEnded { slot, how } => {
                 match how {
                     // What was read last may still have to reach the socket; or the pump reports it itself.
@@ -362,7 +389,7 @@ impl<R: Role> ConnectionTask<R> {
             Event::Closed(why) => {
                 self.closed = true;
                 let how = if matches!(why, Closed::Local) {
-                    Over::Cut
+                    self.cut
                 } else {
                     Over::ConnectionLost
                 };
@@ -412,6 +439,9 @@ impl<R: Role + Unpin> Future for ConnectionTask<R> {
             this.buf.set_max_datagrams(this.port.send_batch());
             any |= this.drain(now, cx);
             any |= this.sessions.run(now, &mut this.conn, cx);
+            if let Some((sent, received)) = this.sessions.take_moved() {
+                this.role.on_moved(sent, received);
+            }
             this.report();
             this.buf.release();
             any |= this.drain(now, cx);

@@ -59,6 +59,8 @@ pub(crate) struct Pump {
     took_room: bool,
     /// [`Turn::Failed`] was said.
     told_failed: bool,
+    /// Bytes that the socket had taken when it was last asked whether it takes any.
+    seen: u64,
     traffic: Traffic,
 }
 
@@ -159,6 +161,7 @@ impl Pump {
             served: 0,
             took_room: false,
             told_failed: false,
+            seen: 0,
             traffic,
         }
     }
@@ -184,6 +187,20 @@ impl Pump {
     /// The peer abandoned the session: only what was read before is still written.
     pub(crate) fn set_abandoned(&mut self) {
         self.inbound = Inbound::Abandoned;
+    }
+
+    /// The connection is lost, and these are the last bytes of a session that is whole.
+    pub(crate) fn set_rest(&mut self, rest: VecDeque<Bytes>) {
+        if let Inbound::Open | Inbound::Blocked = self.inbound {
+            self.to_tcp.extend(rest);
+            self.inbound = Inbound::Ending;
+        }
+    }
+
+    /// Tells whether the socket of a session that only has to be told the rest has taken any of it since the last look.
+    pub(crate) fn makes_progress(&mut self) -> bool {
+        let seen = std::mem::replace(&mut self.seen, self.traffic.received);
+        self.is_flushing() && seen < self.traffic.received
     }
 
     pub(crate) fn is_abandoned(&self) -> bool {

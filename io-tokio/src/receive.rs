@@ -16,6 +16,7 @@ use adit_proto_core::{
     output::{PathMeta, Routed, ToConnection, ToEndpoint, Transmit},
 };
 use bytes::BytesMut;
+use tokio::sync::oneshot;
 
 use crate::{
     connection_task::ConnectionSender,
@@ -29,6 +30,8 @@ pub(crate) enum FromTask {
     Notice(ConnId, ToEndpoint),
     /// The task is over.
     Ended(ConnId),
+    /// What has been counted, and datagrams dropped because a connection's inbox was full?
+    Counters(oneshot::Sender<(EndpointCounters, u64)>),
     /// The process stops: end when the last connection has said its farewell.
     Stop,
 }
@@ -143,6 +146,10 @@ impl<C> Receive<C> {
                 FromTask::Ended(id) => {
                     self.connections.remove(&id);
                 }
+                FromTask::Counters(reply) => {
+                    // Whoever asked may have gone.
+                    let _gone = reply.send((self.endpoint.counters(), self.overflowed));
+                }
                 FromTask::Stop => self.stopping = true,
             }
         }
@@ -212,7 +219,7 @@ impl<C> Receive<C> {
         if !quiet || self.told.overflowed != self.overflowed {
             tracing::info!(
                 retried = counters.retried - before.retried,
-                refused = counters.refused - before.refused,
+                refused = counters.refused.total() - before.refused.total(),
                 malformed = counters.malformed - before.malformed,
                 resets_withheld = counters.resets_withheld - before.resets_withheld,
                 dropped = counters.dropped - before.dropped,

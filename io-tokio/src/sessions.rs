@@ -1,7 +1,7 @@
 //! The sessions of one connection's task: whose turn it is, and how each of them ends.
 
 use std::{
-    collections::{BTreeMap, BTreeSet},
+    collections::{BTreeMap, BTreeSet, VecDeque},
     sync::Arc,
     task::Context,
     time::{Duration, Instant},
@@ -24,8 +24,8 @@ const FAIL_PATIENCE_MIN: Duration = Duration::from_millis(100);
 const FAIL_PATIENCE_MAX: Duration = Duration::from_secs(3);
 /// Time for what is left to reach a socket after the peer is done with the session.
 const FLUSH_PATIENCE: Duration = Duration::from_secs(1);
-/// The same where the session had ended cleanly when its connection was lost.
-const CLEAN_FLUSH_PATIENCE: Duration = Duration::from_secs(10);
+/// The same where the session had ended cleanly when its connection was lost; begun anew whenever the socket takes some.
+const CLEAN_FLUSH_PATIENCE: Duration = Duration::from_secs(60);
 /// How often sockets that are not being read are asked whether they still stand.
 const SWEEP_INTERVAL: Duration = Duration::from_secs(5);
 
@@ -41,12 +41,15 @@ pub(crate) struct Sessions {
     /// Sessions that are ending, and when each is cut whatever is left of it.
     ending: BTreeSet<(Instant, Slot)>,
     sweep_at: Option<Instant>,
+    /// Bytes from and to sockets that have not been told of yet.
+    moved: (u64, u64),
     over: Vec<(Slot, Traffic, Over)>,
 }
 
 impl Sessions {
     /// Takes a socket over for a session that is open on the connection.
     pub(crate) fn attach(&mut self, now: Instant, slot: Slot, tcp: TcpStream, early: Bytes) {
+        self.moved.0 += early.len() as u64;
         self.pumps
             .insert(slot, Pump::new(&self.ready, slot, tcp, early));
         self.runnable.push(slot);
@@ -82,6 +85,14 @@ impl Sessions {
         }
     }
 
+    /// The connection is about to be over, and these are the last bytes of a session that is whole.
+    pub(crate) fn rest(&mut self, slot: Slot, rest: VecDeque<Bytes>) {
+        if let Some(pump) = self.pumps.get_mut(&slot) {
+            pump.set_rest(rest);
+            self.runnable.push(slot);
+        }
+    }
+
     /// The connection is over: every socket is reset, but for those that only have to be told the rest of a session
     /// that had ended cleanly.
     pub(crate) fn connection_lost(&mut self, now: Instant, how: Over) {
@@ -94,9 +105,15 @@ impl Sessions {
         for slot in cut {
             self.retire(slot, how);
         }
-        for slot in self.pumps.keys() {
+        for (slot, pump) in &mut self.pumps {
+            pump.makes_progress();
             self.ending.insert((now + CLEAN_FLUSH_PATIENCE, *slot));
         }
+    }
+
+    /// An operator ends a session, whatever is under way.
+    pub(crate) fn kill(&mut self, slot: Slot) {
+        self.retire(slot, Over::Killed);
     }
 
     /// Resets what is left.
@@ -132,7 +149,11 @@ impl Sessions {
         let Some(pump) = self.pumps.get_mut(&slot) else {
             return;
         };
+        let before = pump.traffic();
         let turn = pump.turn(conn, &mut self.pool);
+        let after = pump.traffic();
+        self.moved.0 += after.sent - before.sent;
+        self.moved.1 += after.received - before.received;
         if pump.took_room() {
             self.turns += 1;
             pump.served = self.turns;
@@ -152,6 +173,12 @@ impl Sessions {
         }
     }
 
+    /// Bytes moved from and to sockets since this was asked last, if any were.
+    pub(crate) fn take_moved(&mut self) -> Option<(u64, u64)> {
+        let moved = std::mem::take(&mut self.moved);
+        (moved != (0, 0)).then_some(moved)
+    }
+
     /// When [`expire`](Self::expire) is to be called.
     pub(crate) fn poll_timeout(&self) -> Option<Instant> {
         let ending = self.ending.first().map(|(at, _)| *at);
@@ -162,6 +189,10 @@ impl Sessions {
     pub(crate) fn expire(&mut self, now: Instant, conn: &mut Connection) {
         while let Some(&(at, slot)) = self.ending.first().filter(|(at, _)| *at <= now) {
             self.ending.remove(&(at, slot));
+            if self.pumps.get_mut(&slot).is_some_and(Pump::makes_progress) {
+                self.ending.insert((now + CLEAN_FLUSH_PATIENCE, slot));
+                continue;
+            }
             if let Some(session) = conn.session(slot) {
                 session.reset(session_code::TCP_RESET);
             }

@@ -114,8 +114,12 @@ pub enum CloseReason {
     Superseded,
     /// The agent may not register; the text says why.
     NotAdmitted(String),
+    /// The agent's id or key is not enrolled any more (design 3.8).
+    Revoked,
     /// Another attempt to connect won.
     Redundant,
+    /// The agent has a connection with its renewed key pair (agent-tunnel 13).
+    Renewed,
 }
 
 impl CloseReason {
@@ -123,9 +127,10 @@ impl CloseReason {
     #[must_use]
     pub fn code(&self) -> u32 {
         match self {
-            Self::AgentStopping | Self::GatewayStopping | Self::Redundant => 0,
+            Self::AgentStopping | Self::GatewayStopping | Self::Redundant | Self::Renewed => 0,
             Self::Superseded => 1,
             Self::NotAdmitted(_) => 2,
+            Self::Revoked => CODE_REVOKED,
         }
     }
 
@@ -137,7 +142,9 @@ impl CloseReason {
             Self::GatewayStopping => "shutdown",
             Self::Superseded => "superseded",
             Self::NotAdmitted(why) => why,
+            Self::Revoked => "this agent is not enrolled any more; enrol it again",
             Self::Redundant => "redundant",
+            Self::Renewed => "cert-renewed",
         }
     }
 }
@@ -148,6 +155,18 @@ pub(crate) const CODE_FAULT: u32 = 3;
 pub(crate) const CODE_PATH_DEAD: u32 = 4;
 /// Close code of a handshake that took too long.
 pub(crate) const CODE_HANDSHAKE_TIMED_OUT: u32 = 5;
+
+/// Close code of a gateway that has deleted the agent.
+const CODE_REVOKED: u32 = 6;
+
+impl PeerClose {
+    /// Tells whether the gateway closed because it does not know the agent's id and key any more, which another
+    /// attempt with the same certificate does not change.
+    #[must_use]
+    pub fn is_revocation(&self) -> bool {
+        self.code == u64::from(CODE_REVOKED)
+    }
+}
 
 /// Codes with which a session's stream is abandoned. A peer sees a reset whatever the code; the code is for its log.
 pub mod session_code {
@@ -161,6 +180,8 @@ pub mod session_code {
     pub const MALFORMED: u32 = 4;
     /// A stream that the protocol has no use for.
     pub const STRAY: u32 = 5;
+    /// An operator ended the session; 6 is reserved for a stop.
+    pub const KILLED: u32 = 7;
 }
 
 #[cfg(test)]

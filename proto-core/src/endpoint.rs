@@ -1,5 +1,7 @@
 //! One UDP socket's worth of connections: datagrams in, connections and stateless answers out.
 
+mod counters;
+
 use std::{
     collections::BTreeMap,
     fmt,
@@ -11,6 +13,7 @@ use std::{
 use bytes::BytesMut;
 use quinn_proto::{ConnectionHandle, DatagramEvent, EcnCodepoint, Incoming};
 
+pub use self::counters::{EndpointCounters, HandshakesRefused};
 use crate::{
     agent::{
         advertise::AdvertiserConfig,
@@ -75,6 +78,14 @@ enum Proof {
     Unproven,
 }
 
+/// A limit of [`EndpointLimits`] that was reached.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Limit {
+    Connections,
+    Handshakes,
+    Source,
+}
+
 /// Handshakes in progress from one source. They are counted apart, as anybody can begin unproven ones in another's
 /// name: those never refuse a client that proved its address.
 #[derive(Clone, Copy, Debug, Default)]
@@ -119,23 +130,6 @@ impl Default for EndpointLimits {
             handshakes_per_source: limits::HANDSHAKES_PER_SOURCE_MAX,
         }
     }
-}
-
-/// What an endpoint did without a connection.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct EndpointCounters {
-    /// Handshakes begun by peers.
-    pub accepted: u64,
-    /// Clients asked to prove their address.
-    pub retried: u64,
-    /// Handshakes refused because a limit was reached.
-    pub refused: u64,
-    /// First packets that were no good.
-    pub malformed: u64,
-    /// Stateless resets not sent because the source had used its allowance.
-    pub resets_withheld: u64,
-    /// Datagrams that led to nothing.
-    pub dropped: u64,
 }
 
 /// What an agent needs to make a connection.
@@ -331,14 +325,13 @@ impl Endpoint {
         } else {
             Proof::Unproven
         };
-        let mut full = self.handshakes >= self.limits.handshakes
-            || self.connections() >= self.limits.connections;
+        let full = self.full(proof, pending);
         match proof {
-            Proof::Proven => full |= pending.proven >= self.limits.handshakes_per_source,
+            Proof::Proven => {}
             Proof::Unproven => {
                 let retry_mark =
                     limits::HANDSHAKES_PER_SOURCE_RETRY.min(self.limits.handshakes_per_source);
-                let retry = full
+                let retry = full.is_some()
                     || self.handshakes >= self.limits.handshakes_retry
                     || pending.all() >= retry_mark;
                 if retry && incoming.may_retry() {
@@ -350,8 +343,13 @@ impl Endpoint {
                 }
             }
         }
-        if full {
-            self.counters.refused += 1;
+        if let Some(limit) = full {
+            let refused = &mut self.counters.refused;
+            *match limit {
+                Limit::Connections => &mut refused.connections,
+                Limit::Handshakes => &mut refused.handshakes,
+                Limit::Source => &mut refused.source,
+            } += 1;
             return Routed::Reply(transmit(self.quic.refuse(incoming, reply)));
         }
         match self.quic.accept(incoming, now, reply, None) {
@@ -382,6 +380,18 @@ impl Endpoint {
                     Routed::Reply(transmit(response))
                 })
             }
+        }
+    }
+
+    /// Tells which limit leaves no place for one handshake more.
+    fn full(&self, proof: Proof, pending: Pending) -> Option<Limit> {
+        let source_full = pending.proven >= self.limits.handshakes_per_source;
+        if self.connections() >= self.limits.connections {
+            Some(Limit::Connections)
+        } else if self.handshakes >= self.limits.handshakes {
+            Some(Limit::Handshakes)
+        } else {
+            (proof == Proof::Proven && source_full).then_some(Limit::Source)
         }
     }
 

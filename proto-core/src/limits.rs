@@ -89,6 +89,33 @@ pub const BACKOFF_RESET_AFTER: Duration = Duration::from_secs(30);
 /// goes on with the series, so that a gateway that drops every agent at its first message is not stormed.
 pub const BACKOFF_STEADY_AFTER: Duration = Duration::from_secs(5);
 
+/// Agent: how long a connection has to last before its key pair counts as accepted. TLS 1.3 lets a client finish before
+/// the server has looked at its certificate, and the gateway looks into its store after that (design 8.6).
+pub const CREDENTIALS_PROOF_AFTER: Duration = Duration::from_secs(3);
+/// Agent: time until a proved key pair that could not be put in its place is tried to be put there again.
+pub const ADOPTION_RETRY: Duration = Duration::from_secs(60);
+/// Agent: how long a renewed key pair waits for a connection that may not overlap with its successor to carry nothing;
+/// the connection is closed then.
+pub const SWAP_PATIENCE: Duration = Duration::from_secs(24 * 3_600);
+/// Agent: longest time between two looks at the wall clock for a renewal: a clock that is set is noticed by then.
+pub const RENEWAL_CHECK_INTERVAL: Duration = Duration::from_secs(3_600);
+/// Agent: time for the gateway to answer a renewal request (agent-tunnel 12).
+pub const RENEWAL_ANSWER_TIMEOUT: Duration = Duration::from_secs(30);
+/// Agent: nominal wait after the first renewal that failed; it doubles. Half of it is not below [`RENEWAL_INTERVAL`].
+pub const RENEWAL_RETRY_FIRST: Duration = Duration::from_secs(120);
+/// Agent: longest nominal wait between two renewals that fail.
+pub const RENEWAL_RETRY_MAX: Duration = Duration::from_secs(6 * 3_600);
+/// Agent: replaced connections that still have sessions; the oldest is closed for one more. The gateway keeps two
+/// connections of an agent at most (design 8.7).
+pub const DRAINING_MAX: usize = 2;
+
+/// Time without a session after which a draining connection is closed: requests that were on their way before the peer
+/// knew of the newer connection still arrive.
+pub const DRAIN_LINGER: Duration = Duration::from_secs(2);
+
+/// Time for the last bytes of sessions that have ended to be acknowledged before a stopping process closes a connection.
+pub const STOP_PATIENCE: Duration = Duration::from_secs(1);
+
 /// Time between pings while sessions are open or data is unacknowledged (design 8.3).
 pub const PING_BUSY: Duration = Duration::from_millis(300);
 /// Time between pings of an idle agent (design 8.3).

@@ -1,9 +1,12 @@
 //! What goes in and out of endpoints and connections.
 
 use std::{
+    collections::VecDeque,
     net::{IpAddr, SocketAddr},
     time::Instant,
 };
+
+use bytes::Bytes;
 
 use crate::{
     close::Closed,
@@ -88,6 +91,14 @@ pub enum Event {
     SessionReadable(Slot),
     /// There may be room to write. At most one per session is queued.
     SessionWritable(Slot),
+    /// The connection was lost when this session lacked nothing but its reader: both ends are there, and these are the
+    /// last bytes, behind those that were read; at most a stream's window. Its clean end follows.
+    SessionRest {
+        /// The session.
+        slot: Slot,
+        /// In order.
+        rest: VecDeque<Bytes>,
+    },
     /// The session is over at this connection; once per session, and last for it. Not sent when the connection ends.
     SessionEnded {
         /// The session.

@@ -11,6 +11,7 @@ use adit_proto_core::{
         advertise::AdvertiserConfig,
         backoff::BackoffCause,
         dial::{DialStep, ResolveError},
+        renewal::RenewalStep,
         supervisor::{DialId, GatewayIndex, LossKind, SupervisorStep},
     },
     endpoint::EndpointLimits,
@@ -178,6 +179,24 @@ pub enum Fact<'a> {
     ClosedTold(ConnId),
     /// The gateway's dispatch said something.
     Dispatch(&'a DispatchOutput),
+    /// The gateway has made the certificate of a renewed key durable: the key is admitted beside the former one.
+    Certified {
+        /// Whose.
+        agent: AgentId,
+        /// SHA-256 of the key.
+        key: [u8; 32],
+    },
+    /// The gateway has made it durable that an agent's renewed key is its only one.
+    Confirmed {
+        /// Whose.
+        agent: AgentId,
+        /// SHA-256 of the key.
+        key: [u8; 32],
+    },
+    /// The agent's machine for renewals said something.
+    Renewal(&'a RenewalStep),
+    /// The agent has made something of its key pairs durable.
+    Filed(&'static str),
     /// The gateway's registry after a change.
     Registry(&'a [RegistryRow]),
     /// The agent's supervisor was told what the name of a gateway leads to.
@@ -194,6 +213,8 @@ pub enum Fact<'a> {
         /// Why it is over; none where it was established.
         why: Option<LossKind>,
     },
+    /// The agent's supervisor was told that its machine's network has changed.
+    NetworkTold,
     /// The agent's supervisor said something other than that it waits.
     Supervisor(&'a SupervisorStep),
     /// The agent's supervisor waits.
@@ -277,6 +298,8 @@ pub enum Start {
         intervals: AdvertiserConfig,
         /// Its pin, if it has one, is that of its gateway.
         trusts: bool,
+        /// It renews its certificate in the run.
+        renews: bool,
         /// Its wall clock is wrong by so many milliseconds.
         wall_off_ms: i64,
     },

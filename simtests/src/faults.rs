@@ -11,6 +11,8 @@ use crate::{At, facts::NodeId, net::Path, tcp::Script};
 pub enum Fault {
     /// The process ends without a word; its memory and its TCP connections are gone.
     Crash(NodeId),
+    /// The process ends without a word, and the machine comes back with the disk of its beginning.
+    Restore(NodeId),
     /// The process closes its connections, as on a signal, and is gone.
     Stop(NodeId),
     /// The process starts with what it had made durable. Does nothing where it runs.

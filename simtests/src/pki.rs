@@ -93,6 +93,21 @@ impl Pki {
         self.issue(name, names, ExtendedKeyUsagePurpose::ClientAuth)
     }
 
+    /// Issues the certificate of an agent's renewed key. The same number gives the same key and certificate, whoever asks:
+    /// the gateway takes the one from it, and the agent the other.
+    ///
+    /// # Panics
+    /// Where the name is not ASCII.
+    #[must_use]
+    #[expect(clippy::expect_used, reason = "only a name that is not ASCII fails")]
+    pub fn renewed(&self, id: Uuid, name: &str, nth: u64) -> Pair {
+        let made = self.source.at(&format!("{id} {nth}"), name);
+        let uri = format!("urn:uuid:{id}");
+        let names = uri.try_into().map(|uri| vec![SanType::URI(uri)]);
+        made.and_then(|made| self.certify(made, names, ExtendedKeyUsagePurpose::ClientAuth))
+            .expect("names are ASCII, and a certificate of fixed form can be made for any key")
+    }
+
     #[expect(clippy::expect_used, reason = "only a name that is not ASCII fails")]
     fn issue(
         &mut self,
@@ -110,7 +125,16 @@ impl Pki {
         names: Result<Vec<SanType>, Error>,
         usage: ExtendedKeyUsagePurpose,
     ) -> Result<Pair, Error> {
-        let (key, mut params) = self.source.next(common_name)?;
+        let made = self.source.next(common_name)?;
+        self.certify(made, names, usage)
+    }
+
+    fn certify(
+        &self,
+        (key, mut params): (Key, CertificateParams),
+        names: Result<Vec<SanType>, Error>,
+        usage: ExtendedKeyUsagePurpose,
+    ) -> Result<Pair, Error> {
         params.subject_alt_names = names?;
         params.extended_key_usages = vec![usage];
         let cert = params.signed_by(&key, &self.issuer)?;
@@ -161,7 +185,11 @@ impl Source {
     /// Gives the next key, and what all certificates have in common.
     fn next(&mut self, common_name: &str) -> Result<(Key, CertificateParams), Error> {
         self.issued += 1;
-        let drawn = |what| self.seed.derive_bytes(&format!("{what} {}", self.issued));
+        self.at(&self.issued.to_string(), common_name)
+    }
+
+    fn at(&self, label: &str, common_name: &str) -> Result<(Key, CertificateParams), Error> {
+        let drawn = |what| self.seed.derive_bytes(&format!("{what} {label}"));
         let mut serial = drawn("serial");
         // A serial number is positive; a set second bit keeps its length at 16 bytes.
         serial[0] = serial[0] & 0x7f | 0x40;
@@ -308,6 +336,17 @@ mod tests {
         let first = pki.agent(Uuid::from_u128(7), "branch");
         let second = pki.agent(Uuid::from_u128(7), "branch");
         assert_ne!(first.spki_sha256, second.spki_sha256);
+    }
+
+    #[test]
+    fn agent_and_gateway_find_the_same_renewed_pair() {
+        for suite in SUITES {
+            let (one, other) = (Pki::new(suite, [1; 32]), Pki::new(suite, [1; 32]));
+            let pair = |pki: &Pki, nth| pki.renewed(Uuid::from_u128(7), "branch", nth);
+            assert_eq!(pair(&one, 3).cert, pair(&other, 3).cert);
+            assert_eq!(pair(&one, 3).key, pair(&other, 3).key);
+            assert_ne!(pair(&one, 3).spki_sha256, pair(&one, 4).spki_sha256);
+        }
     }
 
     #[test]

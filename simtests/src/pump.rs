@@ -108,6 +108,14 @@ impl Pump {
         self.inbound = Inbound::Abandoned;
     }
 
+    /// The connection is lost, and these are the last bytes of a session that is whole.
+    pub(crate) fn set_rest(&mut self, rest: VecDeque<Bytes>) {
+        if let Inbound::Open | Inbound::Blocked = self.inbound {
+            self.to_leg.extend(rest);
+            self.inbound = Inbound::Ending;
+        }
+    }
+
     /// Tells whether the session has ended cleanly and only the program has to be told the rest.
     pub(crate) fn is_flushing(&self) -> bool {
         self.outbound == Outbound::Ended && self.inbound == Inbound::Ending

@@ -23,6 +23,7 @@ use crate::{
     At,
     choices::Choices,
     crypto,
+    disk::Disk,
     facts::{Fact, NodeId},
     internet::Internet,
     log::Log,
@@ -48,6 +49,8 @@ pub struct World {
     internet: Internet,
     scripts: BTreeMap<SessionId, Script>,
     choices: Choices,
+    /// What crashes leave of disks.
+    disks: Choices,
     nodes: Vec<Node>,
     /// When each node wants to run.
     wakes: BTreeSet<(At, NodeId)>,
@@ -67,6 +70,7 @@ pub struct World {
 #[derive(Debug)]
 struct Node {
     host: Host,
+    disk: Disk,
     process: Process,
     config: Config,
     /// What the socket received while the process stood still.
@@ -101,7 +105,7 @@ const STEPS_HERE_MAX: u32 = 200_000;
 /// Datagrams that the socket of a process that stands still keeps.
 const BACKLOG_MAX: usize = 256;
 /// Time that a stopped process has to say its farewell.
-const FAREWELL: At = Duration::from_millis(200);
+const FAREWELL: At = Duration::from_millis(1_200);
 /// UDP port of every node.
 pub const PORT: u16 = 4433;
 
@@ -122,6 +126,7 @@ impl World {
             internet: plan.internet,
             scripts: BTreeMap::new(),
             choices: choices.fork("drivers"),
+            disks: choices.fork("disks"),
             nodes: Vec::new(),
             wakes: BTreeSet::new(),
             armed: Vec::new(),
@@ -188,6 +193,7 @@ impl World {
         };
         self.nodes.push(Node {
             host,
+            disk: Disk::new(),
             process: Process::None,
             config: config(plan.config),
             backlog: VecDeque::new(),
@@ -350,6 +356,14 @@ impl World {
             }
             Process::None => None,
         });
+        let over = match &self.nodes[node.0].process {
+            Process::Gateway(gateway) => gateway.is_over(),
+            Process::Agent(agent) => agent.is_over(),
+            Process::None => false,
+        };
+        if over {
+            return self.kill(node);
+        }
         let gone = self.nodes[node.0].gone_at;
         self.arm(node, next.into_iter().chain(gone).min());
     }
@@ -396,6 +410,19 @@ impl World {
         });
     }
 
+    /// The whole machine ends: what its disk has not synced may be lost.
+    fn crash(&mut self, node: NodeId) {
+        self.kill(node);
+        let mut choices = self.disks.fork("crash");
+        self.nodes[node.0].disk.crash(&mut choices);
+    }
+
+    /// As a crash, and then a backup of the beginning takes the disk's place.
+    fn restore(&mut self, node: NodeId) {
+        self.kill(node);
+        self.nodes[node.0].disk = Disk::new();
+    }
+
     fn with<R>(
         &mut self,
         node: NodeId,
@@ -409,6 +436,7 @@ impl World {
         node: NodeId,
         act: impl FnOnce(&mut Process, &Config, &Host, &mut Ctx<'_>) -> R,
     ) -> R {
+        let node = &mut self.nodes[node.0];
         let mut ctx = Ctx {
             at: self.at,
             base: self.base,
@@ -418,8 +446,8 @@ impl World {
             choices: &mut self.choices,
             internet: &self.internet,
             scripts: &mut self.scripts,
+            disk: &mut node.disk,
         };
-        let node = &mut self.nodes[node.0];
         act(&mut node.process, &node.config, &node.host, &mut ctx)
     }
 

@@ -90,8 +90,8 @@ impl From<ClientError> for CommandFailure {
             ClientError::Refused(refusal) => match refusal.kind {
                 ErrorKind::NotAuthorised => Code::NotAuthorised,
                 ErrorKind::Stopping => Code::Unreachable,
-                ErrorKind::BadRequest => Code::Usage,
-                ErrorKind::Failed => Code::Failure,
+                ErrorKind::BadRequest | ErrorKind::Ambiguous => Code::Usage,
+                ErrorKind::NotFound | ErrorKind::Failed => Code::Failure,
             },
             ClientError::Io(_) | ClientError::Malformed(_) => Code::Failure,
         };

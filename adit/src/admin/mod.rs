@@ -1,13 +1,21 @@
 //! Administration on the machine itself: a Unix socket for the verbs that ask a running gateway or agent.
 
+mod agent;
 mod client;
+mod gateway;
 mod protocol;
+mod rows;
 mod server;
 
+pub use agent::{AgentBackend, AgentOrder};
 pub use client::{ClientError, call};
+pub use gateway::{AdminBackend, TokenMaker};
 pub use protocol::{
-    AdminError, AgentRow, AgentStatus, Answer, CandidateRow, ErrorKind, ExplanationView,
-    GatewayStatus, LINE_LEN_MAX, Request, Response, SessionRow, TokenCreated, TokenRequest,
-    VersionInfo,
+    AdminError, AgentStatus, Answer, ErrorKind, GatewayStatus, LINE_LEN_MAX, Request, Response,
+    TokenCreated, TokenRequest, VersionInfo,
 };
-pub use server::{AdminBackend, AdminListener, Backend, BindError, BoxFuture, TokenMaker};
+pub use rows::{
+    AgentDetails, AgentRow, CandidateRow, DeletedAgent, DrainedAgent, ExplanationView,
+    PassedOverRow, SessionRow, TokenRow,
+};
+pub use server::{AdminListener, Backend, BindError, BoxFuture};

@@ -2,9 +2,12 @@
 
 use std::{fmt, net::SocketAddr, time::Duration};
 
-use adit_proto_core::gateway::info;
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
+
+use super::rows::{
+    AgentDetails, AgentRow, DeletedAgent, DrainedAgent, ExplanationView, SessionRow, TokenRow,
+};
 
 /// Longest question that is taken, in bytes, the newline included.
 pub const LINE_LEN_MAX: usize = 1 << 20;
@@ -17,10 +20,37 @@ pub(super) const DEADLINE: Duration = Duration::from_secs(10);
 pub enum Request {
     /// How are you? Gateways and agents answer.
     Status {},
-    /// Which agents are connected?
+    /// Which agents are enrolled, and how are their connections?
     AgentsList {},
+    /// What is known of an agent?
+    AgentsShow {
+        /// Its id or its name.
+        agent: String,
+    },
+    /// Delete an agent and close its connections.
+    AgentsDelete {
+        /// Its id or its name.
+        agent: String,
+    },
+    /// Keep new sessions away from an agent, or end that.
+    AgentsDrain {
+        /// Its id or its name.
+        agent: String,
+        /// False ends it.
+        drained: bool,
+    },
     /// Which sessions are open?
     SessionsList {},
+    /// What is known of a session?
+    SessionsShow {
+        /// Its id.
+        id: Uuid,
+    },
+    /// End a session.
+    SessionsKill {
+        /// Its id.
+        id: Uuid,
+    },
     /// How would a target be routed?
     RouteExplain {
         /// `HOST:PORT`.
@@ -30,6 +60,17 @@ pub enum Request {
     },
     /// Make an enrolment string.
     TokenCreate(TokenRequest),
+    /// Read your configuration again. Agents answer.
+    Reload {},
+    /// Renew your certificate now. Agents answer.
+    AgentRenew {},
+    /// Which enrolment strings are known, and what has become of them?
+    TokenList {},
+    /// Revoke an enrolment string.
+    TokenRevoke {
+        /// Its id.
+        jti: Uuid,
+    },
     /// Which program are you? Gateways and agents answer.
     Version {},
 }
@@ -66,12 +107,26 @@ pub enum Answer {
     Agent(AgentStatus),
     /// To [`Request::AgentsList`].
     Agents(Vec<AgentRow>),
+    /// To [`Request::AgentsShow`].
+    AgentDetails(AgentDetails),
+    /// To [`Request::AgentsDelete`].
+    Deleted(DeletedAgent),
+    /// To [`Request::AgentsDrain`].
+    Drained(DrainedAgent),
     /// To [`Request::SessionsList`].
     Sessions(Vec<SessionRow>),
+    /// To [`Request::SessionsShow`], and to [`Request::SessionsKill`] as it was before.
+    Session(SessionRow),
     /// To [`Request::RouteExplain`].
     Explanation(ExplanationView),
     /// To [`Request::TokenCreate`].
     Token(TokenCreated),
+    /// To [`Request::Reload`] and [`Request::AgentRenew`].
+    Done {},
+    /// To [`Request::TokenList`].
+    Tokens(Vec<TokenRow>),
+    /// To [`Request::TokenRevoke`].
+    Revoked(TokenRow),
     /// To [`Request::Version`].
     Version(VersionInfo),
 }
@@ -96,6 +151,10 @@ pub enum ErrorKind {
     NotAuthorised,
     /// The gateway is stopping.
     Stopping,
+    /// Nothing has this id or name.
+    NotFound,
+    /// Several agents have this name; the message lists their ids.
+    Ambiguous,
     /// It was tried and failed.
     Failed,
 }
@@ -103,9 +162,9 @@ pub enum ErrorKind {
 /// A gateway at a glance.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct GatewayStatus {
-    /// Connections of agents that take new sessions.
+    /// Connected agents that take new sessions.
     pub agents_online: usize,
-    /// Connections of agents, all of them.
+    /// Connected agents, all of them.
     pub agents: usize,
     /// Open sessions.
     pub sessions: usize,
@@ -128,77 +187,13 @@ pub struct AgentStatus {
     pub last_error: Option<String>,
 }
 
-/// One connection of an agent.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct AgentRow {
-    /// Its id.
-    pub id: Uuid,
-    /// Its name.
-    pub name: String,
-    /// `online`, `suspect` or `superseded`.
-    pub status: String,
-    /// Sessions open and being opened.
-    pub sessions: usize,
-    /// Time since the connection was registered, in milliseconds.
-    pub connected_ms: u64,
-    /// Time since its last control message, in milliseconds.
-    pub silent_ms: u64,
-    /// Epoch of its route set.
-    pub epoch: u64,
-    /// Address ranges that it advertises.
-    pub subnets: Vec<String>,
-    /// Names that it advertises.
-    pub domains: Vec<String>,
-}
-
-/// One session.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct SessionRow {
-    /// Its id.
-    pub id: Uuid,
-    /// Address of the user.
-    pub user: Option<String>,
-    /// Name of the ingress that took it.
-    pub ingress: Option<String>,
-    /// Where it goes.
-    pub target: String,
-    /// The agent that carries it; none for a direct one.
-    pub agent: Option<Uuid>,
-    /// Time since it was opened, in milliseconds.
-    pub age_ms: u64,
-}
-
-/// How a target would be routed.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct ExplanationView {
-    /// The target as it was understood.
-    pub target: String,
-    /// Candidates in the order of the attempts.
-    pub candidates: Vec<CandidateRow>,
-    /// `refuse` or `direct`: what happens where no agent matches.
-    pub fallback: String,
-}
-
-/// One candidate.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct CandidateRow {
-    /// Its id.
-    pub agent: Uuid,
-    /// Its name.
-    pub name: String,
-    /// The route that matched.
-    pub route: String,
-    /// Rung of specificity, 0 the most specific.
-    pub rung: usize,
-    /// Sessions open and being opened through it.
-    pub sessions: usize,
-}
-
 /// An enrolment string. `Debug` leaves the secret out.
 #[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct TokenCreated {
     /// The string to paste.
     pub token: String,
+    /// Its id, to revoke it by.
+    pub jti: Uuid,
     /// Name of the agent that will enrol.
     pub name: String,
     /// Base URL in it.
@@ -241,79 +236,9 @@ impl AdminError {
 impl fmt::Debug for TokenCreated {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("TokenCreated")
+            .field("jti", &self.jti)
             .field("name", &self.name)
             .field("expires_unix_s", &self.expires_unix_s)
             .finish_non_exhaustive()
     }
-}
-
-impl From<info::AgentInfo> for AgentRow {
-    fn from(agent: info::AgentInfo) -> Self {
-        let status = match agent.status {
-            info::AgentStatus::Online => "online",
-            info::AgentStatus::Suspect => "suspect",
-            info::AgentStatus::Superseded => "superseded",
-        };
-        Self {
-            id: agent.identity.id.0,
-            name: agent.identity.name.into(),
-            status: status.to_owned(),
-            sessions: agent.sessions,
-            connected_ms: millis(agent.connected),
-            silent_ms: millis(agent.silent),
-            epoch: agent.epoch,
-            subnets: agent
-                .routes
-                .subnets
-                .iter()
-                .map(ToString::to_string)
-                .collect(),
-            domains: agent
-                .routes
-                .domains
-                .iter()
-                .map(|d| d.pattern.to_string())
-                .collect(),
-        }
-    }
-}
-
-impl From<adit_io_tokio::SessionRow> for SessionRow {
-    fn from(row: adit_io_tokio::SessionRow) -> Self {
-        Self {
-            id: row.info.id.0,
-            user: row.user.map(|user| user.to_string()),
-            ingress: row.ingress.map(Into::into),
-            target: row.info.target.to_string(),
-            agent: row.info.agent.map(|a| a.0),
-            age_ms: millis(row.info.age),
-        }
-    }
-}
-
-impl ExplanationView {
-    /// Puts a target and its explanation into text.
-    #[must_use]
-    pub fn new(target: String, explanation: info::Explanation) -> Self {
-        let row = |c: info::Candidate| CandidateRow {
-            agent: c.agent.0,
-            name: c.name.into(),
-            route: c.route,
-            rung: c.rung,
-            sessions: c.sessions,
-        };
-        let fallback = match explanation.fallback {
-            info::Fallback::Refuse => "refuse",
-            info::Fallback::Direct => "direct",
-        };
-        Self {
-            target,
-            candidates: explanation.candidates.into_iter().map(row).collect(),
-            fallback: fallback.to_owned(),
-        }
-    }
-}
-
-fn millis(time: Duration) -> u64 {
-    u64::try_from(time.as_millis()).unwrap_or(u64::MAX)
 }

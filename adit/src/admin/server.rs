@@ -1,7 +1,6 @@
 //! The answering side of an administration socket.
 
 use std::{
-    fmt,
     fs::{self, File, TryLockError},
     future::Future,
     io,
@@ -12,43 +11,30 @@ use std::{
     time::Duration,
 };
 
-use adit_io_tokio::{GatewayHandle, Stopped};
-use adit_proto_core::{gateway::info, id::AgentId, target::Target};
 use tokio::{
     io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader},
     net::{UnixListener, UnixStream},
-    sync::{Semaphore, watch},
+    sync::Semaphore,
     time::timeout,
 };
 
-use super::protocol::{
-    AdminError, AgentStatus, Answer, DEADLINE, ErrorKind, ExplanationView, GatewayStatus,
-    LINE_LEN_MAX, Request, Response, TokenCreated, TokenRequest, VersionInfo,
+use super::{
+    agent::AgentBackend,
+    gateway::AdminBackend,
+    protocol::{AdminError, Answer, DEADLINE, ErrorKind, LINE_LEN_MAX, Response},
 };
+use crate::control::Actor;
 
 /// A future that does not say its type.
 pub type BoxFuture<T> = Pin<Box<dyn Future<Output = T> + Send>>;
-
-/// Makes enrolment strings; the error is for people.
-pub type TokenMaker =
-    Arc<dyn Fn(TokenRequest) -> BoxFuture<Result<TokenCreated, String>> + Send + Sync>;
-
-/// What a gateway's socket answers from.
-#[derive(Clone)]
-pub struct AdminBackend {
-    /// The gateway.
-    pub gateway: GatewayHandle,
-    /// Makes enrolment strings.
-    pub tokens: TokenMaker,
-}
 
 /// Who answers.
 #[derive(Clone, Debug)]
 pub enum Backend {
     /// A gateway, on `admin.sock`.
     Gateway(AdminBackend),
-    /// An agent, on `agent.sock`; it publishes its status here.
-    Agent(watch::Receiver<AgentStatus>),
+    /// An agent, on `agent.sock`.
+    Agent(AgentBackend),
 }
 
 /// Why a socket cannot be opened.
@@ -153,17 +139,12 @@ impl Drop for AdminListener {
     }
 }
 
-impl fmt::Debug for AdminBackend {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("AdminBackend")
-            .field("gateway", &self.gateway)
-            .finish_non_exhaustive()
-    }
-}
-
 async fn serve_one(mut stream: UnixStream, backend: &Backend, uid: u32) {
     let response = match stream.peer_cred() {
-        Ok(peer) if may_call(peer.uid(), uid) => answer_line(&mut stream, backend).await,
+        Ok(peer) if may_call(peer.uid(), uid) => {
+            let by = Actor::LocalUser { uid: peer.uid() };
+            answer_line(&mut stream, backend, by).await
+        }
         Ok(_) | Err(_) => Err(AdminError::new(
             ErrorKind::NotAuthorised,
             "only root and the user that runs this process may ask",
@@ -186,7 +167,11 @@ fn may_call(caller: u32, own: u32) -> bool {
     caller == own || caller == 0
 }
 
-async fn answer_line(stream: &mut UnixStream, backend: &Backend) -> Result<Answer, AdminError> {
+async fn answer_line(
+    stream: &mut UnixStream,
+    backend: &Backend,
+    by: Actor,
+) -> Result<Answer, AdminError> {
     let bad = |m: String| AdminError::new(ErrorKind::BadRequest, m);
     let mut line = Vec::new();
     let mut reader = BufReader::new(stream).take(LINE_LEN_MAX as u64);
@@ -197,52 +182,9 @@ async fn answer_line(stream: &mut UnixStream, backend: &Backend) -> Result<Answe
     }
     let request = serde_json::from_slice(&line).map_err(|e| bad(e.to_string()))?;
     match backend {
-        Backend::Gateway(gateway) => answer_gateway(request, gateway).await,
-        Backend::Agent(status) => match request {
-            Request::Status {} => Ok(Answer::Agent(status.borrow().clone())),
-            Request::Version {} => Ok(Answer::Version(VersionInfo::own())),
-            Request::AgentsList {}
-            | Request::SessionsList {}
-            | Request::RouteExplain { .. }
-            | Request::TokenCreate(_) => Err(bad("this is an agent; ask a gateway".to_owned())),
-        },
+        Backend::Gateway(gateway) => gateway.answer(by, request).await,
+        Backend::Agent(agent) => agent.answer(request).await,
     }
-}
-
-async fn answer_gateway(request: Request, backend: &AdminBackend) -> Result<Answer, AdminError> {
-    let stopped = |_: Stopped| AdminError::new(ErrorKind::Stopping, "the gateway is stopping");
-    let gateway = &backend.gateway;
-    Ok(match request {
-        Request::Status {} => {
-            let agents = gateway.agents().await.map_err(stopped)?;
-            let online = |a: &&info::AgentInfo| a.status == info::AgentStatus::Online;
-            Answer::Gateway(GatewayStatus {
-                agents_online: agents.iter().filter(online).count(),
-                agents: agents.len(),
-                sessions: gateway.sessions().await.map_err(stopped)?.len(),
-            })
-        }
-        Request::AgentsList {} => {
-            let agents = gateway.agents().await.map_err(stopped)?;
-            Answer::Agents(agents.into_iter().map(Into::into).collect())
-        }
-        Request::SessionsList {} => {
-            let sessions = gateway.sessions().await.map_err(stopped)?;
-            Answer::Sessions(sessions.into_iter().map(Into::into).collect())
-        }
-        Request::RouteExplain { target, agent } => {
-            let bad = |e| AdminError::new(ErrorKind::BadRequest, format!("`{target}`: {e}"));
-            let target: Target = target.parse().map_err(bad)?;
-            let shown = target.to_string();
-            let explained = gateway.explain(target, agent.map(AgentId)).await;
-            Answer::Explanation(ExplanationView::new(shown, explained.map_err(stopped)?))
-        }
-        Request::TokenCreate(request) => {
-            let made = (backend.tokens)(request).await;
-            Answer::Token(made.map_err(|m| AdminError::new(ErrorKind::Failed, m))?)
-        }
-        Request::Version {} => Answer::Version(VersionInfo::own()),
-    })
 }
 
 /// Callers that are answered at a time; more wait in the backlog.

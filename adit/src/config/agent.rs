@@ -3,6 +3,7 @@
 use std::{path::PathBuf, time::Duration};
 
 use adit_proto_core::{
+    agent::policy::Restrictions,
     route::{DomainRoute, RouteSet},
     target::Target,
 };
@@ -18,6 +19,10 @@ pub struct AgentConfig {
     pub state_dir: PathBuf,
     /// What is offered to the gateway.
     pub advertise: RouteSet,
+    /// Where no domain is given: offer the one that the system's resolver searches (agent-tunnel 16.1).
+    pub detect_domain: bool,
+    /// What is out of reach whatever is offered.
+    pub restrictions: Restrictions,
     /// How often the agent speaks up.
     pub heartbeat: HeartbeatConfig,
     /// Time that sessions have to end after the first signal to stop.
@@ -52,6 +57,14 @@ impl AgentConfig {
         let grace = super::gateway::grace(&mut r);
         let subnets = r.list("advertise.subnets", parse::subnet);
         let domains = r.list("advertise.domains", parse::domain);
+        let detect = r.scalar(
+            "advertise.detect_domain",
+            Kind::Switch,
+            "false",
+            parse::switch,
+        );
+        let ports = r.list("policy.ports", parse::ports);
+        let deny = r.list("policy.deny", parse::subnet);
         let heartbeat = heartbeat(&mut r);
         let endpoints = r.list("gateway.endpoints", parse::target);
         let log = log(&mut r);
@@ -66,6 +79,11 @@ impl AgentConfig {
                 advertise: RouteSet {
                     subnets: subnets?.into_iter().map(|s| s.value).collect(),
                     domains: domains?.into_iter().map(domain).collect(),
+                },
+                detect_domain: detect?.value,
+                restrictions: Restrictions {
+                    ports: ports?.into_iter().map(|p| p.value).collect(),
+                    deny: deny?.into_iter().map(|d| d.value).collect(),
                 },
                 heartbeat: heartbeat?,
                 endpoints: endpoints?.into_iter().map(|e| e.value).collect(),
@@ -190,6 +208,20 @@ mod tests {
         for bad in ["10.0.0/8", "10.0.0", "a/b", "", "*"] {
             assert!(advertised(&list(&[bad]), &[], &[]).is_err(), "{bad}");
         }
+    }
+
+    #[test]
+    fn restrictions_are_ports_and_addresses() {
+        let text = "[policy]\nports = [\"22\", \"8000-8999\"]\ndeny = [\"10.0.0.1\"]\n[advertise]\ndetect_domain = true\n";
+        let config = load(text, &[]).unwrap().config;
+        assert_eq!(config.restrictions.ports, [22..=22, 8_000..=8_999]);
+        assert_eq!(config.restrictions.deny[0].to_string(), "10.0.0.1/32");
+        assert!(config.detect_domain);
+        let bad = load("[policy]\nports = [\"0\"]\n", &[]).unwrap_err();
+        assert!(
+            bad.to_string().contains("agent.toml:2: `policy.ports`"),
+            "{bad}"
+        );
     }
 
     #[test]

@@ -15,9 +15,10 @@ use adit_proto_core::{
 };
 
 use super::{
-    ConfigError, Loaded, LogConfig, Override, Surroundings, Users, UsersError,
+    ConfigError, Loaded, LogConfig, MetricsConfig, Override, ProvisionerConfig, Surroundings,
+    Users, UsersError,
     file::Kind,
-    log, parse,
+    log, metrics, parse, provisioner,
     reader::{Reader, Source, Sourced},
 };
 
@@ -34,6 +35,10 @@ pub struct GatewayConfig {
     pub tunnel: TunnelConfig,
     /// Where agents enrol.
     pub enroll: EnrollConfig,
+    /// Whose tokens are taken.
+    pub provisioner: ProvisionerConfig,
+    /// Where the gateway tells how it fares.
+    pub metrics: MetricsConfig,
     /// Fixed forwards.
     pub forwards: Vec<ForwardConfig>,
     /// SOCKS5 listeners.
@@ -137,19 +142,36 @@ impl GatewayConfig {
         overrides: &[Override],
         around: &Surroundings,
     ) -> Result<Loaded<Self>, ConfigError> {
-        let mut r = Reader::new(file, overrides, around);
+        Self::read(Reader::new(file, overrides, around), around)
+    }
+
+    /// Gives the state directory to what only talks to a running gateway. The files that the configuration names are
+    /// left alone: a bad one must keep no operator from the gateway.
+    ///
+    /// # Errors
+    /// Every other problem at once.
+    pub fn state_dir(
+        file: Option<(PathBuf, bool)>,
+        overrides: &[Override],
+        around: &Surroundings,
+    ) -> Result<PathBuf, ConfigError> {
+        let r = Reader::new(file, overrides, around).without_named_files();
+        Self::read(r, around).map(|loaded| loaded.config.state_dir)
+    }
+
+    fn read(mut r: Reader<'_>, around: &Surroundings) -> Result<Loaded<Self>, ConfigError> {
         let mut taken = Taken::default();
         let state_dir = state_dir(&mut r, around);
-        let threads = threads(&mut r);
-        let grace = grace(&mut r);
+        let (threads, grace) = (threads(&mut r), grace(&mut r));
         let tunnel = tunnel(&mut r);
         let enroll = enroll(&mut r, &mut taken);
+        let provisioner = provisioner::provisioner(&mut r);
+        let metrics = metrics::metrics(&mut r, |r, l| taken.listener(r, "metrics", l));
         let forwards = forwards(&mut r, &mut taken);
         let socks5 = proxies(&mut r, &mut taken, "socks5");
         let http_connect = proxies(&mut r, &mut taken, "http_connect");
         let direct = r.list("direct.allow", direct_rule);
-        let limits = limits_section(&mut r);
-        let log = log(&mut r);
+        let (limits, log) = (limits_section(&mut r), log(&mut r));
         let config = || {
             Some(Self {
                 state_dir: state_dir?,
@@ -157,6 +179,8 @@ impl GatewayConfig {
                 grace: grace?,
                 tunnel: tunnel?,
                 enroll: enroll?,
+                provisioner: provisioner?,
+                metrics: metrics?,
                 forwards: forwards?,
                 socks5: socks5?,
                 http_connect: http_connect?,
@@ -309,6 +333,7 @@ fn proxy(
     let file = r.optional(&format!("{prefix}users_file"), Kind::Text, parse::path);
     let users = match file? {
         None => None,
+        Some(_) if !r.reads_named_files() => Some(Users::default()),
         Some(file) => Some(users(r, file)?),
     };
     let (name, listen) = (name?, listen?);
@@ -425,7 +450,7 @@ fn direct_rule(text: &str) -> Result<DirectRule, String> {
     }
 }
 
-fn on_loopback(addr: SocketAddr) -> bool {
+pub(super) fn on_loopback(addr: SocketAddr) -> bool {
     addr.ip().to_canonical().is_loopback()
 }
 

@@ -3,8 +3,10 @@
 mod agent;
 mod file;
 mod gateway;
+mod metrics;
 mod parse;
 mod paths;
+mod provisioner;
 mod reader;
 mod users;
 
@@ -14,8 +16,10 @@ pub use agent::{AgentConfig, HeartbeatConfig, advertised};
 pub use gateway::{
     EnrollConfig, EnrollTls, ForwardConfig, GatewayConfig, LimitsConfig, ProxyConfig, TunnelConfig,
 };
+pub use metrics::MetricsConfig;
 pub use parse::duration;
 pub use paths::{ENROLLMENT_STRING, Role, Surroundings, admin_socket, agent_socket, config_file};
+pub use provisioner::ProvisionerConfig;
 pub use reader::{Override, Setting, Source};
 pub use users::{Users, UsersError};
 

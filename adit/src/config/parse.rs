@@ -77,6 +77,18 @@ pub(super) fn domain(text: &str) -> Result<DomainPattern, String> {
         .map_err(|e| format!("{e}; write a domain as db.corp.local or *.corp.local"))
 }
 
+/// A port, or a range of them.
+pub(super) fn ports(text: &str) -> Result<std::ops::RangeInclusive<u16>, String> {
+    let bad = || "not a port; write one as 443, or a range as 8000-8999".to_owned();
+    let port = |text: &str| text.trim().parse::<u16>().ok().filter(|port| *port > 0);
+    let (low, high) = text.split_once('-').unwrap_or((text, text));
+    match (port(low), port(high)) {
+        (Some(low), Some(high)) if low <= high => Ok(low..=high),
+        (Some(_), Some(_)) => Err(format!("`{text}` ends before it begins")),
+        (_, _) => Err(bad()),
+    }
+}
+
 pub(super) fn switch(text: &str) -> Result<bool, String> {
     text.parse().map_err(|_| "write true or false".to_owned())
 }
@@ -161,6 +173,22 @@ mod tests {
         }
         for text in ["10.0.0.0/33", "10.0.0/8", "x", ""] {
             assert!(subnet(text).is_err(), "{text}");
+        }
+    }
+
+    #[test]
+    fn ports_are_single_or_ranges() {
+        for (text, range) in [
+            ("443", 443..=443),
+            ("1-65535", 1..=65_535),
+            ("80 - 81", 80..=81),
+        ] {
+            assert_eq!(ports(text), Ok(range), "{text}");
+        }
+        for text in [
+            "", "0", "0-1", "65536", "2-1", "-1", "1-", "1-2-3", "http", "1,2",
+        ] {
+            assert!(ports(text).is_err(), "{text}");
         }
     }
 

@@ -84,6 +84,7 @@ pub(super) struct Reader<'a> {
     known: BTreeSet<String>,
     settings: Vec<Setting>,
     problems: Vec<Problem>,
+    reads_named_files: bool,
 }
 
 impl<'a> Reader<'a> {
@@ -103,6 +104,7 @@ impl<'a> Reader<'a> {
             known: BTreeSet::new(),
             settings: Vec::new(),
             problems: Vec::new(),
+            reads_named_files: true,
         };
         if reader.path.as_os_str().is_empty() {
             return reader;
@@ -122,6 +124,16 @@ impl<'a> Reader<'a> {
             ),
         }
         reader
+    }
+
+    /// Leaves the files alone that settings name: their content is absent, and never wrong.
+    pub(super) fn without_named_files(mut self) -> Self {
+        self.reads_named_files = false;
+        self
+    }
+
+    pub(super) fn reads_named_files(&self) -> bool {
+        self.reads_named_files
     }
 
     /// Looks a setting up that has a default.

@@ -11,7 +11,7 @@ use subtle::{Choice, ConstantTimeEq};
 use zeroize::Zeroizing;
 
 /// The users of one ingress. Holds hashes only, and shows neither names nor hashes.
-#[derive(Clone)]
+#[derive(Clone, Default)]
 pub struct Users(Vec<User>);
 
 #[derive(Clone)]

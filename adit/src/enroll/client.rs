@@ -3,7 +3,7 @@
 use std::{fmt, path::PathBuf};
 
 use adit_proto_core::id::AgentId;
-use rcgen::{CertificateParams, DistinguishedName, DnType, KeyPair, PublicKeyData};
+use rcgen::{KeyPair, PublicKeyData};
 use secrecy::{ExposeSecret, SecretString};
 use serde::Deserialize;
 use ureq::http::Uri;
@@ -13,11 +13,14 @@ use zeroize::Zeroizing;
 use super::{
     ENROL_PATH,
     files::{AgentFiles, FilesError},
+    pair::KeyPairFile,
+    renewal::signing_request,
     transport::{Answer, TransportError, Trust, post_json},
-    wire::{EnrolAnswer, EnrolBody, ErrorBody},
+    wire::{EnrolAnswer, EnrolBody},
 };
 use crate::{
     exit::Code,
+    http::Problem,
     pki::{certificate_spki_sha256, first_certificate, parse, parse_hex_32, spki_sha256},
     state::{StateDir, StateError},
 };
@@ -167,13 +170,6 @@ fn plan(base: &str, pin: Option<&str>, allow_http: bool) -> Result<(Uri, Trust),
     }
 }
 
-fn signing_request(key: &KeyPair, name: &str) -> Result<String, EnrolError> {
-    let mut params = CertificateParams::default();
-    params.distinguished_name = DistinguishedName::new();
-    params.distinguished_name.push(DnType::CommonName, name);
-    Ok(params.serialize_request(key)?.pem()?)
-}
-
 fn check_answer(body: &str, id: AgentId, key: &KeyPair) -> Result<AgentFiles, EnrolError> {
     let answer: EnrolAnswer =
         serde_json::from_str(body).map_err(|_| EnrolError::BadAnswer("cannot be read"))?;
@@ -201,9 +197,11 @@ fn check_answer(body: &str, id: AgentId, key: &KeyPair) -> Result<AgentFiles, En
         server_spki_sha256: pin,
         renews_with_new_key: answer.adit.is_some_and(|extras| extras.renewal >= 1),
         gateway_url: String::new(),
-        key_pem: Zeroizing::new(key.serialize_pem()),
-        cert_pem: answer.client_cert_pem,
-        ca_pem: answer.gateway_ca_cert_pem,
+        pair: KeyPairFile {
+            key_pem: Zeroizing::new(key.serialize_pem()),
+            cert_pem: answer.client_cert_pem,
+            ca_pem: answer.gateway_ca_cert_pem,
+        },
     })
 }
 
@@ -215,7 +213,7 @@ fn is_endpoint(endpoint: &str) -> bool {
 
 fn refused(answer: &Answer) -> EnrolError {
     // What a stranger wrote goes to a terminal: printable, and not too long.
-    let detail = serde_json::from_str::<ErrorBody>(&answer.body)
+    let detail = serde_json::from_str::<Problem>(&answer.body)
         .map(|body| {
             let text: String = body.detail.chars().filter(|c| !c.is_control()).collect();
             format!(": {}", text.chars().take(300).collect::<String>())
@@ -270,6 +268,8 @@ fn advice(status: u16) -> &'static str {
 
 #[cfg(test)]
 mod tests {
+    use rcgen::CertificateParams;
+
     use super::*;
 
     #[test]

@@ -3,13 +3,13 @@
 use std::fmt;
 
 use adit_proto_core::id::AgentId;
-use rcgen::{KeyPair, PublicKeyData};
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 use zeroize::Zeroizing;
 
+use super::pair::{KeyPairFile, PairName};
 use crate::{
-    pki::{certificate_spki_sha256, first_certificate, hex, parse_hex_32, spki_sha256},
+    pki::{hex, parse_hex_32},
     state::{StateDir, StateError},
 };
 
@@ -27,12 +27,8 @@ pub struct AgentFiles {
     pub renews_with_new_key: bool,
     /// The URL that it was enrolled at.
     pub gateway_url: String,
-    /// The private key.
-    pub key_pem: Zeroizing<String>,
-    /// The certificate chain.
-    pub cert_pem: String,
-    /// The only root that the agent trusts.
-    pub ca_pem: String,
+    /// Key, certificate and root in use.
+    pub pair: KeyPairFile,
 }
 
 impl AgentFiles {
@@ -45,22 +41,8 @@ impl AgentFiles {
         let record: Record =
             serde_json::from_str(&json).map_err(|_| FilesError::Damaged(JSON_FILE))?;
         let pin = parse_hex_32(&record.server_spki_sha256).ok_or(FilesError::Damaged(JSON_FILE))?;
-        let key_pem = dir
-            .read_secret_text(KEY_FILE)?
-            .ok_or(FilesError::Damaged(KEY_FILE))?;
-        let cert_pem = dir
-            .read_text(CERT_FILE)?
-            .ok_or(FilesError::Damaged(CERT_FILE))?;
-        let ca_pem = dir
-            .read_text(CA_FILE)?
-            .ok_or(FilesError::Damaged(CA_FILE))?;
-        let key = KeyPair::from_pem(&key_pem).map_err(|_| FilesError::Damaged(KEY_FILE))?;
-        let cert_key = first_certificate(&cert_pem)
-            .and_then(|der| certificate_spki_sha256(&der))
-            .map_err(|_| FilesError::Damaged(CERT_FILE))?;
-        if cert_key != spki_sha256(&key.subject_public_key_info()) {
-            return Err(FilesError::Damaged(CERT_FILE));
-        }
+        let pair = KeyPairFile::load(dir, PairName::Current)?
+            .ok_or_else(|| FilesError::Damaged(PairName::Current.file()))?;
         Ok(Self {
             id: AgentId(record.agent_id),
             name: record.name,
@@ -68,13 +50,12 @@ impl AgentFiles {
             server_spki_sha256: pin,
             renews_with_new_key: record.renewal >= 1,
             gateway_url: record.gateway_url,
-            key_pem,
-            cert_pem,
-            ca_pem,
+            pair,
         })
     }
 
-    /// Writes the enrolment over a former one. On failure the former files are put back.
+    /// Writes the enrolment over a former one. On failure the former files are put back. Renewed pairs of the former one
+    /// go last: one that is left over is refused by the gateway and removed then.
     ///
     /// # Errors
     /// [`StateError::Write`] of the write that failed.
@@ -90,21 +71,24 @@ impl AgentFiles {
         let json =
             serde_json::to_vec_pretty(&record).map_err(|_| FilesError::Damaged(JSON_FILE))?;
         // The record comes last: without it the rest is no enrolment.
+        let pair = self.pair.to_json()?;
         let wanted = [
-            (KEY_FILE, self.key_pem.as_bytes()),
-            (CERT_FILE, self.cert_pem.as_bytes()),
-            (CA_FILE, self.ca_pem.as_bytes()),
+            (PairName::Current.file(), pair.as_slice()),
             (JSON_FILE, json.as_slice()),
         ];
-        Ok(replace_all(dir, &wanted, |name, bytes| {
-            dir.write_secret(name, bytes)
-        })?)
+        replace_all(dir, &wanted, |name, bytes| dir.write_secret(name, bytes))?;
+        for former in [PairName::Next, PairName::Previous] {
+            dir.remove(former.file())?;
+        }
+        Ok(())
     }
 
-    /// Gives id and key of a former enrolment, so that the next one is the same agent.
+    /// Gives id and key of a former enrolment, so that the next one is the same agent. Of two keys the renewed one: the
+    /// gateway knows it in any case, and perhaps no other.
     pub(super) fn former_identity(dir: &StateDir) -> Option<(AgentId, Zeroizing<String>)> {
         let files = Self::load(dir).ok()?;
-        Some((files.id, files.key_pem))
+        let next = KeyPairFile::load(dir, PairName::Next).ok().flatten();
+        Some((files.id, next.unwrap_or(files.pair).key_pem))
     }
 }
 
@@ -128,6 +112,15 @@ pub enum FilesError {
     /// There is none.
     #[error("this agent is not enrolled; run: adit agent up with an enrolment string")]
     NotEnrolled,
+    /// A key or a request could not be made.
+    #[error("cannot make a key or a certificate signing request: {0}")]
+    Key(rcgen::Error),
+    /// A certificate came that nobody asked for.
+    #[error("no renewal was asked for")]
+    NotRequested,
+    /// The gateway issued something of no use.
+    #[error("the gateway's certificate does not fit the request, or cannot be read")]
+    BadRenewal,
     /// A file is absent, unreadable, or does not belong to the others.
     #[error("the enrolment is damaged at {0}; enrol again")]
     Damaged(&'static str),
@@ -174,25 +167,23 @@ struct Record {
     gateway_url: String,
 }
 
-const KEY_FILE: &str = "agent-key.pem";
-const CERT_FILE: &str = "agent-cert.pem";
-const CA_FILE: &str = "gateway-ca.pem";
 const JSON_FILE: &str = "agent.json";
 
 #[cfg(test)]
 mod tests {
     use std::fs;
 
-    use rcgen::CertificateParams;
+    use rcgen::{CertificateParams, KeyPair};
 
     use super::*;
 
     #[test]
     fn failed_save_puts_the_former_files_back() {
         let (_root, dir) = scratch();
-        dir.write(KEY_FILE, b"former key").unwrap();
+        let (pair, other) = (PairName::Current.file(), "other");
+        dir.write(pair, b"former pair").unwrap();
         dir.write(JSON_FILE, b"former record").unwrap();
-        let wanted: [(_, &[u8]); 3] = [(KEY_FILE, b"k"), (CERT_FILE, b"c"), (JSON_FILE, b"r")];
+        let wanted: [(_, &[u8]); 3] = [(pair, b"p"), (other, b"o"), (JSON_FILE, b"r")];
         let outcome = replace_all(&dir, &wanted, |name, bytes| {
             if name == JSON_FILE {
                 return Err(StateError::NoRandomness);
@@ -200,36 +191,47 @@ mod tests {
             dir.write_secret(name, bytes)
         });
         assert!(outcome.is_err());
-        assert_eq!(dir.read(KEY_FILE).unwrap().unwrap(), b"former key");
+        assert_eq!(dir.read(pair).unwrap().unwrap(), b"former pair");
         assert_eq!(dir.read(JSON_FILE).unwrap().unwrap(), b"former record");
-        assert!(dir.read(CERT_FILE).unwrap().is_none());
+        assert!(dir.read(other).unwrap().is_none());
         assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 2);
     }
 
     #[test]
-    fn parts_that_do_not_belong_together_are_refused() {
+    fn a_damaged_enrolment_is_told_of_by_its_file() {
         let (_root, dir) = scratch();
+        assert!(matches!(
+            AgentFiles::load(&dir),
+            Err(FilesError::NotEnrolled)
+        ));
         files("a").save(&dir).unwrap();
         AgentFiles::load(&dir).unwrap();
-        let other = files("b");
-        dir.write(CERT_FILE, other.cert_pem.as_bytes()).unwrap();
-        assert!(matches!(
-            AgentFiles::load(&dir),
-            Err(FilesError::Damaged(CERT_FILE))
-        ));
+        let damaged = |dir| match AgentFiles::load(dir) {
+            Err(FilesError::Damaged(file)) => file,
+            other => panic!("{other:?}"),
+        };
+        dir.remove(PairName::Current.file()).unwrap();
+        assert_eq!(damaged(&dir), PairName::Current.file());
         assert!(AgentFiles::former_identity(&dir).is_none());
         dir.write(JSON_FILE, b"{").unwrap();
-        assert!(matches!(
-            AgentFiles::load(&dir),
-            Err(FilesError::Damaged(JSON_FILE))
-        ));
+        assert_eq!(damaged(&dir), JSON_FILE);
+    }
+
+    #[test]
+    fn a_new_enrolment_leaves_no_renewed_pair_of_the_former_one() {
+        let (_root, dir) = scratch();
+        files("a").save(&dir).unwrap();
+        dir.write(PairName::Next.file(), b"x").unwrap();
+        dir.write(PairName::Previous.file(), b"y").unwrap();
+        files("b").save(&dir).unwrap();
+        assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 2);
     }
 
     #[test]
     fn debug_shows_no_key() {
         let files = files("a");
         let text = format!("{files:?}");
-        assert!(!text.contains("PRIVATE") && !text.contains(files.key_pem.as_str()));
+        assert!(!text.contains("PRIVATE") && !text.contains(files.pair.key_pem.as_str()));
     }
 
     fn files(name: &str) -> AgentFiles {
@@ -242,9 +244,11 @@ mod tests {
             server_spki_sha256: [1; 32],
             renews_with_new_key: true,
             gateway_url: "https://gw".to_owned(),
-            key_pem: Zeroizing::new(key.serialize_pem()),
-            cert_pem: cert.pem(),
-            ca_pem: cert.pem(),
+            pair: KeyPairFile {
+                key_pem: Zeroizing::new(key.serialize_pem()),
+                cert_pem: cert.pem(),
+                ca_pem: cert.pem(),
+            },
         }
     }
 

@@ -3,13 +3,13 @@
 pub mod client;
 pub mod files;
 pub mod listener;
-mod refusal;
+pub mod pair;
+pub mod renewal;
 pub mod routes;
 pub mod server;
 mod transport;
 mod wire;
 
-pub use refusal::Refusal;
 pub use transport::TransportError;
 
 /// Path of the enrolment call.

@@ -8,26 +8,25 @@ use std::{fmt, future::Future, pin::Pin, sync::Arc, time::Duration};
 use adit_proto_core::id::AgentId;
 use axum::{
     Json, Router,
-    extract::{DefaultBodyLimit, FromRequest, Request, State},
-    http::{HeaderMap, Uri, header::AUTHORIZATION},
-    routing::{get, post},
+    extract::{FromRequest, Request, State},
+    routing::post,
 };
 use rustls_pki_types::UnixTime;
-use tokio::{sync::Semaphore, task::spawn_blocking, time::timeout};
-use uuid::Uuid;
+use tokio::{sync::Semaphore, time::timeout};
 
 use super::{
-    ENROL_PATH, Refusal,
+    ENROL_PATH,
     wire::{EnrolAnswer, EnrolBody, Extras},
 };
 use crate::{
+    http::{HttpCounters, Offload, Refusal, bearer},
     pki::{
         ca::{Ca, IssuedCert},
         csr::CheckedCsr,
         hex,
     },
-    store::{AgentRecord, Enrolment, Store},
-    token::{EnrolmentClaims, TokenError, TokenKey},
+    store::{AgentRecord, Enrolment, Reservation, Store},
+    token::{EnrolmentClaims, TokenError, TokenVerifier},
 };
 
 /// What enrolments are made with.
@@ -36,16 +35,18 @@ pub struct EnrolParts {
     /// Signs the agents' certificates.
     pub ca: Arc<Ca>,
     /// Checks the tokens.
-    pub tokens: Arc<TokenKey>,
+    pub tokens: Arc<TokenVerifier>,
     /// Remembers agents and tokens.
     pub store: Store,
     /// Where agents are to connect, `host:port`; the host is a name of the tunnel's certificate.
     pub quic_endpoint: String,
     /// Pin of the tunnel's key.
     pub server_spki_sha256: [u8; 32],
+    /// Counts the enrolments.
+    pub counters: Arc<HttpCounters>,
 }
 
-/// Makes the router of the enrolment listener. `is_connected` tells whether an agent has a live connection.
+/// Makes the route of the enrolment call. `is_connected` tells whether an agent has a live connection.
 pub fn router<F, C>(parts: EnrolParts, is_connected: F) -> Router
 where
     F: Fn(AgentId) -> C + Send + Sync + 'static,
@@ -55,13 +56,10 @@ where
         parts,
         is_connected: Box::new(move |id| Box::pin(is_connected(id))),
         requests: Semaphore::new(REQUESTS_MAX),
-        signers: Arc::new(Semaphore::new(SIGNERS_MAX)),
+        offload: Offload::new(),
     });
     Router::new()
         .route(ENROL_PATH, post(enrol))
-        .route("/livez", get(async || "ok\n"))
-        .fallback(async || Refusal::NotFound)
-        .layer(DefaultBodyLimit::max(BODY_LEN_MAX))
         .with_state(service)
 }
 
@@ -71,7 +69,7 @@ struct Service {
     parts: EnrolParts,
     is_connected: Box<IsConnected>,
     requests: Semaphore,
-    signers: Arc<Semaphore>,
+    offload: Offload,
 }
 
 impl fmt::Debug for Service {
@@ -84,25 +82,31 @@ async fn enrol(
     State(service): State<Arc<Service>>,
     request: Request,
 ) -> Result<Json<EnrolAnswer>, Refusal> {
-    let answer = async {
+    let signed = async {
         let _permit = service.requests.acquire().await;
-        service.enrol(request).await
+        service.sign(request).await
     };
-    match timeout(REQUEST_TIMEOUT, answer).await {
-        Ok(answer) => answer.map(Json),
+    let outcome = match timeout(REQUEST_TIMEOUT, signed).await {
+        // What the store was asked for it does: no answer before, or a refusal could have consumed the token.
+        Ok(Ok(signed)) => service.commit(signed).await,
+        Ok(Err(refusal)) => Err(refusal),
         Err(_) => Err(Refusal::Busy),
-    }
+    };
+    service.parts.counters.enrolment(&outcome);
+    outcome
+        .map(Json)
+        .inspect_err(|refusal| refusal.log("enrolment"))
 }
 
 impl Service {
-    async fn enrol(&self, request: Request) -> Result<EnrolAnswer, Refusal> {
+    async fn sign(&self, request: Request) -> Result<Signed, Refusal> {
         let now = UnixTime::now();
         let token = bearer(request.headers(), request.uri()).ok_or(TokenError::Missing)?;
         let claims = self
-            .off_the_data_path(move |parts| Ok(parts.tokens.verify(now, &token)?))
+            .off_the_data_path(move |parts| Ok(parts.tokens.enrolment(now, &token)?))
             .await?;
         // A used token is refused as such, whatever the body says.
-        let reservation = Reservation::take(&self.parts.store, claims.jti).await?;
+        let reservation = self.parts.store.reserve(claims.jti).await?;
         let Json(body) = Json::<EnrolBody>::from_request(request, &()).await?;
         let id = AgentId(body.agent_id);
         if (self.is_connected)(id).await {
@@ -119,10 +123,25 @@ impl Service {
                     .sign_agent(now, &csr, id, &name, hostname.as_deref())?)
             })
             .await?;
-        let record = record_of(id, now, &claims, &issued, body.agent_hostname);
-        reservation.commit(record, claims.expires_at).await?;
-        tracing::info!(agent = %id, name = claims.agent_name, "agent enrolled");
-        Ok(self.answer(id, issued))
+        let enrolment = Enrolment {
+            agent: record_of(id, now, &claims, &issued, body.agent_hostname),
+            token_expires_at: claims.expires_at,
+        };
+        Ok(Signed {
+            reservation,
+            enrolment,
+            issued,
+        })
+    }
+
+    async fn commit(&self, signed: Signed) -> Result<EnrolAnswer, Refusal> {
+        let AgentRecord { id, ref name, .. } = signed.enrolment.agent;
+        let name = name.clone();
+        let store = &self.parts.store;
+        let written = store.commit_enrolment(signed.reservation, signed.enrolment);
+        written.await?;
+        tracing::info!(agent = %id, name, "agent enrolled");
+        Ok(self.answer(id, signed.issued))
     }
 
     fn answer(&self, id: AgentId, issued: IssuedCert) -> EnrolAnswer {
@@ -140,53 +159,16 @@ impl Service {
         &self,
         work: impl FnOnce(&EnrolParts) -> Result<T, Refusal> + Send + 'static,
     ) -> Result<T, Refusal> {
-        let permit = Arc::clone(&self.signers).acquire_owned().await;
         let parts = self.parts.clone();
-        let done = spawn_blocking(move || {
-            let _permit = permit;
-            work(&parts)
-        });
-        done.await.unwrap_or(Err(Refusal::Internal))
+        self.offload.run(move || work(&parts)).await
     }
 }
 
-/// Holds a token while an enrolment is under way, and gives it back unless it was committed. A caller that hangs up
-/// drops it too.
-struct Reservation<'a> {
-    store: &'a Store,
-    jti: Uuid,
-    is_held: bool,
-}
-
-impl<'a> Reservation<'a> {
-    async fn take(store: &'a Store, jti: Uuid) -> Result<Self, Refusal> {
-        store.reserve(jti).await?;
-        Ok(Self {
-            store,
-            jti,
-            is_held: true,
-        })
-    }
-
-    async fn commit(mut self, agent: AgentRecord, token_expires_at: u64) -> Result<(), Refusal> {
-        let enrolment = Enrolment {
-            agent,
-            jti: self.jti,
-            token_expires_at,
-        };
-        let outcome = self.store.commit_enrolment(enrolment).await;
-        self.is_held = false;
-        Ok(outcome?)
-    }
-}
-
-impl Drop for Reservation<'_> {
-    fn drop(&mut self) {
-        if self.is_held {
-            // Queued behind a commit that is under way, which makes it do nothing.
-            drop(self.store.release(self.jti));
-        }
-    }
+/// An enrolment that only waits to be written. Dropping it gives the token back; so does a caller that hangs up.
+struct Signed {
+    reservation: Reservation,
+    enrolment: Enrolment,
+    issued: IssuedCert,
 }
 
 fn record_of(
@@ -208,23 +190,5 @@ fn record_of(
     }
 }
 
-fn bearer(headers: &HeaderMap, uri: &Uri) -> Option<String> {
-    if let Some(value) = headers.get(AUTHORIZATION) {
-        let (scheme, token) = value.to_str().ok()?.split_once(' ')?;
-        return scheme
-            .eq_ignore_ascii_case("bearer")
-            .then(|| token.trim().to_owned());
-    }
-    // A token holds no character that a query would escape.
-    uri.query()?
-        .split('&')
-        .find_map(|pair| pair.strip_prefix("token="))
-        .map(str::to_owned)
-}
-
-/// A certificate signing request is a few KiB at most.
-const BODY_LEN_MAX: usize = 64 * 1024;
 const REQUEST_TIMEOUT: Duration = Duration::from_secs(10);
 const REQUESTS_MAX: usize = 64;
-/// Signatures at a time: enrolments are rare, and the data path wants the processors.
-const SIGNERS_MAX: usize = 2;

@@ -29,11 +29,3 @@ pub(super) struct Extras {
     #[serde(default)]
     pub(super) renewal: u32,
 }
-
-#[derive(Serialize, Deserialize)]
-pub(super) struct ErrorBody {
-    /// A word for programs.
-    pub(super) error: String,
-    /// A sentence for people: what to do.
-    pub(super) detail: String,
-}

@@ -1,4 +1,4 @@
-//! SIGINT and SIGTERM: the first lets sessions end, the second does not.
+//! SIGINT and SIGTERM: the first lets sessions end, the second does not. SIGHUP: the configuration has changed.
 
 use std::io;
 
@@ -29,5 +29,24 @@ impl StopSignals {
             _ = self.interrupt.recv() => {}
             _ = self.terminate.recv() => {}
         }
+    }
+}
+
+/// SIGHUP: the configuration is to be read again.
+#[derive(Debug)]
+pub struct ReloadSignal(Signal);
+
+impl ReloadSignal {
+    /// Begins to listen; from now on the signal no longer ends the process.
+    ///
+    /// # Errors
+    /// What the system says.
+    pub fn listen() -> io::Result<Self> {
+        Ok(Self(signal(SignalKind::hangup())?))
+    }
+
+    /// Waits for the next one.
+    pub async fn next(&mut self) {
+        self.0.recv().await;
     }
 }

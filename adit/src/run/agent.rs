@@ -1,4 +1,4 @@
-//! `agent up`, `agent run` and `agent status`.
+//! `agent up`, `agent run`, and what is asked of a running agent.
 
 use std::io::{BufRead, Read, Write};
 
@@ -73,12 +73,27 @@ pub(super) fn run(ctx: &Context<'_>) -> Result<(), CommandFailure> {
     tracing::debug!(?open_files, "limit of open descriptors");
     super::runtime()?.block_on(async {
         let process = AgentProcess::start(&loaded.config)?;
-        process.run().await
+        let source = || ctx.agent_config().map(|loaded| loaded.config);
+        process.run(&source).await
     })
 }
 
 fn enrol_failure(error: EnrolError) -> CommandFailure {
     CommandFailure::new(error.code(), error)
+}
+
+/// Has the running agent renew its certificate.
+pub(super) fn renew(ctx: &Context<'_>) -> Result<(), CommandFailure> {
+    ctx.ask_agent(&Request::AgentRenew {})?;
+    ctx.print(false, &(), |out| {
+        writeln!(out, "renewal begun; the agent's log tells how it ends")
+    })
+}
+
+/// Has the running agent read its configuration again.
+pub(super) fn reload(ctx: &Context<'_>) -> Result<(), CommandFailure> {
+    ctx.ask_agent(&Request::Reload {})?;
+    ctx.print(false, &(), |out| writeln!(out, "reloaded"))
 }
 
 /// Asks the running agent how it is.

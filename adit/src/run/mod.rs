@@ -1,10 +1,12 @@
 //! One function per verb, and the way from the command line to it.
 
 mod agent;
+mod agents;
 mod config;
 mod demo;
 mod gateway;
-mod listing;
+mod route;
+mod sessions;
 mod token;
 
 use std::{
@@ -70,10 +72,19 @@ impl Context<'_> {
             Verb::Agent(AgentVerb::Up(args)) => agent::up(self, args),
             Verb::Agent(AgentVerb::Run) => agent::run(self),
             Verb::Agent(AgentVerb::Status(json)) => agent::status(self, *json),
+            Verb::Agent(AgentVerb::Renew) => agent::renew(self),
+            Verb::Agent(AgentVerb::Reload) => agent::reload(self),
             Verb::Token(TokenVerb::Create(args)) => token::create(self, args),
-            Verb::Agents(AgentsVerb::List(json)) => listing::agents(self, *json),
-            Verb::Sessions(SessionsVerb::List(json)) => listing::sessions(self, *json),
-            Verb::Route(RouteVerb::Explain(args)) => listing::explain(self, args),
+            Verb::Token(TokenVerb::List(json)) => token::list(self, *json),
+            Verb::Token(TokenVerb::Revoke(args)) => token::revoke(self, args),
+            Verb::Agents(AgentsVerb::List(json)) => agents::list(self, *json),
+            Verb::Agents(AgentsVerb::Show(args)) => agents::show(self, args),
+            Verb::Agents(AgentsVerb::Delete(args)) => agents::delete(self, args),
+            Verb::Agents(AgentsVerb::Drain(args)) => agents::drain(self, args),
+            Verb::Sessions(SessionsVerb::List(json)) => sessions::list(self, *json),
+            Verb::Sessions(SessionsVerb::Show(args)) => sessions::show(self, args),
+            Verb::Sessions(SessionsVerb::Kill(args)) => sessions::kill(self, args),
+            Verb::Route(RouteVerb::Explain(args)) => route::explain(self, args),
             Verb::Config(ConfigVerb::Show(args)) => config::show(self, args),
             Verb::Config(ConfigVerb::Check(args)) => config::check(self, args),
             Verb::Version(json) => {
@@ -120,8 +131,9 @@ impl Context<'_> {
 
     /// Asks the running gateway.
     pub(crate) fn ask_gateway(&self, request: &Request) -> Result<Answer, CommandFailure> {
-        let config = self.gateway_config()?.config;
-        self.ask(admin_socket(&config.state_dir), request)
+        let file = self.file(Role::Gateway);
+        let state_dir = GatewayConfig::state_dir(file, &self.cli.overrides(), &self.around)?;
+        self.ask(admin_socket(&state_dir), request)
     }
 
     /// Asks the running agent.

@@ -165,6 +165,16 @@ impl StateDir {
         self.replace(name, bytes, 0o600)
     }
 
+    /// Gives a file another name, in place of a file that has it. A crash leaves either, on disk when this returns.
+    ///
+    /// # Errors
+    /// [`StateError::Write`].
+    pub fn rename(&self, from: &str, to: &str) -> Result<(), StateError> {
+        let path = self.file(to);
+        fs::rename(self.file(from), &path).map_err(|cause| StateError::Write { path, cause })?;
+        self.sync()
+    }
+
     /// Removes a file; one that is not there is fine.
     ///
     /// # Errors
@@ -232,7 +242,7 @@ impl StateDir {
         self.sync()
     }
 
-    fn sync(&self) -> Result<(), StateError> {
+    pub(crate) fn sync(&self) -> Result<(), StateError> {
         File::open(&self.path)
             .and_then(|dir| dir.sync_all())
             .map_err(|cause| StateError::Write {

@@ -2,12 +2,14 @@
 
 use std::{
     collections::BTreeMap,
-    sync::{Arc, PoisonError, RwLock},
+    sync::{Arc, PoisonError, RwLock, RwLockWriteGuard},
 };
 
 use adit_proto_core::{id::AgentId, identity::AgentIdentity};
 
-/// The enrolled agents and their keys: a snapshot that the store's thread swaps after each change on disk.
+use super::AgentRecord;
+
+/// The enrolled agents, their keys, and which of them are drained: a snapshot that follows each change on disk.
 #[derive(Clone, Debug, Default)]
 pub struct AgentDirectory {
     snapshot: Arc<RwLock<Arc<Snapshot>>>,
@@ -20,8 +22,8 @@ impl AgentDirectory {
     /// [`AdmitError`].
     pub fn admit(&self, agent: &AgentIdentity) -> Result<(), AdmitError> {
         let snapshot = self.read();
-        let keys = snapshot.get(&agent.id).ok_or(AdmitError::UnknownAgent)?;
-        if keys.current == agent.spki_sha256 || keys.renewed == Some(agent.spki_sha256) {
+        let known = snapshot.get(&agent.id).ok_or(AdmitError::UnknownAgent)?;
+        if known.current == agent.spki_sha256 || known.renewed == Some(agent.spki_sha256) {
             Ok(())
         } else {
             Err(AdmitError::OtherKey)
@@ -33,7 +35,33 @@ impl AgentDirectory {
     pub fn awaits_confirmation(&self, agent: &AgentIdentity) -> bool {
         self.read()
             .get(&agent.id)
-            .is_some_and(|keys| keys.renewed == Some(agent.spki_sha256))
+            .is_some_and(|known| known.renewed == Some(agent.spki_sha256))
+    }
+
+    /// Gives the agents that get no new sessions by routing, by id.
+    #[must_use]
+    pub fn drained(&self) -> Vec<AgentId> {
+        let snapshot = self.read();
+        let drained = snapshot.iter().filter(|(_, known)| known.drained);
+        drained.map(|(id, _)| *id).collect()
+    }
+
+    /// Whether an agent gets no new sessions by routing.
+    #[must_use]
+    pub fn is_drained(&self, id: AgentId) -> bool {
+        self.read().get(&id).is_some_and(|known| known.drained)
+    }
+
+    /// Number of enrolled agents.
+    #[must_use]
+    pub fn count(&self) -> usize {
+        self.read().len()
+    }
+
+    /// Whether an agent with this id is enrolled.
+    #[must_use]
+    pub fn knows(&self, id: AgentId) -> bool {
+        self.read().contains_key(&id)
     }
 
     /// Whether an id belongs to a key other than this one.
@@ -41,15 +69,27 @@ impl AgentDirectory {
     pub fn belongs_to_other(&self, id: AgentId, spki_sha256: [u8; 32]) -> bool {
         self.read()
             .get(&id)
-            .is_some_and(|keys| keys.current != spki_sha256 && keys.renewed != Some(spki_sha256))
+            .is_some_and(|known| known.current != spki_sha256 && known.renewed != Some(spki_sha256))
     }
 
+    /// Begins with what is on disk.
     pub(super) fn swap(&self, snapshot: Snapshot) {
-        let mut slot = self
-            .snapshot
-            .write()
-            .unwrap_or_else(PoisonError::into_inner);
-        *slot = Arc::new(snapshot);
+        *self.write() = Arc::new(snapshot);
+    }
+
+    /// Follows a change on disk: what is known of one agent from now on; none where there is none.
+    pub(super) fn set(&self, id: AgentId, known: Option<Known>) {
+        let mut slot = self.write();
+        let snapshot = Arc::make_mut(&mut slot);
+        match known {
+            Some(known) => snapshot.insert(id, known),
+            None => snapshot.remove(&id),
+        };
+    }
+
+    fn write(&self) -> RwLockWriteGuard<'_, Arc<Snapshot>> {
+        let slot = self.snapshot.write();
+        slot.unwrap_or_else(PoisonError::into_inner)
     }
 
     fn read(&self) -> Arc<Snapshot> {
@@ -70,10 +110,32 @@ pub enum AdmitError {
     OtherKey,
 }
 
-pub(super) type Snapshot = BTreeMap<AgentId, Keys>;
+impl AdmitError {
+    /// Sums the error up in one word, for counters.
+    #[must_use]
+    pub fn word(self) -> &'static str {
+        match self {
+            Self::UnknownAgent => "unknown_agent",
+            Self::OtherKey => "other_key",
+        }
+    }
+}
+
+pub(super) type Snapshot = BTreeMap<AgentId, Known>;
 
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Keys {
+pub(super) struct Known {
     pub(super) current: [u8; 32],
     pub(super) renewed: Option<[u8; 32]>,
+    pub(super) drained: bool,
+}
+
+impl Known {
+    pub(super) fn new(agent: &AgentRecord, drained: bool) -> Self {
+        Self {
+            current: agent.spki_sha256,
+            renewed: agent.renewed_spki_sha256,
+            drained,
+        }
+    }
 }

@@ -2,6 +2,8 @@
 
 mod directory;
 mod record;
+mod reserved;
+mod scopes;
 mod worker;
 
 use std::{
@@ -23,9 +25,10 @@ use uuid::Uuid;
 
 pub use directory::{AdmitError, AgentDirectory};
 pub use record::{AgentRecord, TokenRecord, TokenState};
+pub use reserved::Reservation;
 use worker::Worker;
 
-use crate::state::StateDir;
+use crate::{state::StateDir, token::LEEWAY_S};
 
 /// A handle to the store's thread; cheap to clone. The thread ends, and the file closes, with the last handle.
 #[derive(Clone, Debug)]
@@ -65,29 +68,22 @@ impl Store {
         self.shared.directory.clone()
     }
 
-    /// Takes a token for one enrolment, until it is committed or released. A restart releases it.
-    pub fn reserve(&self, jti: Uuid) -> Reply<()> {
+    /// Takes a token for one enrolment, until it is committed or dropped, unread or not. A restart gives it back.
+    pub fn reserve(&self, jti: Uuid) -> Reply<Reservation> {
         self.call(move |worker| worker.reserve(jti))
-    }
-
-    /// Gives a reserved token back; one that was committed meanwhile stays used.
-    pub fn release(&self, jti: Uuid) -> Reply<()> {
-        self.call(move |worker| {
-            worker.release(jti);
-            Ok(())
-        })
     }
 
     /// Writes an agent and the use of its token in one step, on disk when the reply comes. The reservation ends in
     /// any case.
-    pub fn commit_enrolment(&self, enrolment: Enrolment) -> Reply<()> {
-        self.call(move |worker| worker.commit_enrolment(&enrolment))
+    pub fn commit_enrolment(&self, reservation: Reservation, enrolment: Enrolment) -> Reply<()> {
+        self.call(move |worker| worker.commit_enrolment(&reservation, &enrolment))
     }
 
-    /// Writes the key of a renewed certificate beside the agent's current key: both are admitted until the agent has
-    /// connected with it (design 8.6).
-    pub fn renew(&self, id: AgentId, renewal: Renewal) -> Reply<()> {
-        self.call(move |worker| worker.renew(id, renewal))
+    /// Writes the key of a renewed certificate beside the key that asked for it: both are admitted until the agent has
+    /// connected with it (design 8.6). Fails with [`StoreError::OtherKey`] where `proved`, the key that the asking
+    /// connection has shown, is not the agent's: another one succeeded it, or the id was enrolled anew.
+    pub fn renew(&self, id: AgentId, proved: [u8; 32], renewal: Renewal) -> Reply<()> {
+        self.call(move |worker| worker.renew(id, proved, renewal))
     }
 
     /// Makes the renewed key the agent's only one, once it has connected with it; another key changes nothing.
@@ -95,14 +91,26 @@ impl Store {
         self.call(move |worker| worker.confirm_key(id, spki_sha256))
     }
 
+    /// Gives what is known of one agent.
+    pub fn agent(&self, id: AgentId) -> Reply<Option<AgentRecord>> {
+        self.call(move |worker| worker.agent(id))
+    }
+
     /// Lists the agents by id.
     pub fn agents(&self) -> Reply<Vec<AgentRecord>> {
         self.call(|worker| worker.agents())
     }
 
-    /// Removes an agent, so that its certificate is refused from the reply on; tells whether there was one.
-    pub fn delete_agent(&self, id: AgentId) -> Reply<bool> {
+    /// Removes an agent, so that its certificate is refused from the reply on; gives what was known of it. Connections
+    /// that it has are the caller's to close ([`Control::delete_agent`](crate::control::Control::delete_agent)).
+    pub fn delete_agent(&self, id: AgentId) -> Reply<Option<AgentRecord>> {
         self.call(move |worker| worker.delete_agent(id))
+    }
+
+    /// Writes whether new sessions are kept away from an agent; enrolling it again does not change that. Tells whether
+    /// there is such an agent.
+    pub fn set_drained(&self, id: AgentId, drained: bool) -> Reply<bool> {
+        self.call(move |worker| worker.set_drained(id, drained))
     }
 
     /// Writes down a token that was issued, for listing and revoking.
@@ -115,9 +123,24 @@ impl Store {
         self.call(move |worker| worker.tokens(now))
     }
 
-    /// Revokes a token that has not been used; tells whether there was one.
-    pub fn revoke_token(&self, jti: Uuid) -> Reply<bool> {
+    /// Uses a scope token up, on disk when the reply comes; it is remembered until it has expired. Times are Unix
+    /// seconds. Fails with [`StoreError::TokenUsed`] the second time, and with [`StoreError::ScopesFull`] where no more
+    /// can be remembered.
+    pub fn use_scope(&self, now: u64, jti: Uuid, expires_at: u64) -> Reply<()> {
+        self.call(move |worker| worker.use_scope(now, jti, expires_at))
+    }
+
+    /// Revokes a token that has not been used, and gives it as it was before: only one that was
+    /// [`Issued`](TokenState::Issued) is changed.
+    pub fn revoke_token(&self, jti: Uuid) -> Reply<Option<TokenRecord>> {
         self.call(move |worker| worker.revoke_token(jti))
+    }
+
+    /// Tells whether requests are carried out; after a fault in the store's thread none is any more.
+    #[must_use]
+    pub fn is_running(&self) -> bool {
+        let thread = self.shared.thread.as_ref();
+        thread.is_some_and(|thread| !thread.is_finished())
     }
 
     fn call<T: Send + 'static>(
@@ -179,9 +202,7 @@ impl<T> Future for Reply<T> {
 pub struct Enrolment {
     /// The agent as it is to be kept.
     pub agent: AgentRecord,
-    /// The token that it used, which must be reserved.
-    pub jti: Uuid,
-    /// Unix time of the token's end, in seconds.
+    /// Unix time of the end of the token that it used, in seconds.
     pub token_expires_at: u64,
 }
 
@@ -238,9 +259,12 @@ pub enum StoreError {
     /// Another enrolment is under way with this token.
     #[error("the token is in use by another enrolment")]
     TokenReserved,
-    /// The enrolment was not, or is no longer, reserved.
-    #[error("the token is not reserved")]
-    NotReserved,
+    /// No more used scope tokens can be remembered.
+    #[error(
+        "the gateway remembers as many used tokens as it can; wait until some have expired, and make tokens that \
+         live for minutes"
+    )]
+    ScopesFull,
     /// The id belongs to another key.
     #[error(
         "this agent id belongs to another key; enrol with a fresh id or delete the agent first"
@@ -275,6 +299,9 @@ impl Drop for Shared {
 const FILE: &str = "store.redb";
 /// Requests in wait; each is small, and a disk that is this far behind should be felt.
 const QUEUE_MAX: usize = 1024;
+/// Time for which a token stays known after its end, in seconds: as long as its signature could be taken, and a margin,
+/// as one that was found good just before that may come here a little later.
+const KEPT_S: u64 = LEEWAY_S + 60;
 
 #[cfg(test)]
 mod tests;

@@ -1,3 +1,5 @@
+use std::time::{Duration, Instant};
+
 use adit_proto_core::identity::AgentIdentity;
 
 use super::*;
@@ -6,8 +8,7 @@ use super::*;
 fn token_is_used_once_also_after_a_restart() {
     let scratch = Scratch::new();
     let store = scratch.open();
-    store.reserve(JTI).wait().unwrap();
-    store.commit_enrolment(enrolment(1, 1)).wait().unwrap();
+    enrol(&store, JTI, 1, 1).unwrap();
     assert!(matches!(
         store.reserve(JTI).wait(),
         Err(StoreError::TokenUsed)
@@ -24,53 +25,72 @@ fn token_is_used_once_also_after_a_restart() {
 }
 
 #[test]
-fn reservation_excludes_others_and_ends_with_release_or_restart() {
+fn reservation_excludes_others_until_it_is_dropped() {
     let scratch = Scratch::new();
     let store = scratch.open();
-    store.reserve(JTI).wait().unwrap();
+    let held = store.reserve(JTI).wait().unwrap();
     assert!(matches!(
         store.reserve(JTI).wait(),
         Err(StoreError::TokenReserved)
     ));
-    store.release(JTI).wait().unwrap();
-    store.reserve(JTI).wait().unwrap();
+    drop(held);
+    let held = store.reserve(JTI).wait().unwrap();
+    assert_eq!(held.jti(), JTI);
     drop(store);
-    scratch.open().reserve(JTI).wait().unwrap();
+    drop(scratch.open().reserve(JTI).wait().unwrap());
 }
 
 #[test]
-fn commit_needs_a_reservation_and_ends_it() {
+fn reservation_that_nobody_waits_for_ends() {
     let scratch = Scratch::new();
     let store = scratch.open();
-    let commit = || store.commit_enrolment(enrolment(1, 1)).wait();
-    assert!(matches!(commit(), Err(StoreError::NotReserved)));
-    store.reserve(JTI).wait().unwrap();
-    commit().unwrap();
-    assert!(matches!(commit(), Err(StoreError::NotReserved)));
+    let free = blocked(&store);
+    drop(store.reserve(JTI));
+    free.send(()).unwrap();
+    drop(store.reserve(JTI).wait().unwrap());
+}
+
+#[test]
+fn reservation_ends_however_busy_the_store_is() {
+    let scratch = Scratch::new();
+    let store = scratch.open();
+    let held = store.reserve(JTI).wait().unwrap();
+    let free = blocked(&store);
+    let waiting: Vec<_> = (0..QUEUE_MAX).map(|_| store.tokens(NOW)).collect();
+    assert!(matches!(store.tokens(NOW).wait(), Err(StoreError::Busy)));
+    drop(held);
+    free.send(()).unwrap();
+    for reply in waiting {
+        reply.wait().unwrap();
+    }
+    drop(store.reserve(JTI).wait().unwrap());
+}
+
+#[test]
+fn store_whose_thread_has_died_says_so() {
+    let scratch = Scratch::new();
+    let store = scratch.open();
+    assert!(store.is_running());
+    let died = store.call::<()>(|_| panic!("a fault")).wait();
+    assert!(matches!(died, Err(StoreError::Stopped)));
+    let deadline = Instant::now() + Duration::from_secs(10);
+    while store.is_running() {
+        assert!(Instant::now() < deadline);
+        thread::yield_now();
+    }
 }
 
 #[test]
 fn id_belongs_to_the_key_that_enrolled_it() {
     let scratch = Scratch::new();
     let store = scratch.open();
-    let enrol = |key| {
-        let jti = Uuid::new_v4();
-        store.reserve(jti).wait().unwrap();
-        let outcome = store
-            .commit_enrolment(Enrolment {
-                jti,
-                ..enrolment(1, key)
-            })
-            .wait();
-        (jti, outcome)
-    };
-    enrol(1).1.unwrap();
-    let (jti, refused) = enrol(2);
+    enrol(&store, JTI, 1, 1).unwrap();
+    let other = Uuid::from_u128(2);
+    let refused = enrol(&store, other, 1, 2);
     assert!(matches!(refused, Err(StoreError::OtherKey)));
-    store.reserve(jti).wait().unwrap();
-    enrol(1).1.unwrap();
-    assert!(store.delete_agent(id(1)).wait().unwrap());
-    enrol(2).1.unwrap();
+    enrol(&store, other, 1, 1).unwrap();
+    assert!(store.delete_agent(id(1)).wait().unwrap().is_some());
+    enrol(&store, Uuid::from_u128(3), 1, 2).unwrap();
 }
 
 #[test]
@@ -79,17 +99,11 @@ fn directory_follows_enrolment_renewal_and_deletion() {
     let store = scratch.open();
     let directory = store.directory();
     assert_eq!(directory.admit(&agent(1, 1)), Err(AdmitError::UnknownAgent));
-    store.reserve(JTI).wait().unwrap();
-    store.commit_enrolment(enrolment(1, 1)).wait().unwrap();
+    enrol(&store, JTI, 1, 1).unwrap();
     assert_eq!(directory.admit(&agent(1, 1)), Ok(()));
     assert_eq!(directory.admit(&agent(1, 2)), Err(AdmitError::OtherKey));
 
-    let renewal = Renewal {
-        spki_sha256: [2; 32],
-        fingerprint: [8; 32],
-        not_after: 9,
-    };
-    store.renew(id(1), renewal).wait().unwrap();
+    store.renew(id(1), [1; 32], renewal(2)).wait().unwrap();
     assert_eq!(directory.admit(&agent(1, 1)), Ok(()));
     assert_eq!(directory.admit(&agent(1, 2)), Ok(()));
     assert!(directory.awaits_confirmation(&agent(1, 2)));
@@ -104,11 +118,48 @@ fn directory_follows_enrolment_renewal_and_deletion() {
     let directory = store.directory();
     assert_eq!(directory.admit(&agent(1, 2)), Ok(()));
     assert_eq!(store.agents().wait().unwrap()[0].fingerprint, [8; 32]);
-    assert!(store.delete_agent(id(1)).wait().unwrap());
-    assert!(!store.delete_agent(id(1)).wait().unwrap());
+    assert!(store.delete_agent(id(1)).wait().unwrap().is_some());
+    assert!(store.delete_agent(id(1)).wait().unwrap().is_none());
     assert_eq!(directory.admit(&agent(1, 2)), Err(AdmitError::UnknownAgent));
-    let renewed = store.renew(id(1), renewal).wait();
+    let renewed = store.renew(id(1), [2; 32], renewal(3)).wait();
     assert!(matches!(renewed, Err(StoreError::UnknownAgent)));
+}
+
+#[test]
+fn a_key_that_counts_no_more_gets_no_successor() {
+    let scratch = Scratch::new();
+    let store = scratch.open();
+    let directory = store.directory();
+    enrol(&store, JTI, 1, 1).unwrap();
+    store.renew(id(1), [1; 32], renewal(2)).wait().unwrap();
+    store.confirm_key(id(1), [2; 32]).wait().unwrap();
+    // A connection with the former key is still there, and asks again.
+    let late = store.renew(id(1), [1; 32], renewal(3)).wait();
+    assert!(matches!(late, Err(StoreError::OtherKey)));
+    assert_eq!(directory.admit(&agent(1, 2)), Ok(()));
+    assert_eq!(directory.admit(&agent(1, 3)), Err(AdmitError::OtherKey));
+    // Its certificate was being signed when the agent was deleted and its id enrolled with another key.
+    store.delete_agent(id(1)).wait().unwrap();
+    enrol(&store, Uuid::from_u128(2), 1, 9).unwrap();
+    let late = store.renew(id(1), [2; 32], renewal(4)).wait();
+    assert!(matches!(late, Err(StoreError::OtherKey)));
+    assert_eq!(directory.admit(&agent(1, 4)), Err(AdmitError::OtherKey));
+    let record = &store.agents().wait().unwrap()[0];
+    assert_eq!(record.renewed_spki_sha256, None);
+    assert_eq!(record.fingerprint, [0; 32]);
+}
+
+#[test]
+fn a_renewed_key_that_asks_for_its_successor_has_proved_itself() {
+    let scratch = Scratch::new();
+    let store = scratch.open();
+    let directory = store.directory();
+    enrol(&store, JTI, 1, 1).unwrap();
+    store.renew(id(1), [1; 32], renewal(2)).wait().unwrap();
+    store.renew(id(1), [2; 32], renewal(3)).wait().unwrap();
+    assert_eq!(directory.admit(&agent(1, 1)), Err(AdmitError::OtherKey));
+    assert_eq!(directory.admit(&agent(1, 2)), Ok(()));
+    assert!(directory.awaits_confirmation(&agent(1, 3)));
 }
 
 #[test]
@@ -119,33 +170,77 @@ fn revoked_token_cannot_be_reserved_or_committed() {
         .record_token(NOW, token(JTI, NOW + 60))
         .wait()
         .unwrap();
-    store.reserve(JTI).wait().unwrap();
-    assert!(store.revoke_token(JTI).wait().unwrap());
-    let committed = store.commit_enrolment(enrolment(1, 1)).wait();
+    let held = store.reserve(JTI).wait().unwrap();
+    let state_before = || store.revoke_token(JTI).wait().unwrap().unwrap().state;
+    assert_eq!(state_before(), TokenState::Issued);
+    let committed = store.commit_enrolment(held, enrolment(1, 1)).wait();
     assert!(matches!(committed, Err(StoreError::TokenRevoked)));
     assert!(store.agents().wait().unwrap().is_empty());
     assert!(matches!(
         store.reserve(JTI).wait(),
         Err(StoreError::TokenRevoked)
     ));
-    assert!(!store.revoke_token(JTI).wait().unwrap());
-    assert!(!store.revoke_token(Uuid::nil()).wait().unwrap());
+    assert_eq!(state_before(), TokenState::Revoked);
+    assert_eq!(store.revoke_token(Uuid::nil()).wait().unwrap(), None);
+}
+
+#[test]
+fn a_used_token_cannot_be_revoked() {
+    let scratch = Scratch::new();
+    let store = scratch.open();
+    enrol(&store, JTI, 1, 1).unwrap();
+    let used = TokenState::Used { by: id(1) };
+    for _ in 0..2 {
+        let before = store.revoke_token(JTI).wait().unwrap().unwrap();
+        assert_eq!(before.state, used);
+    }
+    assert_eq!(store.tokens(NOW).wait().unwrap()[0].state, used);
+}
+
+#[test]
+fn draining_lasts_until_undone_or_the_agent_is_deleted() {
+    let scratch = Scratch::new();
+    let store = scratch.open();
+    let drain = |store: &Store, drained| store.set_drained(id(1), drained).wait().unwrap();
+    assert!(!drain(&store, true));
+    let enrol_again = |store: &Store| enrol(store, Uuid::new_v4(), 1, 1).unwrap();
+    enrol_again(&store);
+    assert!(store.directory().drained().is_empty());
+    assert!(drain(&store, true));
+    enrol_again(&store);
+    assert_eq!(store.directory().drained(), [id(1)]);
+    drop(store);
+    let store = scratch.open();
+    assert_eq!(store.directory().drained(), [id(1)]);
+    assert!(drain(&store, false));
+    assert!(drain(&store, false));
+    assert!(store.directory().drained().is_empty());
+    assert!(drain(&store, true));
+    assert!(store.delete_agent(id(1)).wait().unwrap().is_some());
+    enrol_again(&store);
+    assert!(store.directory().drained().is_empty());
 }
 
 #[test]
 fn expired_tokens_are_pruned_but_not_within_the_leeway() {
     let scratch = Scratch::new();
     let store = scratch.open();
-    store.record_token(NOW, token(JTI, NOW)).wait().unwrap();
-    assert_eq!(store.tokens(NOW + 300).wait().unwrap().len(), 1);
-    assert!(store.tokens(NOW + 301).wait().unwrap().is_empty());
-    let other = Uuid::from_u128(99);
-    store
-        .record_token(NOW + 301, token(other, NOW + 999))
-        .wait()
-        .unwrap();
+    enrol(&store, JTI, 1, 1).unwrap();
+    let end = NOW + 60;
+    assert_eq!(store.tokens(end + 300).wait().unwrap().len(), 1);
+    assert!(store.tokens(end + 301).wait().unwrap().is_empty());
+    // A token that was found good in time may be reserved a little later.
+    let write = |n, now| {
+        let other = token(Uuid::from_u128(n), now + 999);
+        store.record_token(now, other).wait().unwrap();
+    };
+    write(98, end + KEPT_S);
+    let again = store.reserve(JTI).wait();
+    assert!(matches!(again, Err(StoreError::TokenUsed)));
+    write(99, end + KEPT_S + 1);
     let kept = store.tokens(0).wait().unwrap();
-    assert_eq!(kept.iter().map(|t| t.jti).collect::<Vec<_>>(), [other]);
+    let kept = kept.iter().map(|t| t.jti.as_u128());
+    assert_eq!(kept.collect::<Vec<_>>(), [98, 99]);
 }
 
 #[test]
@@ -187,13 +282,27 @@ async fn of_parallel_uses_one_succeeds() {
     for n in 0..16 {
         let store = store.clone();
         uses.spawn(async move {
-            store.reserve(JTI).await?;
-            store.commit_enrolment(enrolment(n, n)).await
+            let held = store.reserve(JTI).await?;
+            store.commit_enrolment(held, enrolment(n, n)).await
         });
     }
     let outcomes = uses.join_all().await;
     assert_eq!(outcomes.iter().filter(|o| o.is_ok()).count(), 1);
     assert_eq!(store.agents().await.unwrap().len(), 1);
+}
+
+#[test]
+fn scope_token_is_used_once_also_after_a_restart() {
+    let scratch = Scratch::new();
+    let store = scratch.open();
+    let take = |store: &Store, n, now| store.use_scope(now, Uuid::from_u128(n), NOW).wait();
+    take(&store, 1, NOW).unwrap();
+    assert!(matches!(take(&store, 1, NOW), Err(StoreError::TokenUsed)));
+    drop(store);
+    let store = scratch.open();
+    assert!(matches!(take(&store, 1, NOW), Err(StoreError::TokenUsed)));
+    take(&store, 2, NOW).unwrap();
+    assert!(store.tokens(NOW).wait().unwrap().is_empty());
 }
 
 const JTI: Uuid = Uuid::from_u128(1);
@@ -241,8 +350,33 @@ fn enrolment(n: u8, key: u8) -> Enrolment {
             enrolled_at: NOW,
             not_after: 0,
         },
-        jti: JTI,
         token_expires_at: NOW + 60,
+    }
+}
+
+fn enrol(store: &Store, jti: Uuid, n: u8, key: u8) -> Result<(), StoreError> {
+    let held = store.reserve(jti).wait()?;
+    store.commit_enrolment(held, enrolment(n, key)).wait()
+}
+
+/// Keeps the store's thread from what is asked of it, until it is told otherwise.
+fn blocked(store: &Store) -> SyncSender<()> {
+    let (begins, begun) = sync_channel(0);
+    let (free, freed) = sync_channel(1);
+    drop(store.call(move |_| {
+        begins.send(()).unwrap();
+        freed.recv().unwrap();
+        Ok(())
+    }));
+    begun.recv().unwrap();
+    free
+}
+
+fn renewal(key: u8) -> Renewal {
+    Renewal {
+        spki_sha256: [key; 32],
+        fingerprint: [8; 32],
+        not_after: 9,
     }
 }
 

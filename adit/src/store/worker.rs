@@ -10,9 +10,12 @@ use redb::{
 use uuid::Uuid;
 
 use super::{
-    AgentDirectory, AgentRecord, Enrolment, Renewal, StoreError, TokenRecord, TokenState,
-    directory::{Keys, Snapshot},
+    AgentDirectory, AgentRecord, Enrolment, KEPT_S, Renewal, Reservation, StoreError, TokenRecord,
+    TokenState,
+    directory::{Known, Snapshot},
     record::Stored,
+    reserved::Reserved,
+    scopes::{SCOPES_MAX, ScopeUse, UsedScopes},
 };
 use crate::token::LEEWAY_S;
 
@@ -20,7 +23,8 @@ pub(super) struct Worker {
     path: PathBuf,
     database: Database,
     directory: AgentDirectory,
-    reserved: BTreeSet<Uuid>,
+    reserved: Reserved,
+    scopes: UsedScopes,
 }
 
 impl Worker {
@@ -44,62 +48,77 @@ impl Worker {
                 return Err(StoreError::Unreadable { path, cause });
             }
         };
+        let scopes = match UsedScopes::open(&database, SCOPES_MAX) {
+            Ok(scopes) => scopes,
+            Err(e) => {
+                let cause = Box::new(e);
+                return Err(StoreError::Unreadable { path, cause });
+            }
+        };
         let worker = Self {
             path,
             database,
             directory,
-            reserved: BTreeSet::new(),
+            reserved: Reserved::default(),
+            scopes,
         };
         // Opening a table in a write transaction makes it, so that readers find it.
-        worker.write(|_, _| Ok(()))?;
+        worker.write(|_| Ok(()))?;
         worker.publish()?;
         Ok(worker)
     }
 
-    pub(super) fn reserve(&mut self, jti: Uuid) -> Result<(), StoreError> {
-        if self.reserved.contains(&jti) {
-            return Err(StoreError::TokenReserved);
-        }
+    pub(super) fn reserve(&self, jti: Uuid) -> Result<Reservation, StoreError> {
+        let reservation = self.reserved.take(jti);
+        let reservation = reservation.ok_or(StoreError::TokenReserved)?;
         let read = self.database.begin_read().map_err(self.failed())?;
         let tokens = read.open_table(TOKENS).map_err(self.failed())?;
         self.check_unused(&tokens, jti)?;
-        self.reserved.insert(jti);
-        Ok(())
+        Ok(reservation)
     }
 
-    pub(super) fn release(&mut self, jti: Uuid) {
-        self.reserved.remove(&jti);
-    }
-
-    pub(super) fn commit_enrolment(&mut self, enrolment: &Enrolment) -> Result<(), StoreError> {
-        if !self.reserved.remove(&enrolment.jti) {
-            return Err(StoreError::NotReserved);
-        }
+    pub(super) fn commit_enrolment(
+        &self,
+        reservation: &Reservation,
+        enrolment: &Enrolment,
+    ) -> Result<(), StoreError> {
         let agent = &enrolment.agent;
         if self.directory.belongs_to_other(agent.id, agent.spki_sha256) {
             return Err(StoreError::OtherKey);
         }
         let token = TokenRecord {
-            jti: enrolment.jti,
+            jti: reservation.jti(),
             name: agent.name.clone(),
             expires_at: enrolment.token_expires_at,
             state: TokenState::Used { by: agent.id },
         };
-        self.change(|agents, tokens| {
+        self.change(agent.id, |tables| {
             // A revocation may have come between reservation and commit.
-            self.check_unused(tokens, enrolment.jti)?;
-            self.put(agents, agent.id.0, agent)?;
-            self.put(tokens, token.jti, &token)?;
-            self.prune(tokens, agent.enrolled_at)
+            self.check_unused(&tables.tokens, token.jti)?;
+            self.put(&mut tables.agents, agent.id.0, agent)?;
+            self.put(&mut tables.tokens, token.jti, &token)?;
+            self.prune(&mut tables.tokens, agent.enrolled_at)
         })
     }
 
-    pub(super) fn renew(&self, id: AgentId, renewal: Renewal) -> Result<(), StoreError> {
+    pub(super) fn renew(
+        &self,
+        id: AgentId,
+        proved: [u8; 32],
+        renewal: Renewal,
+    ) -> Result<(), StoreError> {
         self.update_agent(id, |agent| {
+            if agent.renewed_spki_sha256 == Some(proved) {
+                agent.spki_sha256 = proved;
+            }
+            if agent.spki_sha256 != proved {
+                return Err(StoreError::OtherKey);
+            }
             agent.renewed_spki_sha256 =
                 (renewal.spki_sha256 != agent.spki_sha256).then_some(renewal.spki_sha256);
             agent.fingerprint = renewal.fingerprint;
             agent.not_after = renewal.not_after;
+            Ok(())
         })
     }
 
@@ -109,24 +128,47 @@ impl Worker {
                 agent.spki_sha256 = key;
                 agent.renewed_spki_sha256 = None;
             }
+            Ok(())
         })
+    }
+
+    pub(super) fn agent(&self, id: AgentId) -> Result<Option<AgentRecord>, StoreError> {
+        let read = self.database.begin_read().map_err(self.failed())?;
+        let rows = read.open_table(AGENTS).map_err(self.failed())?;
+        self.get(&rows, id.0)
     }
 
     pub(super) fn agents(&self) -> Result<Vec<AgentRecord>, StoreError> {
         self.all(AGENTS)
     }
 
-    pub(super) fn delete_agent(&self, id: AgentId) -> Result<bool, StoreError> {
-        self.change(|agents, _| {
-            let removed = agents.remove(id.0.as_bytes()).map_err(self.failed())?;
-            Ok(removed.is_some())
+    pub(super) fn delete_agent(&self, id: AgentId) -> Result<Option<AgentRecord>, StoreError> {
+        self.change(id, |tables| {
+            let record = self.get(&tables.agents, id.0)?;
+            let key = id.0.as_bytes();
+            tables.agents.remove(key).map_err(self.failed())?;
+            tables.drained.remove(key).map_err(self.failed())?;
+            Ok(record)
+        })
+    }
+
+    pub(super) fn set_drained(&self, id: AgentId, drained: bool) -> Result<bool, StoreError> {
+        self.change(id, |tables| {
+            let key = id.0.as_bytes();
+            let known = tables.agents.get(key).map_err(self.failed())?.is_some();
+            if known && drained {
+                tables.drained.insert(key, ()).map_err(self.failed())?;
+            } else {
+                tables.drained.remove(key).map_err(self.failed())?;
+            }
+            Ok(known)
         })
     }
 
     pub(super) fn record_token(&self, now: u64, token: &TokenRecord) -> Result<(), StoreError> {
-        self.write(|_, tokens| {
-            self.put(tokens, token.jti, token)?;
-            self.prune(tokens, now)
+        self.write(|tables| {
+            self.put(&mut tables.tokens, token.jti, token)?;
+            self.prune(&mut tables.tokens, now)
         })
     }
 
@@ -136,18 +178,35 @@ impl Worker {
         Ok(tokens)
     }
 
-    pub(super) fn revoke_token(&self, jti: Uuid) -> Result<bool, StoreError> {
-        self.write(|_, tokens| {
-            let Some(mut token) = self.get::<TokenRecord>(tokens, jti)? else {
-                return Ok(false);
-            };
-            if token.state != TokenState::Issued {
-                return Ok(false);
+    pub(super) fn revoke_token(&self, jti: Uuid) -> Result<Option<TokenRecord>, StoreError> {
+        self.write(|tables| {
+            let found = self.get::<TokenRecord>(&tables.tokens, jti)?;
+            if let Some(token) = &found
+                && token.state == TokenState::Issued
+            {
+                let state = TokenState::Revoked;
+                let revoked = TokenRecord {
+                    state,
+                    ..token.clone()
+                };
+                self.put(&mut tables.tokens, jti, &revoked)?;
             }
-            token.state = TokenState::Revoked;
-            self.put(tokens, jti, &token)?;
-            Ok(true)
+            Ok(found)
         })
+    }
+
+    pub(super) fn use_scope(
+        &mut self,
+        now: u64,
+        jti: Uuid,
+        expires_at: u64,
+    ) -> Result<(), StoreError> {
+        let used = self.scopes.take(&self.database, now, jti, expires_at);
+        match used.map_err(self.failed())? {
+            ScopeUse::First => Ok(()),
+            ScopeUse::Again => Err(StoreError::TokenUsed),
+            ScopeUse::Full => Err(StoreError::ScopesFull),
+        }
     }
 
     fn check_unused(
@@ -165,57 +224,72 @@ impl Worker {
     fn update_agent(
         &self,
         id: AgentId,
-        update: impl FnOnce(&mut AgentRecord),
+        update: impl FnOnce(&mut AgentRecord) -> Result<(), StoreError>,
     ) -> Result<(), StoreError> {
-        self.change(|agents, _| {
+        self.change(id, |tables| {
             let mut agent = self
-                .get::<AgentRecord>(agents, id.0)?
+                .get::<AgentRecord>(&tables.agents, id.0)?
                 .ok_or(StoreError::UnknownAgent)?;
-            update(&mut agent);
-            self.put(agents, id.0, &agent)
+            update(&mut agent)?;
+            self.put(&mut tables.agents, id.0, &agent)
         })
     }
 
-    /// Writes, then swaps the snapshot: admission never runs ahead of the disk.
+    /// Changes one agent on disk, then in the directory: admission never runs ahead of the disk, and nothing that could
+    /// fail stands between the two.
     fn change<T>(
         &self,
-        act: impl FnOnce(&mut Rows<'_>, &mut Rows<'_>) -> Result<T, StoreError>,
+        id: AgentId,
+        act: impl FnOnce(&mut Tables<'_>) -> Result<T, StoreError>,
     ) -> Result<T, StoreError> {
-        let result = self.write(act)?;
-        self.publish()?;
+        let (result, known) = self.write(|tables| {
+            let result = act(tables)?;
+            let drained = tables.drained.get(id.0.as_bytes());
+            let drained = drained.map_err(self.failed())?.is_some();
+            let agent = self.get::<AgentRecord>(&tables.agents, id.0)?;
+            Ok((result, agent.map(|agent| Known::new(&agent, drained))))
+        })?;
+        self.directory.set(id, known);
         Ok(result)
     }
 
     /// Runs `act` in one transaction, on disk when this returns; an error undoes all of it.
     fn write<T>(
         &self,
-        act: impl FnOnce(&mut Rows<'_>, &mut Rows<'_>) -> Result<T, StoreError>,
+        act: impl FnOnce(&mut Tables<'_>) -> Result<T, StoreError>,
     ) -> Result<T, StoreError> {
         let transaction: WriteTransaction = self.database.begin_write().map_err(self.failed())?;
         let result = {
-            let mut agents = transaction.open_table(AGENTS).map_err(self.failed())?;
-            let mut tokens = transaction.open_table(TOKENS).map_err(self.failed())?;
-            act(&mut agents, &mut tokens)?
+            act(&mut Tables {
+                agents: transaction.open_table(AGENTS).map_err(self.failed())?,
+                tokens: transaction.open_table(TOKENS).map_err(self.failed())?,
+                drained: transaction.open_table(DRAINED).map_err(self.failed())?,
+            })?
         };
         transaction.commit().map_err(self.failed())?;
         Ok(result)
     }
 
     fn publish(&self) -> Result<(), StoreError> {
-        let agents = self.agents()?;
-        self.directory.swap(
-            agents
-                .into_iter()
-                .map(|agent| {
-                    let keys = Keys {
-                        current: agent.spki_sha256,
-                        renewed: agent.renewed_spki_sha256,
-                    };
-                    (agent.id, keys)
-                })
-                .collect::<Snapshot>(),
-        );
+        let drained = self.drained()?;
+        let known = |agent: AgentRecord| {
+            let known = Known::new(&agent, drained.contains(&agent.id.0));
+            (agent.id, known)
+        };
+        let snapshot: Snapshot = self.agents()?.into_iter().map(known).collect();
+        self.directory.swap(snapshot);
         Ok(())
+    }
+
+    fn drained(&self) -> Result<BTreeSet<Uuid>, StoreError> {
+        let read = self.database.begin_read().map_err(self.failed())?;
+        let rows = read.open_table(DRAINED).map_err(self.failed())?;
+        let mut ids = BTreeSet::new();
+        for row in rows.iter().map_err(self.failed())? {
+            let (key, _) = row.map_err(self.failed())?;
+            ids.insert(Uuid::from_bytes(*key.value()));
+        }
+        Ok(ids)
     }
 
     fn all<R: Stored>(&self, table: Definition) -> Result<Vec<R>, StoreError> {
@@ -254,7 +328,7 @@ impl Worker {
             .retain(|key, value| {
                 // A record that cannot be read is for its reader to report.
                 TokenRecord::decode(Uuid::from_bytes(*key), value)
-                    .is_none_or(|token| !has_expired(&token, now))
+                    .is_none_or(|token| token.expires_at.saturating_add(KEPT_S) >= now)
             })
             .map_err(self.failed())
     }
@@ -274,9 +348,16 @@ impl Worker {
     }
 }
 
-/// A token stays known for as long as its signature could still be taken.
+/// A token is listed for as long as its signature could be taken.
 fn has_expired(token: &TokenRecord, now: u64) -> bool {
     token.expires_at.saturating_add(LEEWAY_S) < now
+}
+
+/// All tables, open in one transaction.
+struct Tables<'a> {
+    agents: Rows<'a>,
+    tokens: Rows<'a>,
+    drained: Table<'a, &'static [u8; 16], ()>,
 }
 
 type Rows<'a> = Table<'a, &'static [u8; 16], &'static [u8]>;
@@ -284,3 +365,51 @@ type Definition = TableDefinition<'static, &'static [u8; 16], &'static [u8]>;
 
 const AGENTS: Definition = TableDefinition::new("agents");
 const TOKENS: Definition = TableDefinition::new("tokens");
+/// Ids of the agents that are drained; apart from their records, as enrolling again does not end it.
+const DRAINED: TableDefinition<'static, &'static [u8; 16], ()> = TableDefinition::new("drained");
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_wrong_with_one_agent_hinders_no_change_of_another() {
+        let dir = tempfile::tempdir().unwrap();
+        let directory = AgentDirectory::default();
+        let worker = Worker::open(dir.path().join("db"), directory.clone()).unwrap();
+        let id = AgentId(Uuid::from_u128(1));
+        enrol(&worker, id);
+        // The disk gives back something else than was written.
+        let damaged = Uuid::from_u128(2);
+        let damage = |tables: &mut Tables<'_>| {
+            let garbage: &[u8] = b"garbage";
+            let inserted = tables.agents.insert(damaged.as_bytes(), garbage);
+            inserted.map(drop).map_err(worker.failed())
+        };
+        worker.write(damage).unwrap();
+        assert!(directory.knows(id));
+        assert!(worker.delete_agent(id).unwrap().is_some());
+        assert!(!directory.knows(id));
+        assert!(matches!(worker.agents(), Err(StoreError::BadRecord { .. })));
+    }
+
+    fn enrol(worker: &Worker, id: AgentId) {
+        let reservation = worker.reserve(Uuid::nil()).unwrap();
+        let agent = AgentRecord {
+            id,
+            name: "a".to_owned(),
+            spki_sha256: [1; 32],
+            renewed_spki_sha256: None,
+            fingerprint: [0; 32],
+            hostname: None,
+            enrolled_at: 0,
+            not_after: 0,
+        };
+        let enrolment = Enrolment {
+            agent,
+            token_expires_at: 0,
+        };
+        let committed = worker.commit_enrolment(&reservation, &enrolment);
+        committed.unwrap();
+    }
+}

@@ -1,22 +1,33 @@
-//! Enrolment strings: the tokens that this gateway signs and takes back (agent-tunnel 14.4, design 3.9 and 8.10).
+//! Tokens: those that this gateway signs, and the check of those that come back, its own and those of an external
+//! provisioner (agent-tunnel 14.4 and 15, design 3.9 and 8.10).
+
+mod error;
+mod provisioner;
+mod revocation;
+mod verify;
 
 use std::{fmt, time::Duration};
 
-use jsonwebtoken::{Algorithm, DecodingKey, EncodingKey, Header, Validation, errors::ErrorKind};
+use jsonwebtoken::{Algorithm, DecodingKey, EncodingKey, Header};
 use rcgen::KeyPair;
 use rustls_pki_types::UnixTime;
 use secrecy::SecretString;
-use serde::{Deserialize, Serialize};
-use serde_json::{Map, Value};
+use serde::Serialize;
 use uuid::Uuid;
 use zeroize::Zeroizing;
+
+pub use error::TokenError;
+use provisioner::VerifyingKey;
+pub use provisioner::{ProvisionerKey, ProvisionerKeyError};
+pub use revocation::{RevocationError, RevocationList};
+pub use verify::{EnrolmentClaims, Scope, ScopeClaims, TokenVerifier};
 
 use crate::{
     pki::{PkiError, ca::new_key, hex, is_agent_name},
     state::StateDir,
 };
 
-/// Signs enrolment tokens and checks those that come back, with one P-256 key from the state folder.
+/// Signs enrolment tokens with one P-256 key from the state folder; a [`TokenVerifier`] checks them.
 pub struct TokenKey {
     encoding: EncodingKey,
     decoding: DecodingKey,
@@ -24,7 +35,7 @@ pub struct TokenKey {
 }
 
 impl TokenKey {
-    /// Reads the key, making it at first use. With a gateway id, tokens for another gateway are refused.
+    /// Reads the key, making it at first use. A gateway id goes into the tokens.
     ///
     /// # Errors
     /// [`PkiError::BadFile`] when the key is damaged.
@@ -85,62 +96,9 @@ impl TokenKey {
         })
     }
 
-    /// Checks a token that came back. Whether it was used before is the store's to say.
-    ///
-    /// # Errors
-    /// [`TokenError`], each with the status of agent-tunnel 14.3.
-    pub fn verify(&self, now: UnixTime, token: &str) -> Result<EnrolmentClaims, TokenError> {
-        if token.len() > TOKEN_LEN_MAX {
-            return Err(TokenError::Malformed);
-        }
-        let header = jsonwebtoken::decode_header(token).map_err(|_| TokenError::Malformed)?;
-        if header.kid.is_some() {
-            return Err(TokenError::KeyId);
-        }
-        if header.crit.is_some() {
-            return Err(TokenError::Malformed);
-        }
-        let claims = self.decode(token)?;
-        check_dates(now, &claims)?;
-        check_type(header.cty.as_deref(), &claims)?;
-        if let Some(ours) = self.gateway_id
-            && let Some(theirs) = claims.get("jet_gw_id")
-            && uuid_of(theirs) != Some(ours)
-        {
-            return Err(TokenError::OtherGateway);
-        }
-        let text = |name: &'static str| {
-            claims
-                .get(name)
-                .and_then(Value::as_str)
-                .ok_or(TokenError::MissingClaim(name))
-        };
-        text("jet_gw_url")?;
-        Ok(EnrolmentClaims {
-            jti: claims
-                .get("jti")
-                .and_then(uuid_of)
-                .ok_or(TokenError::MissingClaim("jti"))?,
-            expires_at: seconds(&claims, "exp")?,
-            agent_name: text("jet_agent_name")?.to_owned(),
-        })
-    }
-
-    fn decode(&self, token: &str) -> Result<Map<String, Value>, TokenError> {
-        let mut validation = Validation::new(Algorithm::ES256);
-        // Dates are checked against the caller's clock; the other registered claims have no meaning here.
-        validation.required_spec_claims.clear();
-        validation.validate_exp = false;
-        validation.validate_nbf = false;
-        validation.validate_aud = false;
-        match jsonwebtoken::decode(token, &self.decoding, &validation) {
-            Ok(data) => Ok(data.claims),
-            Err(e) if matches!(e.kind(), ErrorKind::InvalidSignature) => {
-                Err(TokenError::BadSignature)
-            }
-            Err(e) if matches!(e.kind(), ErrorKind::InvalidAlgorithm) => Err(TokenError::Algorithm),
-            Err(_) => Err(TokenError::Malformed),
-        }
+    /// What checks the signatures of this key.
+    fn verifying(&self) -> VerifyingKey {
+        VerifyingKey::new(self.decoding.clone(), &[Algorithm::ES256])
     }
 }
 
@@ -174,76 +132,6 @@ pub struct IssuedToken {
     pub expires_at: u64,
 }
 
-/// What a good token says.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct EnrolmentClaims {
-    /// The token's id.
-    pub jti: Uuid,
-    /// Unix time of its end, in seconds.
-    pub expires_at: u64,
-    /// Name that the agent gets; not checked yet.
-    pub agent_name: String,
-}
-
-/// Why a token is refused.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-#[non_exhaustive]
-pub enum TokenError {
-    /// No token was sent.
-    #[error("no token: send the enrolment string as a bearer token")]
-    Missing,
-    /// Not a JWS with JSON inside.
-    #[error("the token is not a signed token; paste the whole enrolment string")]
-    Malformed,
-    /// Signed with a kind of signature that is not taken.
-    #[error("the token's signature algorithm is not accepted; create the token at this gateway")]
-    Algorithm,
-    /// Signed by someone else, or altered.
-    #[error("the token was not signed by this gateway; create a token here and paste it whole")]
-    BadSignature,
-    /// It names a key; keys with names sign no enrolments.
-    #[error("an enrolment token names no key (kid)")]
-    KeyId,
-    /// Its time has passed.
-    #[error("the token has expired; create a new one")]
-    Expired,
-    /// Its time has not come.
-    #[error("the token is not valid yet; check the clocks of the gateway and of the token's maker")]
-    NotYetValid,
-    /// A required claim is absent or of the wrong type.
-    #[error("the token lacks a usable claim {0}; create a new one")]
-    MissingClaim(&'static str),
-    /// Neither header nor claims say what the token is for.
-    #[error("the token's content type is unknown; create an enrolment token")]
-    UnknownType,
-    /// Made for another gateway.
-    #[error("the token is for another gateway")]
-    OtherGateway,
-    /// A good token for another purpose.
-    #[error("the token is good, but not for enrolment; create an enrolment token")]
-    WrongType,
-}
-
-impl TokenError {
-    /// Gives the HTTP status (agent-tunnel 14.3).
-    #[must_use]
-    pub fn status(self) -> u16 {
-        match self {
-            Self::WrongType => 403,
-            Self::Missing
-            | Self::Malformed
-            | Self::Algorithm
-            | Self::BadSignature
-            | Self::KeyId
-            | Self::Expired
-            | Self::NotYetValid
-            | Self::MissingClaim(_)
-            | Self::UnknownType
-            | Self::OtherGateway => 401,
-        }
-    }
-}
-
 /// Why a token cannot be made.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
@@ -265,7 +153,7 @@ pub const DEFAULT_LIFETIME: Duration = Duration::from_secs(3600);
 /// How far the clocks of a token's maker and of the gateway may differ (agent-tunnel 14.4).
 pub const LEEWAY_S: u64 = 300;
 
-#[derive(Serialize, Deserialize)]
+#[derive(Serialize)]
 struct Claims<'a> {
     exp: u64,
     nbf: u64,
@@ -278,60 +166,5 @@ struct Claims<'a> {
     adit_spki_sha256: Option<String>,
 }
 
-fn check_dates(now: UnixTime, claims: &Map<String, Value>) -> Result<(), TokenError> {
-    let now = now.as_secs();
-    if seconds(claims, "exp")?.saturating_add(LEEWAY_S) < now {
-        return Err(TokenError::Expired);
-    }
-    if seconds(claims, "nbf")? > now.saturating_add(LEEWAY_S) {
-        return Err(TokenError::NotYetValid);
-    }
-    Ok(())
-}
-
-/// Tells a good token for another purpose (403) from one whose purpose is unknown (401).
-fn check_type(cty: Option<&str>, claims: &Map<String, Value>) -> Result<(), TokenError> {
-    let named = cty
-        .or_else(|| claims.get("type").and_then(Value::as_str))
-        .ok_or(TokenError::UnknownType)?;
-    if named.eq_ignore_ascii_case(ENROLLMENT) {
-        return Ok(());
-    }
-    if OTHER_TYPES
-        .iter()
-        .any(|other| named.eq_ignore_ascii_case(other))
-    {
-        return Err(TokenError::WrongType);
-    }
-    Err(TokenError::UnknownType)
-}
-
-fn seconds(claims: &Map<String, Value>, name: &'static str) -> Result<u64, TokenError> {
-    claims
-        .get(name)
-        .and_then(Value::as_u64)
-        .ok_or(TokenError::MissingClaim(name))
-}
-
-fn uuid_of(value: &Value) -> Option<Uuid> {
-    value.as_str()?.parse().ok()
-}
-
 const KEY_FILE: &str = "token-key.pem";
 const ENROLLMENT: &str = "ENROLLMENT";
-/// Content types of the reference's other tokens.
-const OTHER_TYPES: [&str; 9] = [
-    "ASSOCIATION",
-    "SCOPE",
-    "BRIDGE",
-    "JMUX",
-    "JREC",
-    "KDC",
-    "JRL",
-    "WEBAPP",
-    "NETSCAN",
-];
-const TOKEN_LEN_MAX: usize = 8 * 1024;
-
-#[cfg(test)]
-mod tests;

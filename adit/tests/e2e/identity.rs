@@ -19,8 +19,9 @@ fn an_agent_of_another_gateway_is_refused_and_told() {
     let mut stranger = site.enrol("stranger", &other, "127.0.0.1/32");
     // Its gateway moves: same name and trust at the agent, another CA at the gateway.
     let own = site.enrol("own", &gateway, "127.0.0.1/32");
-    let ca = "gateway-ca.pem";
-    fs::copy(own.state.join(ca), stranger.state.join(ca)).unwrap();
+    let mut pair = stranger.pair("");
+    pair["gateway_ca"] = own.pair("")["gateway_ca"].clone();
+    fs::write(stranger.state.join("agent-pair.json"), pair.to_string()).unwrap();
     let mut record = stranger.record();
     for key in ["quic_endpoints", "server_spki_sha256"] {
         record[key] = own.record()[key].clone();

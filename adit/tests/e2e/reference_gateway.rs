@@ -3,8 +3,8 @@
 use std::{fs, net::SocketAddr, os::unix::fs::PermissionsExt};
 
 use rcgen::{
-    BasicConstraints, CertificateParams, CertifiedIssuer, DnType, ExtendedKeyUsagePurpose, IsCa,
-    KeyPair, KeyUsagePurpose, PublicKeyData, SanType,
+    BasicConstraints, CertificateParams, CertificateSigningRequestParams, CertifiedIssuer, DnType,
+    ExtendedKeyUsagePurpose, IsCa, KeyPair, KeyUsagePurpose, PublicKeyData, SanType,
 };
 use serde_json::json;
 use sha2::{Digest, Sha256};
@@ -18,7 +18,8 @@ use crate::harness::{
 
 /// A gateway as section 18 describes it, and the agent that is connected to it.
 struct ReferenceGateway {
-    _endpoint: quinn::Endpoint,
+    endpoint: quinn::Endpoint,
+    ca: CertifiedIssuer<'static, KeyPair>,
     connection: quinn::Connection,
     control: Streams,
     agent: Agent,
@@ -30,7 +31,7 @@ impl ReferenceGateway {
     fn start(advertise: &str, heartbeat: &str) -> (Self, Vec<u8>) {
         let site = Site::new();
         let mut agent = site.agent("adit-agent");
-        let files = certificates(&agent);
+        let (files, ca) = certificates(&agent);
         let _in_runtime = crate::harness::RUNTIME.enter();
         let endpoint = listen(&files);
         let addr = endpoint.local_addr().unwrap();
@@ -46,7 +47,8 @@ impl ReferenceGateway {
             (connection, control, first)
         });
         let gateway = Self {
-            _endpoint: endpoint,
+            endpoint,
+            ca,
             connection,
             control,
             agent,
@@ -64,6 +66,28 @@ impl ReferenceGateway {
         request.extend(target.as_bytes());
         send.write_all(&framed(&request)).await.unwrap();
         (send, recv)
+    }
+
+    /// Reads control messages up to a request for a certificate, and gives that.
+    async fn renewal_request(&mut self) -> String {
+        loop {
+            let message = frame(&mut self.control.1).await;
+            // agent-tunnel 6.4
+            if message[0] == 4 {
+                let length = u32::from_be_bytes(message[3..7].try_into().unwrap());
+                assert_eq!(length as usize, message.len() - 7);
+                return String::from_utf8(message[7..].to_vec()).unwrap();
+            }
+        }
+    }
+
+    /// Certifies the request's key for the agent, as the reference does.
+    fn certify(&self, csr_pem: &str) -> String {
+        let mut request = CertificateSigningRequestParams::from_pem(csr_pem).unwrap();
+        let uri = format!("urn:uuid:{AGENT_ID}").try_into().unwrap();
+        request.params.subject_alt_names = vec![SanType::URI(uri)];
+        request.params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ClientAuth];
+        request.signed_by(&self.ca).unwrap().pem()
     }
 
     /// Asks for a session that is refused, and gives the reason.
@@ -239,8 +263,89 @@ fn a_stopped_agent_says_goodbye() {
     assert_eq!(&close.reason[..], b"shutting down");
 }
 
+#[test]
+fn a_renewal_keeps_the_key_and_waits_until_nothing_is_carried() {
+    let _machine = beside_others();
+    let target = echo();
+    let (mut gateway, _) = ReferenceGateway::start(LOOPBACK, "");
+    let before = gateway.agent.pair("");
+    let (mut send, mut recv) = block_on(gateway.ask(1, &target.to_string()));
+    assert_eq!(block_on(frame(&mut recv)), ACCEPTED);
+    assert_eq!(gateway.agent.ask(&["agent", "renew"]).code, 0);
+    let csr = block_on(gateway.renewal_request());
+    let issued = gateway.certify(&csr);
+    // agent-tunnel 6.5
+    let mut answer = vec![5, 0, 1, 0];
+    for text in [&issued, &gateway.ca.pem()] {
+        answer.extend(u32::try_from(text.len()).unwrap().to_be_bytes());
+        answer.extend(text.as_bytes());
+    }
+    block_on(gateway.control.0.write_all(&framed(&answer))).unwrap();
+    gateway
+        .agent
+        .process()
+        .logged("certificate renewed; the next connection proves it");
+    // The session goes on over the old connection, for as long as it likes.
+    block_on(async {
+        send.write_all(b"still there").await.unwrap();
+        let mut got = [0; 11];
+        recv.read_exact(&mut got).await.unwrap();
+        assert_eq!(&got, b"still there");
+        send.finish().unwrap();
+        assert!(rest(&mut recv).await.is_empty());
+    });
+    let closed = block_on(gateway.connection.closed());
+    let quinn::ConnectionError::ApplicationClosed(close) = closed else {
+        panic!("{closed}");
+    };
+    // agent-tunnel 12 and 13
+    assert_eq!(
+        (close.error_code, &close.reason[..]),
+        (0u32.into(), &b"cert-renewed"[..])
+    );
+    let shown = block_on(async {
+        let connection = gateway.endpoint.accept().await.unwrap().await.unwrap();
+        let shown = connection.peer_identity().unwrap();
+        gateway.connection = connection;
+        shown
+    });
+    let shown: &Vec<rustls_pki_types::CertificateDer<'_>> = shown.downcast_ref().unwrap();
+    let issued_der = rustls_pki_types::pem::PemObject::from_pem_slice(issued.as_bytes());
+    assert_eq!(shown[0], issued_der.unwrap());
+    gateway.agent.process().logged("renewed certificate in use");
+    let after = gateway.agent.pair("");
+    assert_eq!(after["key"], before["key"]);
+    assert_eq!(after["certificate"], serde_json::json!(issued));
+}
+
+#[test]
+fn a_renewal_that_is_refused_changes_nothing() {
+    let _machine = beside_others();
+    let (mut gateway, _) = ReferenceGateway::start(LOOPBACK, "");
+    let before = gateway.agent.pair("");
+    assert_eq!(gateway.agent.ask(&["agent", "renew"]).code, 0);
+    block_on(async {
+        gateway.renewal_request().await;
+        // agent-tunnel 6.5, with an answer to a question that was not asked before it.
+        let (send, _) = &mut gateway.control;
+        send.write_all(&framed(&[3, 0, 1, 0, 0, 0, 0, 0, 0, 0, 1]))
+            .await
+            .unwrap();
+        send.write_all(&framed(b"\x05\x00\x01\x01\x00\x00\x00\x02no"))
+            .await
+            .unwrap();
+    });
+    let line = gateway
+        .agent
+        .process()
+        .logged("the gateway does not renew the certificate; trying again later");
+    assert_eq!(line["reason"], "\"no\"");
+    assert_eq!(gateway.agent.pair(""), before);
+    assert_eq!(gateway.agent.status()["connected"], true);
+}
+
 /// What the reference signs: section 3.
-fn certificates(agent: &Agent) -> GatewayFiles {
+fn certificates(agent: &Agent) -> (GatewayFiles, CertifiedIssuer<'static, KeyPair>) {
     let name = |params: &mut CertificateParams, cn: &str| {
         params.distinguished_name.push(DnType::CommonName, cn);
     };
@@ -266,20 +371,20 @@ fn certificates(agent: &Agent) -> GatewayFiles {
 
     fs::create_dir(&agent.state).unwrap();
     fs::set_permissions(&agent.state, PermissionsExt::from_mode(0o700)).unwrap();
-    for (file, text) in [
-        ("agent-key.pem", agent_key.serialize_pem()),
-        ("agent-cert.pem", client.pem()),
-        ("gateway-ca.pem", ca.pem()),
-    ] {
-        let path = agent.state.join(file);
-        fs::write(&path, text).unwrap();
-        fs::set_permissions(&path, PermissionsExt::from_mode(0o600)).unwrap();
-    }
-    GatewayFiles {
+    let pair = json!({
+        "key": agent_key.serialize_pem(),
+        "certificate": client.pem(),
+        "gateway_ca": ca.pem(),
+    });
+    let path = agent.state.join("agent-pair.json");
+    fs::write(&path, pair.to_string()).unwrap();
+    fs::set_permissions(&path, PermissionsExt::from_mode(0o600)).unwrap();
+    let files = GatewayFiles {
         ca_pem: ca.pem(),
         cert_pem: server.pem(),
         key_pem: key.serialize_pem(),
-    }
+    };
+    (files, ca)
 }
 
 /// The record that `agent up` writes at a reference gateway: without the mark of ours.

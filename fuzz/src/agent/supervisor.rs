@@ -10,10 +10,13 @@ use adit_proto_core::{
     agent::{
         backoff::BackoffCause,
         dial::ResolveError,
-        supervisor::{DialId, GatewayIndex, LossKind, Supervisor, SupervisorStep},
+        supervisor::{
+            Credentials, DialId, GatewayIndex, KeptPairs, LossKind, Supervisor, SupervisorStep,
+            Swap,
+        },
     },
     env::Seed,
-    limits::{DIAL_ADDRESSES_MAX, GATEWAYS_MAX},
+    limits::{DIAL_ADDRESSES_MAX, DRAINING_MAX, GATEWAYS_MAX},
     target::{Host, Target},
 };
 
@@ -24,7 +27,12 @@ pub(super) fn run(input: &mut Input<'_>) {
     let count = 1 + input.below(3);
     let gateways: Vec<Target> = (0..count).map(|_| gateway(input)).collect();
     let seed = Seed::new([input.byte(); 32]);
-    let Ok(supervisor) = Supervisor::new(start(), gateways.clone(), &seed) else {
+    let byte = input.byte();
+    let kept = KeptPairs {
+        next: byte == 255,
+        previous: byte >= 254,
+    };
+    let Ok(supervisor) = Supervisor::new(start(), gateways.clone(), kept, &seed) else {
         panic!("a list of {count} is refused, {GATEWAYS_MAX} are allowed");
     };
     let mut world = World {
@@ -34,6 +42,10 @@ pub(super) fn run(input: &mut Input<'_>) {
         next_dial: 0,
         running: BTreeSet::new(),
         up: None,
+        former: None,
+        draining: BTreeSet::new(),
+        kept,
+        adopted: 0,
         is_stopped: false,
     };
     world.drain();
@@ -54,6 +66,13 @@ struct World {
     /// Attempts that were asked for, and neither ended nor were given up.
     running: BTreeSet<DialId>,
     up: Option<DialId>,
+    /// What was up before, until either of them is told to drain or is closed.
+    former: Option<DialId>,
+    draining: BTreeSet<DialId>,
+    /// Key pairs beside the current one.
+    kept: KeptPairs,
+    /// How often one was to take the current one's place.
+    adopted: u64,
     is_stopped: bool,
 }
 
@@ -69,12 +88,14 @@ impl World {
             6..9 => {
                 let dial = dial(input, self.next_dial);
                 s.handle_closed(now, dial, *input.pick(&LOSSES));
-                self.running.remove(&dial);
-                if self.up == Some(dial) {
-                    self.up = None;
-                }
+                self.ended(dial);
             }
             9 => s.handle_network_change(now),
+            // Never a third pair.
+            11 if !s.is_renewing() && !self.is_stopped => {
+                self.kept.next = true;
+                s.handle_renewed(now, *input.pick(&[Swap::Overlap, Swap::WhenIdle]));
+            }
             10 if input.byte() == 255 => {
                 s.shutdown();
                 self.is_stopped = true;
@@ -99,14 +120,59 @@ impl World {
             self.judge(step);
         }
         assert_eq!(self.supervisor.connection(), self.up);
-        if self.up.is_some() || self.is_stopped {
+        let doubts = self.supervisor.is_renewing();
+        assert!(doubts || !self.kept.next);
+        assert!(!doubts || self.kept != KeptPairs::default());
+        if self.is_stopped {
             assert_eq!(self.supervisor.poll_timeout(), None);
-        } else {
+            assert!(self.running.is_empty(), "left running");
+        } else if self.up.is_none() {
             assert!(self.supervisor.poll_timeout().is_some(), "nothing goes on");
+        } else if !doubts {
+            assert_eq!(self.supervisor.poll_timeout(), None);
+            let kept = |dial: &&DialId| !self.draining.contains(dial);
+            assert!(
+                self.running.iter().filter(kept).eq(&self.up),
+                "losers are left running"
+            );
         }
-        if let Some(up) = self.up {
-            assert!(self.running.iter().eq([&up]), "losers are left running");
+        assert!(self.draining.len() <= DRAINING_MAX);
+    }
+
+    /// An attempt or a connection is over.
+    fn ended(&mut self, dial: DialId) {
+        self.running.remove(&dial);
+        self.draining.remove(&dial);
+        self.former.take_if(|former| *former == dial);
+        if self.up == Some(dial) {
+            self.up = None;
         }
+    }
+
+    /// Every fourth time the disk is full.
+    fn in_place(&mut self) {
+        self.adopted += 1;
+        let fits = !self.adopted.is_multiple_of(4);
+        if fits {
+            self.settled();
+        }
+        self.supervisor.handle_adopted(self.now, fits);
+    }
+
+    fn settled(&mut self) {
+        self.kept = KeptPairs {
+            next: false,
+            previous: true,
+        };
+    }
+
+    fn connects(&self, credentials: Credentials) {
+        assert!(!self.is_stopped && (self.up.is_none() || self.kept.next));
+        assert!(match credentials {
+            Credentials::Next => self.kept.next,
+            Credentials::Current => true,
+            Credentials::Previous => self.kept.previous,
+        });
     }
 
     fn judge(&mut self, step: SupervisorStep) {
@@ -116,7 +182,7 @@ impl World {
                 host,
                 port,
             } => {
-                assert!(!self.is_stopped && self.up.is_none());
+                assert!(!self.is_stopped && (self.up.is_none() || self.kept.next));
                 let wanted = Target {
                     host: Host::Name(host),
                     port,
@@ -128,27 +194,55 @@ impl World {
                 gateway,
                 addr,
                 server_name,
+                credentials,
             } => {
-                assert!(!self.is_stopped && self.up.is_none());
                 assert_eq!(dial.0, self.next_dial, "a dial's name is used again");
                 self.next_dial += 1;
                 self.running.insert(dial);
+                self.connects(credentials);
                 let target = &self.gateways[gateway.0];
                 assert_eq!(addr.port(), target.port);
                 assert_eq!(*server_name, target.host.to_string());
             }
             SupervisorStep::Close { dial } => {
                 assert!(dial.0 < self.next_dial);
-                self.running.remove(&dial);
-                if self.up == Some(dial) {
-                    assert!(self.is_stopped, "a good connection is closed");
-                    self.up = None;
+                let good = self.up == Some(dial) && !self.is_stopped;
+                // What never became idle is closed in the end, so that the next pair is shown; that is told as any end.
+                assert!(!good || self.kept.next, "a good connection is closed");
+                if !good {
+                    self.ended(dial);
                 }
             }
+            SupervisorStep::Drain { dial } => {
+                assert!(self.running.contains(&dial));
+                // What is up drains only for a gateway that confuses connections.
+                if self.up != Some(dial) {
+                    self.former.take_if(|former| *former == dial);
+                    self.draining.insert(dial);
+                }
+            }
+            SupervisorStep::Adopt => {
+                assert!(self.kept.next);
+                self.in_place();
+            }
+            SupervisorStep::Revert => {
+                assert!(self.kept.previous);
+                self.in_place();
+            }
+            SupervisorStep::Discard => {
+                assert!(self.kept.next);
+                self.settled();
+            }
             SupervisorStep::Up { dial, gateway } => {
-                assert!(!self.is_stopped && self.up.is_none());
-                assert!(self.running.contains(&dial) && gateway.0 < self.gateways.len());
-                self.up = Some(dial);
+                assert!(!self.is_stopped && gateway.0 < self.gateways.len());
+                assert!(self.running.contains(&dial) && !self.draining.contains(&dial));
+                let replaced = self.up.replace(dial);
+                if self.former == Some(dial) {
+                    self.former = None;
+                } else {
+                    assert!(replaced.is_none() || self.kept.next);
+                    self.former = replaced;
+                }
             }
             SupervisorStep::Waiting {
                 until,
@@ -212,7 +306,7 @@ const SPECIAL: [IpAddr; 6] = [
     IpAddr::V6(std::net::Ipv6Addr::new(0x64, 0xff9b, 0, 0, 0, 0, 0x7f00, 1)),
 ];
 
-const LOSSES: [LossKind; 7] = [
+const LOSSES: [LossKind; 8] = [
     LossKind::Unreachable,
     LossKind::TimedOut,
     LossKind::Reset,
@@ -220,4 +314,5 @@ const LOSSES: [LossKind; 7] = [
     LossKind::Refused,
     LossKind::IdentityRefused,
     LossKind::LocalError,
+    LossKind::PairUnusable,
 ];

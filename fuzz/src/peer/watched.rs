@@ -328,6 +328,14 @@ impl Said {
                 let is_open = self.flows.contains_key(&slot) && !self.ended.contains(&slot);
                 assert!(is_open, "{event:?}");
             }
+            Event::SessionRest { slot, ref rest } => {
+                assert!(!self.ended.contains(&slot), "{event:?}");
+                let flow = self.flows.get_mut(&slot);
+                let flow = flow.filter(|flow| flow.finished && !flow.got_end);
+                let flow = fixtures::known(flow.ok_or("bytes of a session that is not open"));
+                flow.got.extend(rest.iter().flatten());
+                flow.got_end = true;
+            }
             Event::SessionEnded { slot, how } => {
                 assert!(self.ended.insert(slot), "{slot} ended twice");
                 let undecided = self.undecided.remove(&slot);

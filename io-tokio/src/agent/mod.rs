@@ -1,67 +1,115 @@
 //! The agent: one connection to one of its gateways, kept up by the core's `Supervisor`.
 
+mod renewal;
 mod role;
+mod task;
 
 use std::{
-    collections::{BTreeMap, VecDeque},
-    fmt,
-    future::Future,
-    io,
+    fmt, io,
     net::{IpAddr, Ipv6Addr, SocketAddr},
-    pin::Pin,
-    sync::{
-        Arc,
-        atomic::{AtomicUsize, Ordering},
-    },
-    task::{Context, Poll},
-    time::{Instant, SystemTime},
+    sync::{Arc, atomic::AtomicUsize},
+    time::SystemTime,
 };
 
 use adit_proto_core::{
     agent::{
         dial::ResolveError,
         policy::Policy,
-        supervisor::{DialId, GatewayIndex, LossKind, Supervisor, SupervisorError, SupervisorStep},
+        role::{RoutesError, check_routes},
+        supervisor::{DialId, GatewayIndex, SupervisorError},
     },
-    close::{CloseReason, Closed},
-    endpoint::{AgentConfig as CoreConfig, ConnectError, Endpoint},
+    close::Closed,
+    endpoint::Endpoint,
     env::Env,
-    id::ConnId,
     link::tls::AgentTls,
+    output::Renewed,
     route::RouteSet,
     target::Target,
 };
 use tokio::{
-    sync::watch,
+    sync::{oneshot, watch},
     task::JoinHandle,
-    time::{Sleep, sleep_until},
 };
 
-use self::role::{AgentCommand, GatewayConnection};
+use self::{renewal::RenewalNews, task::AgentTask};
 use crate::{
-    connection_task::{Command, ConnectionTask, connection_queues},
-    dial::resolve,
-    handoff::{Receiver, Sender, handoff},
+    handoff::{Sender, handoff},
     receive::Receive,
     udp::UdpPort,
 };
 
-pub use adit_proto_core::agent::advertise::AdvertiserConfig;
+pub use adit_proto_core::agent::{
+    advertise::AdvertiserConfig,
+    policy::Restrictions,
+    renewal::Validity,
+    supervisor::{Credentials, KeptPairs, Swap},
+};
 
 /// What an agent is started with.
 pub struct AgentConfig {
     /// Gateways, tried in turn.
     pub gateways: Vec<Target>,
-    /// Certificates, key, pin; asked for before every attempt, so that renewed files are used (agent-tunnel 13).
-    pub tls: TlsSource,
+    /// Certificates, keys and pin, and what becomes of them.
+    pub pairs: Arc<dyn KeyPairs>,
     /// What is advertised, and allowed.
     pub routes: Arc<RouteSet>,
+    /// What is forbidden all the same.
+    pub restrictions: Restrictions,
     /// Intervals of control messages.
     pub intervals: AdvertiserConfig,
 }
 
-/// Reads certificates and key.
-pub type TlsSource = Box<dyn Fn() -> Result<AgentTls, String> + Send>;
+/// Where an agent keeps its key pair, and the renewed one until it has proved itself (design 8.6). Every call may read
+/// and write files; errors are texts for the log.
+pub trait KeyPairs: Send + Sync {
+    /// Reads a pair; asked before every attempt, so that files that were exchanged are used (agent-tunnel 13).
+    ///
+    /// # Errors
+    /// What is unusable.
+    fn tls(&self, which: Credentials) -> Result<AgentTls, String>;
+
+    /// The life of the current certificate.
+    ///
+    /// # Errors
+    /// What is unusable.
+    fn validity(&self) -> Result<Validity, String>;
+
+    /// Tells which pairs there are beside the current one. One that cannot be read at the moment counts as there.
+    fn kept(&self) -> KeptPairs;
+
+    /// What the gateway can take.
+    fn swap(&self) -> Swap;
+
+    /// Makes a certificate request, PEM, and keeps its key for [`store`](Self::store).
+    ///
+    /// # Errors
+    /// Why there is none.
+    fn request(&self) -> Result<String, String>;
+
+    /// Checks what the gateway issued for the latest request, and makes it the next pair, durably.
+    ///
+    /// # Errors
+    /// What is wrong with it, or with the disk.
+    fn store(&self, renewed: Renewed) -> Result<(), String>;
+
+    /// Puts the next pair in the place of the current one, durably and at once, and keeps that one as the previous.
+    ///
+    /// # Errors
+    /// What is wrong with the disk; the next pair stays.
+    fn adopt(&self) -> Result<Validity, String>;
+
+    /// Puts the next pair aside, as the previous one.
+    ///
+    /// # Errors
+    /// What is wrong with the disk.
+    fn discard(&self) -> Result<(), String>;
+
+    /// Exchanges the previous pair with the current one; a next pair goes. A crash leaves what is found by trying.
+    ///
+    /// # Errors
+    /// What is wrong with the disk.
+    fn revert(&self) -> Result<Validity, String>;
+}
 
 impl fmt::Debug for AgentConfig {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -124,7 +172,11 @@ pub(crate) enum AgentInput {
     Resolved(GatewayIndex, Result<Vec<IpAddr>, ResolveError>),
     Established(DialId),
     Closed(DialId, Closed),
-    Withdraw,
+    /// What is advertised from here on, and what may be dialled, where that changes.
+    Routes(Arc<RouteSet>, Option<Arc<Policy>>),
+    Renewal(RenewalNews),
+    /// An operator wants a renewal; the answer tells whether one begins.
+    Renew(oneshot::Sender<bool>),
     Stop,
 }
 
@@ -137,32 +189,21 @@ impl Agent {
     /// # Errors
     /// [`StartError`].
     pub fn start(config: AgentConfig, env: Env) -> Result<Self, StartError> {
-        // Unusable files are told at once, not with the first attempt.
-        let tls = (config.tls)().map_err(StartError::Unusable)?;
-        drop(tls);
+        check_routes(&config.routes).map_err(|error| StartError::Unusable(error.to_string()))?;
         let port = Arc::new(UdpPort::bind((Ipv6Addr::UNSPECIFIED, 0).into())?);
-        let dual_stack = port.local_addr()?.is_ipv6();
         let receive = Receive::new(Endpoint::agent(&env), port);
-        let supervisor = Supervisor::new(Instant::now(), config.gateways.clone(), &env.seed)?;
         let (inputs, inputs_rx) = handoff(INPUTS_LEN);
         let (status_tx, status) = watch::channel(Status::default());
         let sessions = Arc::<AtomicUsize>::default();
-        let task = AgentTask {
-            policy: Arc::new(Policy::new(&config.routes)),
+        let queues = (inputs.clone(), inputs_rx);
+        let task = AgentTask::new(
             config,
             env,
             receive,
-            dual_stack,
-            supervisor,
-            dials: BTreeMap::new(),
-            inputs: inputs_rx,
-            own: inputs.clone(),
-            batch: VecDeque::new(),
-            status: status_tx,
-            sessions: Arc::clone(&sessions),
-            timer: Box::pin(sleep_until(tokio::time::Instant::now())),
-            stopping: false,
-        };
+            queues,
+            status_tx,
+            Arc::clone(&sessions),
+        )?;
         let task = tokio::spawn(tokio::task::unconstrained(task));
         Ok(Self {
             status,
@@ -187,7 +228,29 @@ impl Agent {
     /// Advertises nothing more, on this connection and on later ones: the gateway asks for no more sessions, and those
     /// that are open go on.
     pub fn withdraw(&self) {
-        self.inputs.push_or_stop(AgentInput::Withdraw);
+        self.inputs
+            .push_or_stop(AgentInput::Routes(Arc::default(), None));
+    }
+
+    /// Exchanges what is advertised and what may be dialled, on this connection and on later ones. Open sessions go on,
+    /// whatever their targets are.
+    ///
+    /// # Errors
+    /// [`RoutesError`] for a set that cannot be advertised; nothing is changed then.
+    pub fn reload(&self, routes: RouteSet, restrictions: &Restrictions) -> Result<(), RoutesError> {
+        check_routes(&routes)?;
+        let policy = Arc::new(Policy::new(&routes).restricted(restrictions));
+        self.inputs
+            .push_or_stop(AgentInput::Routes(Arc::new(routes), Some(policy)));
+        Ok(())
+    }
+
+    /// Renews the certificate now, or with the next connection. Gives false where a renewal is under way already, or the
+    /// agent has stopped.
+    pub async fn renew(&self) -> bool {
+        let (reply, answer) = oneshot::channel();
+        self.inputs.push_or_stop(AgentInput::Renew(reply));
+        answer.await.unwrap_or(false)
     }
 
     /// Waits for the end of a task that never ends by itself, and tells why it did. The process should end too.
@@ -201,240 +264,6 @@ impl Agent {
         let abort = self.task.abort_handle();
         let _patience_over = tokio::time::timeout(patience, self.task).await;
         abort.abort();
-    }
-}
-
-/// Receives, keeps one connection up, and reports.
-struct AgentTask {
-    config: AgentConfig,
-    policy: Arc<Policy>,
-    env: Env,
-    receive: Receive<AgentCommand>,
-    /// The socket is an IPv6 one that also takes IPv4.
-    dual_stack: bool,
-    supervisor: Supervisor,
-    dials: BTreeMap<DialId, (ConnId, SocketAddr)>,
-    inputs: Receiver<AgentInput>,
-    own: Sender<AgentInput>,
-    batch: VecDeque<AgentInput>,
-    status: watch::Sender<Status>,
-    sessions: Arc<AtomicUsize>,
-    timer: Pin<Box<Sleep>>,
-    stopping: bool,
-}
-
-/// Batches received before the task lets others run.
-const ROUNDS_MAX: usize = 16;
-
-impl AgentTask {
-    fn take_inputs(&mut self, cx: &Context<'_>) -> bool {
-        if self.inputs.poll_take(cx, &mut self.batch).is_pending() {
-            return false;
-        }
-        while let Some(input) = self.batch.pop_front() {
-            let now = Instant::now();
-            match input {
-                AgentInput::Resolved(gateway, answer) => {
-                    self.supervisor.handle_resolved(now, gateway, answer)
-                }
-                AgentInput::Established(dial) => self.supervisor.handle_established(now, dial),
-                AgentInput::Closed(dial, why) => self.closed(now, dial, &why),
-                AgentInput::Withdraw => {
-                    self.config.routes = Arc::default();
-                    for sender in self.receive.connections() {
-                        let command = Command::Role(AgentCommand::Withdraw);
-                        sender.commands.push_or_stop(command);
-                    }
-                }
-                AgentInput::Stop => {
-                    self.stopping = true;
-                    self.receive.stop();
-                    self.supervisor.shutdown();
-                }
-            }
-        }
-        true
-    }
-
-    fn closed(&mut self, now: Instant, dial: DialId, why: &Closed) {
-        let was_up = self.supervisor.connection() == Some(dial);
-        if let Some((_, gateway)) = self.dials.remove(&dial) {
-            if was_up {
-                tracing::warn!(%gateway, %why, "connection to the gateway lost");
-            } else {
-                tracing::debug!(%gateway, %why, "attempt to connect ended");
-            }
-        }
-        let why_text = why.to_string();
-        self.status
-            .send_modify(|status| status.ended(was_up, why_text));
-        self.supervisor
-            .handle_closed(now, dial, LossKind::from(why));
-    }
-
-    fn run_supervisor(&mut self, cx: &mut Context<'_>) -> bool {
-        let mut any = false;
-        let now = Instant::now();
-        if self.supervisor.poll_timeout().is_some_and(|at| at <= now) {
-            self.supervisor.handle_timeout(now);
-            any = true;
-        }
-        while let Some(step) = self.supervisor.poll_step() {
-            any = true;
-            self.perform(now, step);
-        }
-        if let Some(at) = self.supervisor.poll_timeout() {
-            if self.timer.deadline() != at.into() {
-                self.timer.as_mut().reset(at.into());
-            }
-            any |= self.timer.as_mut().poll(cx).is_ready();
-        }
-        any
-    }
-
-    fn perform(&mut self, now: Instant, step: SupervisorStep) {
-        match step {
-            SupervisorStep::Resolve {
-                gateway,
-                host,
-                port,
-            } => {
-                let own = self.own.clone();
-                tokio::spawn(async move {
-                    let answer = resolve(&host, port).await;
-                    own.push_or_stop(AgentInput::Resolved(gateway, answer));
-                });
-            }
-            SupervisorStep::Connect {
-                dial,
-                addr,
-                server_name,
-                ..
-            } => {
-                if let Err(error) = self.connect(now, dial, addr, &server_name) {
-                    tracing::error!(%addr, %error, "cannot connect to the gateway");
-                    self.status.send_modify(|status| status.ended(false, error));
-                    self.supervisor
-                        .handle_closed(now, dial, LossKind::LocalError);
-                }
-            }
-            SupervisorStep::Close { dial } => {
-                let reason = if self.stopping {
-                    CloseReason::AgentStopping
-                } else {
-                    CloseReason::Redundant
-                };
-                if let Some(sender) = self
-                    .dials
-                    .get(&dial)
-                    .and_then(|(conn, _)| self.receive.sender(*conn))
-                {
-                    sender.commands.push_or_stop(Command::Close(reason));
-                }
-            }
-            SupervisorStep::Up { dial, .. } => {
-                let gateway = self.dials.get(&dial).map(|(_, addr)| *addr);
-                tracing::info!(
-                    gateway = gateway.map(tracing::field::display),
-                    "connected to the gateway"
-                );
-                self.status.send_modify(|status| {
-                    status.connected = gateway;
-                    status.since = Some(SystemTime::now());
-                    status.last_error = None;
-                });
-            }
-            SupervisorStep::Waiting { until, cause, .. } => {
-                let ms = u64::try_from(until.saturating_duration_since(now).as_millis())
-                    .unwrap_or(u64::MAX);
-                tracing::info!(
-                    wait_ms = ms,
-                    ?cause,
-                    "waiting before the next attempt to connect"
-                );
-            }
-        }
-    }
-
-    fn connect(
-        &mut self,
-        now: Instant,
-        dial: DialId,
-        addr: SocketAddr,
-        server_name: &str,
-    ) -> Result<(), String> {
-        let core = CoreConfig {
-            tls: Arc::new((self.config.tls)()?),
-            routes: Arc::clone(&self.config.routes),
-            intervals: self.config.intervals,
-        };
-        // An IPv6 socket reaches IPv4 by the mapped address.
-        let remote = match addr.ip() {
-            IpAddr::V4(ip) if self.dual_stack => {
-                SocketAddr::new(ip.to_ipv6_mapped().into(), addr.port())
-            }
-            IpAddr::V4(_) | IpAddr::V6(_) => addr,
-        };
-        let connect = self
-            .receive
-            .endpoint
-            .connect(now, &core, remote, server_name, &self.env);
-        let conn = connect.map_err(|error: ConnectError| error.to_string())?;
-        let (sender, queues) = connection_queues();
-        let role = GatewayConnection::new(
-            dial,
-            Arc::clone(&self.policy),
-            self.own.clone(),
-            sender.clone(),
-            Arc::clone(&self.sessions),
-        );
-        self.dials.insert(dial, (conn.id(), addr));
-        self.receive.know(conn.id(), sender);
-        let (port, to_endpoint) = (Arc::clone(self.receive.port()), self.receive.to_endpoint());
-        let task = ConnectionTask::new(conn, role, port, queues, to_endpoint, true);
-        // It bounds its own work per poll.
-        tokio::spawn(tokio::task::unconstrained(task));
-        Ok(())
-    }
-}
-
-impl Future for AgentTask {
-    type Output = io::Error;
-
-    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Error> {
-        let this = self.get_mut();
-        for _ in 0..ROUNDS_MAX {
-            let mut any = this.take_inputs(cx);
-            any |= this.run_supervisor(cx);
-            any |= this.receive.poll_tasks(cx).is_ready();
-            // An agent's endpoint takes no connections, so nothing is ever accepted.
-            let received = this.receive.poll_receive(cx, |_| connection_queues().0);
-            match received {
-                Poll::Ready(Ok(())) => any = true,
-                Poll::Ready(Err(error)) => {
-                    tracing::error!(%error, "receiving on the agent's socket failed");
-                    return Poll::Ready(error);
-                }
-                Poll::Pending => {}
-            }
-            if this.receive.is_done() {
-                return Poll::Ready(io::Error::other("stopped"));
-            }
-            if !any {
-                return Poll::Pending;
-            }
-        }
-        cx.waker().wake_by_ref();
-        Poll::Pending
-    }
-}
-
-impl fmt::Debug for AgentTask {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let sessions = self.sessions.load(Ordering::Relaxed);
-        f.debug_struct("AgentTask")
-            .field("sessions", &sessions)
-            .finish_non_exhaustive()
     }
 }
 

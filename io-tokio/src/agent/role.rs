@@ -13,13 +13,14 @@ use adit_proto_core::{
     agent::{dial::DialError, policy::Policy, supervisor::DialId},
     connection::{Connection, Counters},
     id::{SessionId, Slot},
-    output::Event,
+    output::{Event, Renewed},
+    route::RouteSet,
     target::Target,
 };
 use bytes::Bytes;
 use tokio::{net::TcpStream, task::AbortHandle};
 
-use super::AgentInput;
+use super::{AgentInput, renewal::RenewalNews};
 use crate::{
     connection_task::{Command, ConnectionSender, Over, Role},
     dial::dial,
@@ -33,8 +34,12 @@ use crate::{
 pub(crate) enum AgentCommand {
     /// A dial ended.
     Dialled(Slot, Result<TcpStream, DialError>),
-    /// Advertise nothing more, so that the gateway asks for no more sessions.
-    Withdraw,
+    /// Advertise this from here on, and dial by this policy, where it changes.
+    Routes(Arc<RouteSet>, Option<Arc<Policy>>),
+    /// Ask the gateway for a new certificate.
+    Renew(String),
+    /// Close once nothing is carried any more.
+    Drain,
 }
 
 /// The connection to one gateway.
@@ -71,6 +76,11 @@ impl GatewayConnection {
             sessions: BTreeMap::new(),
             open,
         }
+    }
+
+    fn tell_renewal(&self, answer: Result<Renewed, String>) {
+        self.agent
+            .push_or_stop(AgentInput::Renewal(RenewalNews::Answered(answer)));
     }
 
     fn requested(&mut self, slot: Slot, session: SessionId, target: Target) {
@@ -149,6 +159,7 @@ impl Role for GatewayConnection {
                     tracing::debug!(session = %wanted.session, target = %wanted.target, "session given up by the gateway");
                 }
             }
+            Event::RenewalAnswered(answer) => self.tell_renewal(answer),
             Event::PathSuspect => tracing::warn!("path to the gateway stalls"),
             Event::PathRecovered => tracing::info!("path to the gateway works again"),
             Event::Closed(why) => {
@@ -173,26 +184,41 @@ impl Role for GatewayConnection {
             | Event::Seen
             | Event::SessionOpened { .. }
             | Event::SessionRefused { .. }
+            | Event::SessionRest { .. }
             | Event::SessionReadable(_)
             | Event::SessionWritable(_)
-            | Event::RenewalRequested { .. }
-            | Event::RenewalAnswered(_) => {}
+            | Event::RenewalRequested { .. } => {}
         }
     }
 
     fn on_command(&mut self, now: Instant, conn: &mut Connection, command: AgentCommand) {
         match command {
             AgentCommand::Dialled(slot, result) => self.dialled(conn, slot, result),
-            AgentCommand::Withdraw => {
-                let Some(mut agent) = conn.as_agent() else {
-                    return;
-                };
-                if let Err(error) = agent.set_routes(now, Arc::default()) {
-                    tracing::error!(%error, "routes not withdrawn");
+            AgentCommand::Routes(routes, policy) => {
+                self.policy = policy.unwrap_or_else(|| Arc::clone(&self.policy));
+                let set = conn
+                    .as_agent()
+                    .map(|mut agent| agent.set_routes(now, routes));
+                if let Some(Err(error)) = set {
+                    tracing::error!(%error, "routes not changed");
+                }
+            }
+            AgentCommand::Renew(csr_pem) => {
+                let asked = conn.as_agent().map(|mut agent| agent.renew(csr_pem));
+                if let Some(Err(error)) = asked {
+                    self.tell_renewal(Err(error.to_string()));
+                }
+            }
+            AgentCommand::Drain => {
+                if let Some(mut agent) = conn.as_agent() {
+                    agent.drain();
                 }
             }
         }
     }
+
+    /// An agent tells nobody.
+    fn on_moved(&self, _sent: u64, _received: u64) {}
 
     fn on_session_over(&mut self, slot: Slot, traffic: Traffic, how: Over) {
         self.open.fetch_sub(1, Ordering::Relaxed);

@@ -19,11 +19,16 @@ use adit_proto_core::{
 use bytes::Bytes;
 use tokio::{net::TcpStream, sync::oneshot};
 
-use super::{node::NodeInput, role::GatewayCommand};
+use super::{
+    counters::{Bytes as MovedBytes, GatewayCounters},
+    input::NodeInput,
+    role::GatewayCommand,
+};
 use crate::{
     connection_task::{Command, Over},
     handoff::Sender,
     pump::Traffic,
+    receive::FromTask,
     socket::Carried,
     splice::splice,
 };
@@ -32,6 +37,8 @@ use crate::{
 #[derive(Clone, Debug)]
 pub struct GatewayHandle {
     node: Sender<NodeInput>,
+    to_endpoint: Sender<FromTask>,
+    bytes: Arc<MovedBytes>,
     numbers: Arc<AtomicU64>,
 }
 
@@ -64,9 +71,15 @@ pub struct SessionRow {
 pub struct Stopped;
 
 impl GatewayHandle {
-    pub(crate) fn new(node: Sender<NodeInput>) -> Self {
+    pub(super) fn new(
+        node: Sender<NodeInput>,
+        to_endpoint: Sender<FromTask>,
+        bytes: Arc<MovedBytes>,
+    ) -> Self {
         Self {
             node,
+            to_endpoint,
+            bytes,
             numbers: Arc::default(),
         }
     }
@@ -94,12 +107,20 @@ impl GatewayHandle {
         answer
     }
 
-    /// Lists the connections of agents, ordered by agent id, newest connection of an agent first.
+    /// Lists the connections of agents, oldest first.
     ///
     /// # Errors
     /// [`Stopped`].
     pub async fn agents(&self) -> Result<Vec<AgentInfo>, Stopped> {
         self.ask(NodeInput::Agents).await
+    }
+
+    /// Lists the connections of one agent, oldest first; none while it is offline.
+    ///
+    /// # Errors
+    /// [`Stopped`].
+    pub async fn agent(&self, agent: AgentId) -> Result<Vec<AgentInfo>, Stopped> {
+        self.ask(|reply| NodeInput::Agent(agent, reply)).await
     }
 
     /// Lists the open sessions, oldest first.
@@ -144,6 +165,66 @@ impl GatewayHandle {
             .await
     }
 
+    /// Closes the connections of an agent at once, and their sessions with them; tells how many there were. One that is
+    /// admitted all the same stays: the agent has enrolled again.
+    ///
+    /// The caller has made the gateway's [`Admission`](adit_proto_core::link::tls::Admission) refuse the agent before:
+    /// a handshake that is under way is then refused too, whenever it ends. The agent takes the close for a refusal of
+    /// its identity.
+    ///
+    /// # Errors
+    /// [`Stopped`].
+    pub async fn disconnect(&self, agent: AgentId) -> Result<usize, Stopped> {
+        self.ask(|reply| NodeInput::Disconnect { agent, reply })
+            .await
+    }
+
+    /// Says whether an agent is to get new sessions by routing, on the connections it has and those it will have, until
+    /// this says otherwise. What it carries goes on, and what names the agent still goes there.
+    ///
+    /// # Errors
+    /// [`Stopped`].
+    pub async fn set_drained(&self, agent: AgentId, drained: bool) -> Result<(), Stopped> {
+        self.ask(|reply| NodeInput::Drain {
+            agent,
+            drained,
+            reply,
+        })
+        .await
+    }
+
+    /// Ends an open session: its user and its target see a reset. Tells whether there was one.
+    ///
+    /// # Errors
+    /// [`Stopped`].
+    pub async fn kill(&self, session: SessionId) -> Result<bool, Stopped> {
+        self.ask(|reply| NodeInput::Kill { session, reply }).await
+    }
+
+    /// Gives everything that was counted since the start.
+    ///
+    /// # Errors
+    /// [`Stopped`].
+    pub async fn counters(&self) -> Result<GatewayCounters, Stopped> {
+        let node = self.ask(NodeInput::Counters).await?;
+        let (reply, answer) = oneshot::channel();
+        self.to_endpoint
+            .push(FromTask::Counters(reply))
+            .map_err(|_| Stopped)?;
+        let (endpoint, overflowed) = answer.await.map_err(|_| Stopped)?;
+        let (bytes_from_users, bytes_to_users) = self.bytes.read();
+        Ok(GatewayCounters {
+            endpoint,
+            overflowed,
+            agents: node.agents,
+            node: node.counters,
+            sessions_open: node.open,
+            sessions_opening: node.opening,
+            bytes_from_users,
+            bytes_to_users,
+        })
+    }
+
     async fn ask<T>(
         &self,
         input: impl FnOnce(oneshot::Sender<T>) -> NodeInput,
@@ -182,7 +263,10 @@ enum Pending {
         slot: Slot,
         commands: Sender<Command<GatewayCommand>>,
     },
-    Direct(TcpStream),
+    Direct {
+        target: TcpStream,
+        killed: oneshot::Receiver<()>,
+    },
 }
 
 impl PendingSession {
@@ -199,10 +283,15 @@ impl PendingSession {
         }
     }
 
-    pub(super) fn direct(id: SessionId, tcp: TcpStream, node: Sender<NodeInput>) -> Self {
+    pub(super) fn direct(
+        id: SessionId,
+        target: TcpStream,
+        killed: oneshot::Receiver<()>,
+        node: Sender<NodeInput>,
+    ) -> Self {
         Self {
             id,
-            carrier: Some(Pending::Direct(tcp)),
+            carrier: Some(Pending::Direct { target, killed }),
             node,
         }
     }
@@ -222,10 +311,10 @@ impl PendingSession {
                 // A connection that has ended drops the socket, and so resets it.
                 sent.unwrap_or_else(|_| self.over(Over::ConnectionLost));
             }
-            Some(Pending::Direct(target)) => {
+            Some(Pending::Direct { target, killed }) => {
                 let (id, node) = (self.id, self.node.clone());
                 tokio::spawn(async move {
-                    let (traffic, how) = splice(stream, target, early).await;
+                    let (traffic, how) = splice(stream, target, early, killed).await;
                     node.push_or_stop(NodeInput::SessionOver {
                         session: id,
                         traffic,

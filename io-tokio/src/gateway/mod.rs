@@ -1,6 +1,8 @@
 //! The gateway: one UDP socket, a task per agent, one node that decides where sessions go.
 
+mod counters;
 mod handle;
+mod input;
 mod node;
 mod role;
 
@@ -20,15 +22,19 @@ use adit_proto_core::{
     endpoint::{Endpoint, EndpointLimits},
     env::Env,
     gateway::dispatch::{DirectRange, Dispatch, DispatchConfig},
+    id::AgentId,
     identity::AgentIdentity,
     link::tls::{GatewayTls, TlsError},
     output::Renewed,
 };
 use tokio::task::{AbortHandle, JoinHandle};
 
+pub use self::counters::{GatewayCounters, NodeCounters, SessionEnding};
 pub use self::handle::{GatewayHandle, OpenRequest, PendingSession, SessionRow, Stopped};
 use self::{
-    node::{Node, NodeInput},
+    counters::Bytes,
+    input::NodeInput,
+    node::Node,
     role::{AgentConnection, GatewayCommand},
 };
 use crate::{
@@ -58,6 +64,8 @@ pub struct Hooks {
     pub is_renewed: Arc<dyn Fn(&AgentIdentity) -> bool + Send + Sync>,
     /// Told of an agent that is registered with such a key, which makes its former key useless; may not block.
     pub confirm: Confirm,
+    /// Told of an agent whose connection ended; it may have another one. May not block.
+    pub left: Arc<dyn Fn(&AgentIdentity) + Send + Sync>,
 }
 
 impl fmt::Debug for Hooks {
@@ -76,6 +84,8 @@ pub struct GatewayConfig {
     pub limits: EndpointLimits,
     /// Direct dialling and bounds of sessions.
     pub dispatch: DispatchConfig,
+    /// Agents that get no new sessions by routing from the start on.
+    pub drained: Vec<AgentId>,
     /// Certificates and agents.
     pub hooks: Hooks,
     /// Threads, at least 1; the caller's is the first.
@@ -138,10 +148,23 @@ impl Gateway {
         let shards = Shards::start(config.threads.max(1)).map_err(StartError::Io)?;
         let (node, inputs) = handoff(NODE_LEN);
         let policy = direct_policy(&config.dispatch);
-        let dispatch = Dispatch::new(config.dispatch);
+        let mut dispatch = Dispatch::new(config.dispatch);
+        for agent in config.drained {
+            dispatch.set_drained(agent, true);
+        }
         let confirm = Arc::clone(&config.hooks.confirm);
         let own = node.clone();
-        let task = Node::new(dispatch, Arc::new(policy), confirm, &env.seed, inputs, own);
+        let admission = Arc::clone(&config.tls.admission);
+        let task = Node::new(
+            dispatch,
+            Arc::new(policy),
+            admission,
+            confirm,
+            &env.seed,
+            inputs,
+            own,
+        );
+        let bytes = task.bytes();
         let node_task = tokio::spawn(task.run());
         let to_endpoint = receive.to_endpoint();
         let task = GatewayTask {
@@ -149,10 +172,11 @@ impl Gateway {
             shards,
             node: node.clone(),
             hooks: config.hooks,
+            bytes: Arc::clone(&bytes),
         };
         let endpoint = tokio::spawn(tokio::task::unconstrained(task));
         Ok(Self {
-            handle: GatewayHandle::new(node.clone()),
+            handle: GatewayHandle::new(node.clone(), to_endpoint.clone(), bytes),
             node,
             to_endpoint,
             local_addr,
@@ -218,6 +242,7 @@ struct GatewayTask {
     shards: Shards,
     node: Sender<NodeInput>,
     hooks: Hooks,
+    bytes: Arc<Bytes>,
 }
 
 /// Batches received before the task lets others run.
@@ -229,7 +254,7 @@ impl Future for GatewayTask {
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         let this = self.get_mut();
         for _ in 0..ROUNDS_MAX {
-            let (shards, node, hooks) = (&this.shards, &this.node, &this.hooks);
+            let (shards, node, hooks, bytes) = (&this.shards, &this.node, &this.hooks, &this.bytes);
             let port = Arc::clone(this.receive.port());
             let to_endpoint = this.receive.to_endpoint();
             let tasks = this.receive.poll_tasks(cx);
@@ -245,6 +270,7 @@ impl Future for GatewayTask {
                         port: Arc::clone(&port),
                         queues,
                         to_endpoint: to_endpoint.clone(),
+                        bytes: Arc::clone(bytes),
                     },
                 );
                 sender
@@ -270,6 +296,7 @@ struct ConnectionTaskParts {
     port: Arc<UdpPort>,
     queues: crate::connection_task::ConnectionReceiver<GatewayCommand>,
     to_endpoint: Sender<FromTask>,
+    bytes: Arc<Bytes>,
 }
 
 fn spawn(
@@ -280,7 +307,13 @@ fn spawn(
     sender: &ConnectionSender<GatewayCommand>,
     parts: ConnectionTaskParts,
 ) {
-    let role = AgentConnection::new(&conn, node.clone(), hooks.clone(), sender.clone());
+    let role = AgentConnection::new(
+        &conn,
+        node.clone(),
+        hooks.clone(),
+        sender.clone(),
+        parts.bytes,
+    );
     let place = shards.place();
     let runtime = place.runtime.clone();
     runtime.spawn(async move {

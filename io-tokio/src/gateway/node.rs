@@ -1,8 +1,10 @@
 //! The gateway's one owner of `Dispatch` and of the table of sessions: users' wishes in, commands to connections out.
 
+#[cfg(test)]
+mod tests;
+
 use std::{
-    collections::{BTreeMap, VecDeque},
-    net::SocketAddr,
+    collections::{BTreeMap, BTreeSet, VecDeque},
     sync::Arc,
     time::{Duration, Instant},
 };
@@ -14,9 +16,9 @@ use adit_proto_core::{
     gateway::{
         OpenError,
         dispatch::{AgentEvent, Dispatch, DispatchOutput},
-        info::{AgentInfo, Explanation},
     },
-    id::{AgentId, ConnId, SessionId, Slot},
+    id::{AgentId, ConnId, SessionId},
+    link::tls::Admission,
     session_table::{Carrier, SessionTable},
     target::Target,
 };
@@ -26,7 +28,9 @@ use uuid::Builder;
 
 use super::{
     Confirm,
+    counters::{Bytes, NodeCounters, NodeSnapshot},
     handle::{OpenRequest, PendingSession, SessionRow},
+    input::{FromConnection, NodeInput},
     role::GatewayCommand,
 };
 use crate::{
@@ -36,62 +40,6 @@ use crate::{
     handoff::{Receiver, Sender},
     pump::Traffic,
 };
-
-/// What the node is told.
-#[derive(Debug)]
-pub(crate) enum NodeInput {
-    /// A user wants a session. The number is for giving it up.
-    Open {
-        number: u64,
-        request: OpenRequest,
-        reply: oneshot::Sender<Result<PendingSession, OpenError>>,
-    },
-    /// The user of that wish went away.
-    GiveUp(u64),
-    /// Something happened on a connection.
-    Connection(ConnId, FromConnection),
-    /// A handshake came to nothing.
-    HandshakeFailed {
-        remote: SocketAddr,
-        why: String,
-    },
-    /// A direct dial ended.
-    Dialled(SessionId, Result<TcpStream, String>),
-    /// A session that was not a connection's is over, or one whose socket was never attached.
-    SessionOver {
-        session: SessionId,
-        traffic: Traffic,
-        how: Over,
-    },
-    Agents(oneshot::Sender<Vec<AgentInfo>>),
-    Sessions(oneshot::Sender<Vec<SessionRow>>),
-    /// Is a session open or being opened?
-    IsBusy(oneshot::Sender<bool>),
-    Explain {
-        target: Target,
-        agent: Option<AgentId>,
-        reply: oneshot::Sender<Explanation>,
-    },
-    IsConnected {
-        agent: AgentId,
-        reply: oneshot::Sender<bool>,
-    },
-    /// Close everything, and end with the last connection.
-    Stop,
-}
-
-/// What a connection tells the node.
-#[derive(Debug)]
-pub(crate) enum FromConnection {
-    /// It is established; the way to its task.
-    Up(ConnectionSender<GatewayCommand>),
-    Event(AgentEvent),
-    SessionOver {
-        slot: Slot,
-        traffic: Traffic,
-        how: Over,
-    },
-}
 
 /// A session's users and wishes that the core does not need to know.
 #[derive(Debug)]
@@ -109,6 +57,7 @@ pub(crate) struct Node {
     sessions: SessionTable,
     ids: ChaCha12Rng,
     direct: Arc<Policy>,
+    admission: Arc<dyn Admission>,
     confirm: Confirm,
     connections: BTreeMap<ConnId, ConnectionSender<GatewayCommand>>,
     /// Sessions being opened.
@@ -116,9 +65,15 @@ pub(crate) struct Node {
     numbers: BTreeMap<u64, SessionId>,
     /// Open sessions: who asked for them.
     users: BTreeMap<SessionId, OpenRequest>,
+    /// Open sessions that the gateway carries itself: the way to end them.
+    direct_kills: BTreeMap<SessionId, oneshot::Sender<()>>,
+    /// Open sessions that an operator has ended.
+    killed: BTreeSet<SessionId>,
     inputs: Receiver<NodeInput>,
     own: Sender<NodeInput>,
     failed_handshakes: Burst,
+    counters: NodeCounters,
+    bytes: Arc<Bytes>,
     stopping: bool,
 }
 
@@ -126,6 +81,7 @@ impl Node {
     pub(crate) fn new(
         dispatch: Dispatch,
         direct: Arc<Policy>,
+        admission: Arc<dyn Admission>,
         confirm: Confirm,
         seed: &Seed,
         inputs: Receiver<NodeInput>,
@@ -136,16 +92,26 @@ impl Node {
             sessions: SessionTable::new(),
             ids: seed.derive("session-id"),
             direct,
+            admission,
             confirm,
             connections: BTreeMap::new(),
             wishes: BTreeMap::new(),
             numbers: BTreeMap::new(),
             users: BTreeMap::new(),
+            direct_kills: BTreeMap::new(),
+            killed: BTreeSet::new(),
             inputs,
             own,
             failed_handshakes: Burst::default(),
+            counters: NodeCounters::default(),
+            bytes: Arc::default(),
             stopping: false,
         }
+    }
+
+    /// What connections add the bytes of their sessions to.
+    pub(crate) fn bytes(&self) -> Arc<Bytes> {
+        Arc::clone(&self.bytes)
     }
 
     /// Runs until told to stop and all connections have ended.
@@ -181,16 +147,19 @@ impl Node {
             } => self.open(now, number, request, reply),
             NodeInput::GiveUp(number) => {
                 if let Some(session) = self.numbers.remove(&number) {
+                    self.counters.given_up += 1;
                     self.forget_wish(session);
                     self.dispatch.cancel(now, session);
                 }
             }
             NodeInput::Connection(conn, what) => self.connection(now, conn, what),
             NodeInput::HandshakeFailed { remote, why } => {
+                self.counters.handshakes_failed += 1;
                 if let Some(count) = self.failed_handshakes.note(now) {
                     tracing::warn!(%remote, %why, count, "handshake failed; is the agent enrolled with this gateway?");
                 }
             }
+            NodeInput::Oddities(counters) => self.counters.odd(counters),
             NodeInput::Dialled(session, result) => {
                 let outcome = match (result, self.wishes.get_mut(&session)) {
                     (Ok(tcp), Some(wish)) => {
@@ -209,7 +178,9 @@ impl Node {
             } => self.session_over(session, traffic, how),
             // Whoever asked may have gone; then nobody needs the answer.
             NodeInput::Agents(reply) => drop(reply.send(self.dispatch.hub().list(now))),
+            NodeInput::Agent(id, reply) => drop(reply.send(self.dispatch.hub().list_of(now, id))),
             NodeInput::Sessions(reply) => drop(reply.send(self.list_sessions(now))),
+            NodeInput::Counters(reply) => drop(reply.send(self.snapshot(now))),
             NodeInput::IsBusy(reply) => {
                 let _gone = reply.send(!self.users.is_empty() || !self.wishes.is_empty());
             }
@@ -223,8 +194,49 @@ impl Node {
             NodeInput::IsConnected { agent, reply } => {
                 let _gone = reply.send(self.dispatch.hub().newest(agent).is_some());
             }
+            NodeInput::Drain {
+                agent,
+                drained,
+                reply,
+            } => {
+                self.dispatch.set_drained(agent, drained);
+                let _gone = reply.send(());
+            }
+            NodeInput::Kill { session, reply } => {
+                let _gone = reply.send(self.kill(session));
+            }
+            NodeInput::Disconnect { agent, reply } => {
+                let _gone = reply.send(self.disconnect(now, agent));
+            }
             NodeInput::Stop => self.stop(now),
         }
+    }
+
+    /// Closes the connections of an agent that has just been deleted; whoever deletes it does that first.
+    fn disconnect(&mut self, now: Instant, agent: AgentId) -> usize {
+        let admission = &self.admission;
+        let stays = |identity: &_| admission.admits_still(identity);
+        let conns = self.dispatch.disconnect(now, agent, stays);
+        for conn in &conns {
+            self.command(*conn, Command::Close(CloseReason::Revoked));
+        }
+        conns.len()
+    }
+
+    /// Its end is logged when whoever has its sockets tells of it.
+    fn kill(&mut self, session: SessionId) -> bool {
+        let Some(carrier) = self.sessions.get(session).map(|entry| entry.carrier) else {
+            return false;
+        };
+        // A second call finds it ending already.
+        if !self.killed.insert(session) {
+            return false;
+        }
+        match (carrier, self.direct_kills.remove(&session)) {
+            (Carrier::Agent { conn, slot }, _) => self.command(conn, Command::Kill(slot)),
+            (Carrier::Direct, way) => return way.is_some_and(|kill| kill.send(()).is_ok()),
+        }
+        true
     }
 
     fn open(
@@ -262,6 +274,13 @@ impl Node {
                     self.session_over(session, traffic, how);
                 }
             }
+            // Its handshake was admitted before the agent was deleted, and its connections were closed before this
+            // one was known. Deleting comes before closing, so either this look or the closing finds it (design 3.8).
+            FromConnection::Event(AgentEvent::Registered { identity, .. })
+                if !self.admission.admit(&identity) =>
+            {
+                self.command(conn, Command::Close(CloseReason::Revoked));
+            }
             FromConnection::Event(event) => {
                 let closed = matches!(event, AgentEvent::Closed);
                 let renewed = matches!(event, AgentEvent::Registered { renewed: true, .. });
@@ -275,6 +294,8 @@ impl Node {
                     // Sessions whose sockets were attached have been reported one by one already.
                     for (session, _) in self.sessions.remove_conn(conn) {
                         self.users.remove(&session);
+                        self.killed.remove(&session);
+                        self.counters.ended(Over::ConnectionLost);
                     }
                 }
             }
@@ -325,6 +346,7 @@ impl Node {
                     self.command(conn, Command::Close(CloseReason::Superseded))
                 }
                 DispatchOutput::Refused { conn, error } => {
+                    self.counters.not_registered += 1;
                     tracing::warn!(%conn, %error, "agent not registered");
                     self.command(
                         conn,
@@ -332,6 +354,7 @@ impl Node {
                     );
                 }
                 DispatchOutput::RoutesRefused { conn, count } => {
+                    self.counters.routes_refused += 1;
                     tracing::warn!(%conn, count, "route set refused: too many routes");
                 }
             }
@@ -380,7 +403,11 @@ impl Node {
                     self.own.clone(),
                 )
             }
-            (Carrier::Direct, Some(tcp)) => PendingSession::direct(session, tcp, self.own.clone()),
+            (Carrier::Direct, Some(tcp)) => {
+                let (kill, killed) = oneshot::channel();
+                self.direct_kills.insert(session, kill);
+                PendingSession::direct(session, tcp, killed, self.own.clone())
+            }
             (Carrier::Direct, None) => return,
         };
         // The id was drawn here, and a place on a connection is never used twice.
@@ -389,12 +416,14 @@ impl Node {
             .insert(now, session, route, wish.request.target.clone(), agent);
         debug_assert!(entered.is_ok(), "a session is entered once");
         self.users.insert(session, wish.request);
+        self.counters.opened += 1;
         // A user who went away meanwhile drops the session, which ends it.
         drop(wish.reply.send(Ok(pending)));
     }
 
     fn failed(&mut self, session: SessionId, error: OpenError) {
         if let Some(wish) = self.forget_wish(session) {
+            self.counters.failed(error.cause());
             drop(wish.reply.send(Err(error)));
         }
     }
@@ -412,7 +441,13 @@ impl Node {
         let Some(entry) = self.sessions.remove(session) else {
             return;
         };
+        self.direct_kills.remove(&session);
+        self.killed.remove(&session);
         let user = self.users.remove(&session);
+        self.counters.ended(how);
+        if entry.agent.is_none() {
+            self.bytes.add_all(traffic);
+        }
         tracing::info!(
             %session,
             user = user.as_ref().map(|user| tracing::field::display(user.user)),
@@ -425,6 +460,15 @@ impl Node {
             reason = how.text(),
             "session ended"
         );
+    }
+
+    fn snapshot(&self, now: Instant) -> NodeSnapshot {
+        NodeSnapshot {
+            counters: self.counters.clone(),
+            agents: self.dispatch.hub().counts(now),
+            open: self.users.len(),
+            opening: self.wishes.len(),
+        }
     }
 
     fn list_sessions(&self, now: Instant) -> Vec<SessionRow> {
@@ -444,7 +488,7 @@ impl Node {
         for sender in self.connections.values() {
             sender
                 .commands
-                .push_or_stop(Command::Close(CloseReason::GatewayStopping));
+                .push_or_stop(Command::Stop(CloseReason::GatewayStopping));
         }
     }
 }

@@ -2,6 +2,7 @@
 
 use std::{
     net::SocketAddr,
+    sync::Arc,
     time::{Duration, Instant},
 };
 
@@ -18,7 +19,8 @@ use tracing::field::{DisplayValue, display};
 
 use super::{
     Hooks,
-    node::{FromConnection, NodeInput},
+    counters::Bytes,
+    input::{FromConnection, NodeInput},
 };
 use crate::{
     connection_task::{Command, ConnectionSender, Over, Role},
@@ -51,6 +53,7 @@ pub(crate) struct AgentConnection {
     /// The way to itself, for answers of the certificate authority.
     own: ConnectionSender<GatewayCommand>,
     seen: Option<Instant>,
+    bytes: Arc<Bytes>,
 }
 
 impl AgentConnection {
@@ -59,6 +62,7 @@ impl AgentConnection {
         node: Sender<NodeInput>,
         hooks: Hooks,
         own: ConnectionSender<GatewayCommand>,
+        bytes: Arc<Bytes>,
     ) -> Self {
         let remote = SocketAddr::new(conn.remote().ip().to_canonical(), conn.remote().port());
         Self {
@@ -69,6 +73,7 @@ impl AgentConnection {
             hooks,
             own,
             seen: None,
+            bytes,
         }
     }
 
@@ -126,10 +131,12 @@ impl AgentConnection {
         let counters = conn.counters();
         if counters != Counters::default() {
             tracing::warn!(agent = self.agent(), conn = %self.id, ?counters, "the agent sent what the protocol has no use for");
+            self.node.push_or_stop(NodeInput::Oddities(counters));
         }
         match &self.identity {
             Some(identity) => {
                 tracing::info!(agent = %identity.id, name = %identity.name, conn = %self.id, %why, "agent disconnected");
+                (self.hooks.left)(identity);
                 self.tell(AgentEvent::Closed);
             }
             None => {
@@ -181,6 +188,7 @@ impl Role for AgentConnection {
             // The task's own, or an agent's.
             Event::Established { identity: None }
             | Event::SessionRequested { .. }
+            | Event::SessionRest { .. }
             | Event::SessionReadable(_)
             | Event::SessionWritable(_)
             | Event::RenewalAnswered(_) => {}
@@ -204,6 +212,10 @@ impl Role for AgentConnection {
                 }
             }
         }
+    }
+
+    fn on_moved(&self, sent: u64, received: u64) {
+        self.bytes.add(sent, received);
     }
 
     fn on_session_over(&mut self, slot: Slot, traffic: Traffic, how: Over) {

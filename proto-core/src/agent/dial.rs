@@ -73,7 +73,7 @@ impl Dial {
             race: Race::new(&[], 0),
             steps: VecDeque::new(),
         };
-        match (dial.policy.check(&dial.target.host), &dial.target.host) {
+        match (dial.policy.check(&dial.target), &dial.target.host) {
             (Err(refused), _) => dial.fail(refused.into()),
             (Ok(()), Host::Name(name)) => dial.steps.push_back(DialStep::Resolve(name.clone())),
             (Ok(()), Host::Ip(_)) => dial.race(now, &[]),

@@ -8,5 +8,6 @@ pub mod backoff;
 pub mod dial;
 pub mod policy;
 mod race;
+pub mod renewal;
 pub mod role;
 pub mod supervisor;

@@ -93,14 +93,9 @@ impl AgentRole {
         Ok(())
     }
 
-    pub(crate) fn renew(&mut self, csr_pem: String) -> Result<(), ()> {
-        match self.renewal {
-            Renewal::Idle => {
-                self.renewal = Renewal::Queued(csr_pem);
-                Ok(())
-            }
-            Renewal::Queued(_) | Renewal::Awaiting => Err(()),
-        }
+    /// Queues a request; one that was not answered is asked again by it.
+    pub(crate) fn renew(&mut self, csr_pem: String) {
+        self.renewal = Renewal::Queued(csr_pem);
     }
 
     pub(crate) fn poll_timeout(&self) -> Option<Instant> {
@@ -188,7 +183,11 @@ impl AgentRole {
     }
 }
 
-fn check_routes(routes: &RouteSet) -> Result<(), RoutesError> {
+/// Tells whether a set can be advertised.
+///
+/// # Errors
+/// [`RoutesError::TooMany`], [`RoutesError::TooLarge`].
+pub fn check_routes(routes: &RouteSet) -> Result<(), RoutesError> {
     let count = routes.len();
     if count > limits::ROUTES_PER_AGENT_MAX {
         return Err(RoutesError::TooMany {

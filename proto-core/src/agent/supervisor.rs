@@ -1,31 +1,52 @@
 //! Connections to gateways over time: which one is tried when, and which connection is kept (design 8.1 and 8.4).
 
-use std::{
-    collections::VecDeque,
-    net::{IpAddr, SocketAddr},
-    time::{Duration, Instant},
-};
+mod credentials;
+mod loss;
+mod round;
+mod state;
+mod step;
+
+use std::{collections::VecDeque, net::IpAddr, time::Instant};
 
 use rand_chacha::ChaCha12Rng;
 
+pub use self::{
+    credentials::{Credentials, KeptPairs, Swap},
+    loss::LossKind,
+    state::SupervisorError,
+    step::{DialId, GatewayIndex, SupervisorStep},
+};
+use self::{
+    credentials::{Pairs, Verdict},
+    loss::cause,
+    round::{Round, Turn},
+    state::{Gateway, Live, Phase},
+};
 use super::{
     backoff::{Backoff, BackoffCause},
     dial::ResolveError,
-    race::Race,
 };
 use crate::{
-    close::Closed,
     env::Seed,
-    limits::{BACKOFF_STEADY_AFTER, CONNECT_TIMEOUT, DIAL_STAGGER, GATEWAYS_MAX},
+    limits::{
+        ADOPTION_RETRY, CREDENTIALS_PROOF_AFTER, DIAL_STAGGER, DRAINING_MAX, GATEWAYS_MAX,
+        SWAP_PATIENCE,
+    },
     target::{Host, Target},
 };
 
 /// Keeps an agent connected to one of its gateways.
 ///
 /// A *round* goes to one gateway: its name is resolved, its addresses are raced as RFC 8305 says, the first connection
-/// to be established is kept and the others are closed; it ends after [`CONNECT_TIMEOUT`]. After a round that failed,
-/// or a loss, the gateway waits as its own [`Backoff`] says, and the next round goes to the gateway that may be tried
-/// first. Where several may be tried at once, they take turns in the order of the list; none is preferred.
+/// to be established is kept and the others are closed; it ends after
+/// [`CONNECT_TIMEOUT`](crate::limits::CONNECT_TIMEOUT). After a round that failed, or a loss, the gateway waits as its own
+/// [`Backoff`] says, and the next round goes to the gateway that may be tried first. Where several may be tried at once,
+/// they take turns in the order of the list; none is preferred.
+///
+/// A renewed key pair is told by [`handle_renewed`](Self::handle_renewed). The connection that shows it replaces the one
+/// in use, which drains; until the new one has lasted [`CREDENTIALS_PROOF_AFTER`], the old pair and the old connection
+/// stay, and a refusal goes back to them (design 8.6). A pair that was put aside is kept, and shown again where the
+/// current one is refused.
 ///
 /// Answers may come late: a connection that nobody wants is answered by [`SupervisorStep::Close`]. After every
 /// `handle_*` call poll the steps until there is none.
@@ -37,152 +58,32 @@ pub struct Supervisor {
     /// The gateway of the latest round.
     current: usize,
     round_at: Instant,
-    state: State,
+    phase: Phase,
+    /// The connection in use.
+    up: Option<Live>,
+    /// The one that it replaces, until it has proved itself.
+    former: Option<Live>,
+    /// Connections that were replaced and still have sessions, at most [`DRAINING_MAX`].
+    draining: VecDeque<DialId>,
+    pairs: Pairs,
+    swap: Swap,
+    /// When a connection that only drains is closed whatever it carries, so that its successor shows the next pair.
+    close_by: Option<(Instant, DialId)>,
     steps: VecDeque<SupervisorStep>,
-}
-
-#[derive(Debug)]
-struct Gateway {
-    target: Target,
-    backoff: Backoff,
-    ready_at: Instant,
-    /// What it waits for; a network change ends only some waits.
-    cause: BackoffCause,
-}
-
-#[derive(Debug)]
-enum State {
-    Waiting {
-        until: Instant,
-    },
-    Resolving {
-        until: Instant,
-    },
-    Racing {
-        until: Instant,
-        /// The dial of the race's first lane; the others follow.
-        first: u64,
-        race: Race<LossKind>,
-    },
-    Up {
-        dial: DialId,
-        since: Instant,
-    },
-    Stopped,
-}
-
-/// Names one connection attempt, and the connection that comes of it; never used twice by a [`Supervisor`].
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct DialId(pub u64);
-
-/// A gateway's place in the configured list.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct GatewayIndex(pub usize);
-
-/// What a [`Supervisor`] asks for or tells.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum SupervisorStep {
-    /// Resolve the name, IPv4 and IPv6, and answer by [`Supervisor::handle_resolved`].
-    Resolve {
-        /// Whose name it is.
-        gateway: GatewayIndex,
-        /// The name.
-        host: Box<str>,
-        /// The UDP port, for resolvers that want one.
-        port: u16,
-    },
-    /// Start a QUIC connection and answer by [`Supervisor::handle_established`] or [`Supervisor::handle_closed`].
-    Connect {
-        /// Names the attempt.
-        dial: DialId,
-        /// Where it goes.
-        gateway: GatewayIndex,
-        /// Where it goes, resolved.
-        addr: SocketAddr,
-        /// What the certificate must be for: the host as configured (agent-tunnel 2.2).
-        server_name: Box<str>,
-    },
-    /// Close this connection or attempt with code 0. No answer is needed. May come twice.
-    Close {
-        /// Which one.
-        dial: DialId,
-    },
-    /// This connection is the agent's.
-    Up {
-        /// Which one.
-        dial: DialId,
-        /// Where it goes.
-        gateway: GatewayIndex,
-    },
-    /// Nothing runs before `until`; for logs and status only.
-    Waiting {
-        /// When the next round starts.
-        until: Instant,
-        /// Where it goes.
-        gateway: GatewayIndex,
-        /// Why it does not start at once.
-        cause: BackoffCause,
-    },
-}
-
-/// Why an attempt failed or a connection ended.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[non_exhaustive]
-pub enum LossKind {
-    /// The network says that there is no way, or that nothing listens.
-    Unreachable,
-    /// No answer: handshake deadline, idle timeout or a dead path.
-    TimedOut,
-    /// A stateless reset: the gateway restarted.
-    Reset,
-    /// The gateway closed the connection by an application close.
-    ClosedByPeer,
-    /// The gateway refused the attempt for load (`CONNECTION_REFUSED`, RFC 9000 20.1).
-    Refused,
-    /// Either end refused the other's certificate.
-    IdentityRefused,
-    /// A fault of this machine, such as a socket that cannot be made.
-    LocalError,
-}
-
-impl From<&Closed> for LossKind {
-    /// Tells what the end of a connection means for reconnecting (design 8.4).
-    fn from(closed: &Closed) -> Self {
-        match closed {
-            Closed::PeerRestarted => Self::Reset,
-            // A gateway that stops says so (agent-tunnel 13); one that is back at once should have its agents at once.
-            Closed::ByPeer(close) if close.code == 0 => Self::Reset,
-            Closed::Overloaded => Self::Refused,
-            Closed::ByPeer(_) => Self::ClosedByPeer,
-            Closed::IdentityRefused { .. } | Closed::PeerNotTrusted { .. } => Self::IdentityRefused,
-            Closed::TimedOut | Closed::PathDead | Closed::HandshakeTimedOut => Self::TimedOut,
-            Closed::Local
-            | Closed::Fault(_)
-            | Closed::NoCommonVersion
-            | Closed::Transport { .. } => Self::LocalError,
-        }
-    }
-}
-
-/// Why a list of gateways is refused.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-#[non_exhaustive]
-pub enum SupervisorError {
-    /// The list is empty.
-    #[error("no gateway is configured")]
-    NoGateway,
-    /// The list is longer than [`GATEWAYS_MAX`].
-    #[error("more than {GATEWAYS_MAX} gateways are configured")]
-    TooManyGateways,
 }
 
 impl Supervisor {
     /// Starts the first round at once. `gateways` are `host:port` in the order in which they are tried; the jitter is
-    /// drawn from `seed`'s stream `backoff`.
+    /// drawn from `seed`'s stream `backoff`. `kept` are the key pairs beside the current one.
     ///
     /// # Errors
     /// [`SupervisorError`] where the list is empty or too long.
-    pub fn new(now: Instant, gateways: Vec<Target>, seed: &Seed) -> Result<Self, SupervisorError> {
+    pub fn new(
+        now: Instant,
+        gateways: Vec<Target>,
+        kept: KeptPairs,
+        seed: &Seed,
+    ) -> Result<Self, SupervisorError> {
         if gateways.is_empty() {
             return Err(SupervisorError::NoGateway);
         }
@@ -201,7 +102,13 @@ impl Supervisor {
             next_dial: 0,
             current: 0,
             round_at: now,
-            state: State::Waiting { until: now },
+            phase: Phase::Waiting { until: now },
+            up: None,
+            former: None,
+            draining: VecDeque::new(),
+            pairs: Pairs::new(kept),
+            swap: Swap::Overlap,
+            close_by: None,
             steps: VecDeque::new(),
         };
         supervisor.begin(now, 0);
@@ -216,53 +123,95 @@ impl Supervisor {
         gateway: GatewayIndex,
         answer: Result<Vec<IpAddr>, ResolveError>,
     ) {
-        let State::Resolving { until } = self.state else {
+        let Phase::Round(round) = &self.phase else {
             return;
         };
+        if !round.is_resolving() {
+            return;
+        }
         if gateway.0 != self.current {
             return;
         }
         match answer {
-            Ok(found) if !found.is_empty() => self.race(now, until, &found),
+            Ok(found) if !found.is_empty() => self.race(now, &found),
             Ok(_) | Err(_) => self.round_failed(now, BackoffCause::Unreachable),
         }
     }
 
     /// Takes a connection of which the handshake is complete. The first of a round is kept.
     pub fn handle_established(&mut self, now: Instant, dial: DialId) {
-        let wins = match &self.state {
-            State::Up { dial: kept, .. } if *kept == dial => return,
-            State::Racing { first, race, .. } => race.is_connecting(lane(*first, dial)),
-            State::Waiting { .. } | State::Resolving { .. } | State::Up { .. } | State::Stopped => {
-                false
-            }
-        };
+        if self.is_kept(dial) {
+            return;
+        }
+        let wins = matches!(&self.phase, Phase::Round(round) if round.is_connecting(dial));
         if !wins {
             let known = dial.0 < self.next_dial;
             self.steps
                 .extend(known.then_some(SupervisorStep::Close { dial }));
             return;
         }
-        self.close_running(Some(dial));
-        self.state = State::Up { dial, since: now };
-        let gateway = GatewayIndex(self.current);
-        self.steps.push_back(SupervisorStep::Up { dial, gateway });
+        let credentials = self.end_round(Some(dial));
+        let live = Live {
+            dial,
+            gateway: self.current,
+            since: now,
+            credentials,
+            proof_at: self
+                .pairs
+                .are_in_doubt()
+                .then(|| now + CREDENTIALS_PROOF_AFTER),
+        };
+        if let Some(replaced) = self.up.replace(live)
+            && let Some(older) = self.former.replace(replaced)
+        {
+            self.drain(older.dial);
+        }
+        self.tell_up();
+        // The pair came while the round was under way.
+        if credentials != self.pairs.shown() {
+            self.replace(now);
+        }
     }
 
     /// Takes the end of an attempt or a connection, whoever caused it. Ends of connections that were closed from here
     /// are ignored.
     pub fn handle_closed(&mut self, now: Instant, dial: DialId, why: LossKind) {
-        match &mut self.state {
-            State::Racing { first, race, .. } => {
-                if race.fail(lane(*first, dial), why) {
-                    self.start_next(now);
-                }
-            }
-            State::Up { dial: kept, since } if *kept == dial => {
-                let up = now.saturating_duration_since(*since);
-                self.lost(now, up, why);
-            }
-            State::Waiting { .. } | State::Resolving { .. } | State::Up { .. } | State::Stopped => {
+        self.close_by.take_if(|(_, by)| *by == dial);
+        if let Phase::Round(round) = &mut self.phase
+            && round.fail(dial, why)
+        {
+            self.start_next(now);
+        } else if let Some(live) = self.up.take_if(|live| live.dial == dial) {
+            self.lost(now, &live, why);
+        } else {
+            self.former.take_if(|live| live.dial == dial);
+            self.draining.retain(|draining| *draining != dial);
+        }
+    }
+
+    /// Takes the news that a renewed key pair is stored. Whatever shows it next has to prove it.
+    ///
+    /// Not while [`is_renewing`](Self::is_renewing): a third pair in place of the second would lock the agent out where
+    /// the gateway has come to know the second one only.
+    pub fn handle_renewed(&mut self, now: Instant, swap: Swap) {
+        if !matches!(self.phase, Phase::Stopped) {
+            self.swap = swap;
+            self.pairs.stored();
+            self.replace(now);
+        }
+    }
+
+    /// Takes whether the pair that has proved itself is the current one: the answer to [`SupervisorStep::Adopt`] and
+    /// [`SupervisorStep::Revert`]. Where it could not be put in its place, the step comes again after
+    /// [`ADOPTION_RETRY`], and attempts go on to show the pair as before.
+    pub fn handle_adopted(&mut self, now: Instant, adopted: bool) {
+        if adopted {
+            self.pairs.settled();
+        }
+        if let Some(live) = &mut self.up {
+            match adopted {
+                true => live.credentials = Credentials::Current,
+                false => live.proof_at = Some(now + ADOPTION_RETRY),
             }
         }
     }
@@ -277,45 +226,46 @@ impl Supervisor {
                 gateway.ready_at = gateway.ready_at.min(at);
             }
         }
-        match self.state {
-            State::Waiting { .. } => self.schedule(now),
-            State::Resolving { .. } | State::Racing { .. } if at == now => {
-                self.close_running(None);
+        match self.phase {
+            Phase::Waiting { .. } => self.schedule(now),
+            Phase::Round(_) if at == now => {
+                self.end_round(None);
                 self.begin(now, self.current);
             }
-            State::Resolving { .. } | State::Racing { .. } | State::Up { .. } | State::Stopped => {}
+            Phase::Round(_) | Phase::Idle | Phase::Stopped => {}
         }
     }
 
     /// Starts a round or the next address of one, or ends one; whatever is due.
     pub fn handle_timeout(&mut self, now: Instant) {
-        match &self.state {
-            State::Waiting { until } if *until <= now => self.schedule(now),
-            State::Resolving { until } if *until <= now => {
-                self.round_failed(now, BackoffCause::Unreachable);
-            }
-            State::Racing { until, race, .. } if *until <= now => {
-                let cause = worst(race);
-                self.close_running(None);
-                self.round_failed(now, cause);
-            }
-            State::Racing { race, .. } if race.is_due(now) => self.start_next(now),
-            State::Waiting { .. }
-            | State::Resolving { .. }
-            | State::Racing { .. }
-            | State::Up { .. }
-            | State::Stopped => {}
+        match &self.phase {
+            Phase::Waiting { until } if *until <= now => self.schedule(now),
+            Phase::Round(round) => match round.turn(now) {
+                Turn::Over(cause) => self.round_failed(now, cause),
+                Turn::Next => self.start_next(now),
+                Turn::Goes => {}
+            },
+            Phase::Waiting { .. } | Phase::Idle | Phase::Stopped => {}
         }
+        if let Some((_, dial)) = self.close_by.take_if(|(at, _)| *at <= now) {
+            self.close_all(Some(dial).filter(|dial| self.connection() == Some(*dial)));
+        }
+        self.prove(now);
     }
 
-    /// When [`handle_timeout`](Self::handle_timeout) is to be called; none while a connection is up and after the end.
+    /// When [`handle_timeout`](Self::handle_timeout) is to be called; none while a connection is up that has nothing to
+    /// prove, and after the end.
     #[must_use]
     pub fn poll_timeout(&self) -> Option<Instant> {
-        match &self.state {
-            State::Waiting { until } | State::Resolving { until } => Some(*until),
-            State::Racing { until, race, .. } => race.next_at().into_iter().chain([*until]).min(),
-            State::Up { .. } | State::Stopped => None,
-        }
+        let phase = match &self.phase {
+            Phase::Waiting { until } => Some(*until),
+            Phase::Round(round) => Some(round.poll_timeout()),
+            Phase::Idle => None,
+            Phase::Stopped => return None,
+        };
+        let proof = self.up.as_ref().and_then(|live| live.proof_at);
+        let close = self.close_by.map(|(at, _)| at);
+        [phase, proof, close].into_iter().flatten().min()
     }
 
     /// The next thing to do.
@@ -325,94 +275,139 @@ impl Supervisor {
 
     /// Closes what runs and ends for good. Drain the sessions first.
     pub fn shutdown(&mut self) {
-        self.close_running(None);
-        self.state = State::Stopped;
+        self.end_round(None);
+        let kept = [self.up.take(), self.former.take()];
+        let kept = kept.into_iter().flatten().map(|live| live.dial);
+        let dials: Vec<DialId> = kept.chain(self.draining.drain(..)).collect();
+        self.close_all(dials);
+        self.phase = Phase::Stopped;
     }
 
     /// The connection that is up.
     #[must_use]
     pub fn connection(&self) -> Option<DialId> {
-        match self.state {
-            State::Up { dial, .. } => Some(dial),
-            State::Waiting { .. }
-            | State::Resolving { .. }
-            | State::Racing { .. }
-            | State::Stopped => None,
-        }
+        self.up.as_ref().map(|live| live.dial)
+    }
+
+    /// Tells whether there are two key pairs, of which one has to prove itself.
+    #[must_use]
+    pub fn is_renewing(&self) -> bool {
+        self.pairs.are_in_doubt()
     }
 
     fn begin(&mut self, now: Instant, index: usize) {
         self.current = index;
         self.round_at = now;
-        let until = now + CONNECT_TIMEOUT;
+        self.phase = Phase::Round(Round::new(now, self.pairs.shown()));
         match self.gateways[index].target.host.clone() {
-            Host::Ip(ip) => self.race(now, until, &[ip]),
-            Host::Name(host) => {
-                self.state = State::Resolving { until };
-                self.steps.push_back(SupervisorStep::Resolve {
-                    gateway: GatewayIndex(index),
-                    host,
-                    port: self.gateways[index].target.port,
-                });
-            }
+            Host::Ip(ip) => self.race(now, &[ip]),
+            Host::Name(host) => self.steps.push_back(SupervisorStep::Resolve {
+                gateway: GatewayIndex(index),
+                host,
+                port: self.gateways[index].target.port,
+            }),
         }
     }
 
-    fn race(&mut self, now: Instant, until: Instant, found: &[IpAddr]) {
-        let race = Race::new(found, self.gateways[self.current].target.port);
-        let first = self.next_dial;
-        self.state = State::Racing { until, first, race };
-        self.start_next(now);
+    fn race(&mut self, now: Instant, found: &[IpAddr]) {
+        if let Phase::Round(round) = &mut self.phase {
+            let port = self.gateways[self.current].target.port;
+            round.race(found, port, self.next_dial);
+            self.start_next(now);
+        }
     }
 
     fn start_next(&mut self, now: Instant) {
-        let State::Racing { first, race, .. } = &mut self.state else {
+        let Phase::Round(round) = &mut self.phase else {
             return;
         };
-        if let Some((index, addr)) = race.start_next(now) {
-            let dial = DialId(*first + index as u64);
+        if let Some((dial, addr)) = round.start_next(now) {
             self.next_dial = dial.0 + 1;
             self.steps.push_back(SupervisorStep::Connect {
                 dial,
                 gateway: GatewayIndex(self.current),
                 addr,
                 server_name: self.gateways[self.current].target.host.to_string().into(),
+                credentials: round.credentials(),
             });
-        } else if race.is_lost() {
-            let cause = worst(race);
+        } else if round.is_lost() {
+            let cause = round.worst();
             self.round_failed(now, cause);
         }
     }
 
+    /// Ends a round that came to nothing.
     fn round_failed(&mut self, now: Instant, cause: BackoffCause) {
+        let refused = matches!(&self.phase, Phase::Round(round) if round.was_refused());
+        let shown = self.end_round(None);
+        if refused && self.pairs.refused(shown) && self.up.is_none() {
+            return self.begin(now, self.current);
+        }
         let gateway = &mut self.gateways[self.current];
-        gateway.ready_at = now + gateway.backoff.next(cause, &mut self.rng);
+        let wait = gateway.backoff.next(cause, &mut self.rng);
+        // A round that waited for an answer in vain has spared the gateway for that long: its first packets are soon over.
+        let from = match cause {
+            BackoffCause::Unreachable => self.round_at,
+            BackoffCause::Refused | BackoffCause::IdentityRefused => now,
+        };
+        gateway.ready_at = now.max(from + wait);
         gateway.cause = cause;
-        self.schedule(now);
+        self.go_on(now, refused);
     }
 
-    fn lost(&mut self, now: Instant, up: Duration, why: LossKind) {
-        let gateway = &mut self.gateways[self.current];
+    /// The connection in use is lost.
+    fn lost(&mut self, now: Instant, live: &Live, why: LossKind) {
+        let up = now.saturating_duration_since(live.since);
         let cause = cause(why, up);
+        // A gateway may look at the certificate only after the agent's handshake is complete.
+        let in_doubt = live.proof_at.is_some() && why == LossKind::ClosedByPeer;
+        let refused = why.is_of_the_pair() || in_doubt;
+        let other = refused && self.pairs.refused(live.credentials);
+        if let Some(former) = self.former.take() {
+            self.up = Some(former);
+            self.tell_up();
+        } else if other && !matches!(self.phase, Phase::Round(_)) {
+            return self.begin(now, live.gateway);
+        }
+        let gateway = &mut self.gateways[live.gateway];
         gateway.ready_at = now + gateway.backoff.next_after(up, cause, &mut self.rng);
         gateway.cause = cause;
-        self.schedule(now);
+        self.go_on(now, refused);
+    }
+
+    /// After a failure: the next round in time, unless one is under way or would only be refused again.
+    fn go_on(&mut self, now: Instant, refused: bool) {
+        if matches!(self.phase, Phase::Round(_)) {
+            return;
+        }
+        match &mut self.up {
+            Some(live) if refused || live.credentials == self.pairs.shown() => {
+                // What is up is what is left to prove.
+                self.phase = Phase::Idle;
+                live.proof_at = Some(live.since + CREDENTIALS_PROOF_AFTER);
+                self.prove(now);
+            }
+            Some(_) | None => self.schedule(now),
+        }
     }
 
     /// Starts the next round or waits for it: the gateway that is ready first, the one after the current one first
-    /// among equals.
+    /// among equals. While a connection is up it is only about replacing it, at the same gateway.
     fn schedule(&mut self, now: Instant) {
         let count = self.gateways.len();
         let turns = (1..=count).map(|turn| (self.current + turn) % count);
         let next = turns.min_by_key(|&index| self.gateways[index].ready_at.max(now));
-        let index = next.unwrap_or(self.current);
+        let index = match &self.up {
+            Some(live) => live.gateway,
+            None => next.unwrap_or(self.current),
+        };
         let gateway = &self.gateways[index];
         if gateway.ready_at <= now {
             self.begin(now, index);
             return;
         }
         let until = gateway.ready_at;
-        self.state = State::Waiting { until };
+        self.phase = Phase::Waiting { until };
         self.steps.push_back(SupervisorStep::Waiting {
             until,
             gateway: GatewayIndex(index),
@@ -420,48 +415,84 @@ impl Supervisor {
         });
     }
 
-    /// Closes every attempt and connection but one.
-    fn close_running(&mut self, kept: Option<DialId>) {
-        let close = |dial| SupervisorStep::Close { dial };
-        match &self.state {
-            State::Racing { first, race, .. } => {
-                let dials = race.connecting().map(|index| DialId(*first + index as u64));
-                let dials = dials.filter(|&dial| Some(dial) != kept);
-                self.steps.extend(dials.map(close));
+    /// Sees to it that the pair to be shown is shown, where a connection is up with the other one.
+    fn replace(&mut self, now: Instant) {
+        let Some(live) = &self.up else {
+            return;
+        };
+        let (dial, gateway) = (live.dial, live.gateway);
+        match self.swap {
+            Swap::Overlap => {
+                self.end_round(None);
+                self.begin(now, gateway);
             }
-            State::Up { dial, .. } => self.steps.push_back(close(*dial)),
-            State::Waiting { .. } | State::Resolving { .. } | State::Stopped => {}
+            Swap::WhenIdle => {
+                self.steps.push_back(SupervisorStep::Drain { dial });
+                self.close_by = Some((now + SWAP_PATIENCE, dial));
+            }
         }
     }
-}
 
-/// The lane of a dial, or one that no race has.
-fn lane(first: u64, dial: DialId) -> usize {
-    let lane = dial.0.checked_sub(first);
-    lane.and_then(|lane| usize::try_from(lane).ok())
-        .unwrap_or(usize::MAX)
-}
-
-/// The strictest of what the addresses of one gateway said: an address that is merely unreachable does not excuse
-/// storming one that refuses.
-fn worst(race: &Race<LossKind>) -> BackoffCause {
-    let causes = race.failures().map(|(_, why)| cause(why, Duration::ZERO));
-    causes.max().unwrap_or(BackoffCause::Unreachable)
-}
-
-fn cause(why: LossKind, up: Duration) -> BackoffCause {
-    match why {
-        LossKind::Unreachable | LossKind::TimedOut | LossKind::Reset | LossKind::LocalError => {
-            BackoffCause::Unreachable
+    /// What has lasted tells which pair is good, and makes what it replaced superfluous.
+    fn prove(&mut self, now: Instant) {
+        let Some(live) = &mut self.up else {
+            return;
+        };
+        if live.proof_at.take_if(|at| *at <= now).is_none() {
+            return;
         }
-        // A gateway that lets an agent in only to close at once wants to be left alone; a later close is a restart.
-        LossKind::ClosedByPeer if up >= BACKOFF_STEADY_AFTER => BackoffCause::Unreachable,
-        LossKind::ClosedByPeer | LossKind::Refused => BackoffCause::Refused,
-        LossKind::IdentityRefused => BackoffCause::IdentityRefused,
+        let verdict = self.pairs.proved(live.credentials);
+        self.steps.extend(verdict.map(|verdict| match verdict {
+            Verdict::Adopt => SupervisorStep::Adopt,
+            Verdict::Discard => SupervisorStep::Discard,
+            Verdict::Revert => SupervisorStep::Revert,
+        }));
+        if let Some(former) = self.former.take() {
+            self.drain(former.dial);
+        }
+    }
+
+    fn drain(&mut self, dial: DialId) {
+        self.steps.push_back(SupervisorStep::Drain { dial });
+        self.draining.push_back(dial);
+        if self.draining.len() > DRAINING_MAX {
+            let oldest = self.draining.pop_front();
+            self.close_all(oldest);
+        }
+    }
+
+    fn tell_up(&mut self) {
+        if let Some(live) = &self.up {
+            let (dial, gateway) = (live.dial, GatewayIndex(live.gateway));
+            self.steps.push_back(SupervisorStep::Up { dial, gateway });
+        }
+    }
+
+    /// Ends the round, if there is one, and closes its attempts but the one that is kept; gives what it showed.
+    fn end_round(&mut self, kept: Option<DialId>) -> Credentials {
+        let Phase::Round(round) = std::mem::replace(&mut self.phase, Phase::Idle) else {
+            return self.pairs.shown();
+        };
+        let mut losers = round.connecting();
+        losers.retain(|dial| Some(*dial) != kept);
+        self.close_all(losers);
+        round.credentials()
+    }
+
+    fn close_all(&mut self, dials: impl IntoIterator<Item = DialId>) {
+        let close = |dial| SupervisorStep::Close { dial };
+        self.steps.extend(dials.into_iter().map(close));
+    }
+
+    fn is_kept(&self, dial: DialId) -> bool {
+        let mut kept = [&self.up, &self.former].into_iter().flatten();
+        kept.any(|live| live.dial == dial) || self.draining.contains(&dial)
     }
 }
 
 #[cfg(test)]
 mod property_tests;
+#[cfg(test)]
+mod swap_tests;
 #[cfg(test)]
 mod tests;

@@ -7,7 +7,7 @@ use std::{
 
 use bytes::Bytes;
 
-use super::{Connection, Role, State};
+use super::{Connection, Farewell, Role, State};
 use crate::{
     agent::{
         accept::{Accept, AcceptStep},
@@ -37,9 +37,6 @@ pub enum CommandError {
     /// The connection is not established.
     #[error("the connection is not established")]
     NotConnected,
-    /// A renewal is under way already.
-    #[error("a renewal is under way already")]
-    Busy,
 }
 
 impl Connection {
@@ -113,8 +110,7 @@ impl Connection {
             AcceptStep::Abandon(_) => {
                 self.counters.setups_abandoned += 1;
                 self.take_accept(slot);
-                self.link
-                    .abandon(StreamRef::Session(slot), session_code::MALFORMED);
+                self.abandon(slot, session_code::MALFORMED);
             }
         }
     }
@@ -122,8 +118,7 @@ impl Connection {
     pub(super) fn accept_broken(&mut self, slot: Slot, code: u64) {
         if let Some(accept) = self.take_accept(slot) {
             self.counters.setups_abandoned += 1;
-            self.link
-                .abandon(StreamRef::Session(slot), session_code::CANCELLED);
+            self.abandon(slot, session_code::CANCELLED);
             if accept.is_deciding() {
                 self.events.push_back(Event::SessionEnded {
                     slot,
@@ -146,8 +141,7 @@ impl Connection {
         } else {
             // agent-tunnel 7.3: dropped without an answer.
             self.counters.setups_abandoned += 1;
-            self.link
-                .abandon(StreamRef::Session(slot), session_code::TIMED_OUT);
+            self.abandon(slot, session_code::TIMED_OUT);
         }
     }
 
@@ -206,10 +200,11 @@ impl AgentHandle<'_> {
         role.set_routes(now, routes)
     }
 
-    /// Asks the gateway for a new certificate (agent-tunnel 12); [`Event::RenewalAnswered`] follows.
+    /// Asks the gateway for a new certificate (agent-tunnel 12); [`Event::RenewalAnswered`] follows, once at most, however
+    /// often it is asked: with the first answer that comes.
     ///
     /// # Errors
-    /// [`CommandError::NotConnected`], or [`CommandError::Busy`] while an answer is awaited.
+    /// [`CommandError::NotConnected`].
     pub fn renew(&mut self, csr_pem: String) -> Result<(), CommandError> {
         if self.conn.state != State::Up {
             return Err(CommandError::NotConnected);
@@ -218,7 +213,15 @@ impl AgentHandle<'_> {
         let Role::Agent(role) = &mut self.conn.role else {
             return Err(CommandError::NotConnected);
         };
-        role.renew(csr_pem).map_err(|()| CommandError::Busy)
+        role.renew(csr_pem);
+        Ok(())
+    }
+
+    /// Closes the connection as soon as it has carried nothing for [`DRAIN_LINGER`](crate::limits::DRAIN_LINGER): no
+    /// session is open or asked for, and everything sent is acknowledged. Sessions that come meanwhile are served.
+    pub fn drain(&mut self) {
+        self.conn.dirty = true;
+        self.conn.farewell = Some(Farewell::WhenIdle { since: None });
     }
 
     /// Time from the latest acknowledged heartbeat to its ack, the queues of both ends included; none before the first.

@@ -45,7 +45,11 @@ impl Connection {
                 self.fault(now, PeerFault::ControlEnded);
             }
             // The control stream is looked at after every event; strays are gone already.
-            LinkEvent::Readable(StreamRef::Control | StreamRef::Stray(_))
+            LinkEvent::Acknowledged(StreamRef::Session(slot)) => {
+                self.unacked.remove(&slot);
+            }
+            LinkEvent::Acknowledged(StreamRef::Control | StreamRef::Stray(_))
+            | LinkEvent::Readable(StreamRef::Control | StreamRef::Stray(_))
             | LinkEvent::Writable(StreamRef::Control | StreamRef::Stray(_))
             | LinkEvent::Reset(StreamRef::Stray(_), _)
             | LinkEvent::Stopped(StreamRef::Stray(_), _) => {}
@@ -117,8 +121,7 @@ impl Connection {
             Role::Agent(_) => self.accept_broken(slot, code),
         }
         // Until our half is reset the stream counts against the gateway's credit, and what is unsent on it waits.
-        self.link
-            .abandon(StreamRef::Session(slot), session_code::CANCELLED);
+        self.abandon(slot, session_code::CANCELLED);
     }
 
     pub(super) fn setup_broken(&mut self, slot: Slot, code: u64) {

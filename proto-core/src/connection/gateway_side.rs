@@ -120,7 +120,7 @@ impl Connection {
             if matches!(cause, AttemptError::Malformed(_)) {
                 self.counters.setups_malformed += 1;
             }
-            self.link.abandon(StreamRef::Session(slot), code);
+            self.abandon(slot, code);
             self.unsent.remove(&slot);
             self.events.push_back(Event::SessionRefused {
                 attempt: open.attempt,

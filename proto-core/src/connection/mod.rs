@@ -3,6 +3,7 @@
 mod agent_side;
 mod control;
 mod events;
+mod farewell;
 mod gateway_side;
 mod sessions;
 
@@ -19,7 +20,7 @@ pub use self::{
     agent_side::{AgentHandle, CommandError},
     gateway_side::GatewayHandle,
 };
-use self::{control::ControlChannel, sessions::Carried};
+use self::{control::ControlChannel, farewell::Farewell, sessions::Carried};
 use crate::{
     agent::role::AgentRole,
     close::{CODE_FAULT, CODE_HANDSHAKE_TIMED_OUT, CODE_PATH_DEAD, CloseReason, Closed, PeerFault},
@@ -56,6 +57,10 @@ pub struct Connection {
     notices: VecDeque<FromConnection>,
     counters: Counters,
     wall_clock: WallClockRef,
+    /// Streams of sessions whose end was sent and is not acknowledged.
+    unacked: BTreeSet<Slot>,
+    /// It is to be closed here as soon as it may be.
+    farewell: Option<Farewell>,
     /// Something happened since the engine was last asked what it has to say.
     dirty: bool,
 }
@@ -138,6 +143,8 @@ impl Connection {
             notices: VecDeque::new(),
             counters: Counters::default(),
             wall_clock: WallClockRef(clock),
+            unacked: BTreeSet::new(),
+            farewell: None,
             dirty: true,
         }
     }
@@ -208,12 +215,23 @@ impl Connection {
         self.shut(now, reason.code(), reason.text(), Closed::Local);
     }
 
+    /// Closes the connection as soon as everything of the sessions that have ended is acknowledged, and at most
+    /// [`STOP_PATIENCE`](limits::STOP_PATIENCE) later; those that are open are cut then. [`Event::Closed`] follows.
+    pub fn stop(&mut self, now: Instant, reason: CloseReason) {
+        self.dirty = true;
+        self.farewell = Some(Farewell::WhenSent {
+            reason,
+            until: now + limits::STOP_PATIENCE,
+        });
+    }
+
     fn poll_timeout(&mut self) -> Option<Instant> {
         let own = match self.state {
             State::Handshaking { deadline } => Some(deadline),
             State::Up => {
                 let setup = self.deadlines.first().map(|(at, _)| *at);
-                [setup, self.role_timeout(), self.path_timeout()]
+                let farewell = self.farewell.as_ref().and_then(Farewell::poll_timeout);
+                [setup, self.role_timeout(), self.path_timeout(), farewell]
                     .into_iter()
                     .flatten()
                     .min()
@@ -282,6 +300,7 @@ impl Connection {
             if let Some(liveness) = &mut self.liveness {
                 liveness.set_sessions(now, busy);
             }
+            self.bid_farewell(now);
         }
     }
 
@@ -391,7 +410,7 @@ impl Connection {
                 },
             );
         } else if finish {
-            let _gone = self.link.finish(StreamRef::Session(slot));
+            let _gone = self.finish(slot);
         }
     }
 
@@ -425,12 +444,16 @@ impl Connection {
         if self.state == State::Closed {
             return;
         }
+        if closed != Closed::Local {
+            self.deliver_rests();
+        }
         self.state = State::Closed;
         self.notices.push_back(FromConnection::HandshakeOver {
             handle: self.link.handle(),
         });
         self.sessions.clear();
         self.unsent.clear();
+        self.unacked.clear();
         self.deadlines.clear();
         match &mut self.role {
             Role::Agent(role) => role.accepts.clear(),

@@ -22,6 +22,13 @@ pub(super) struct Carried {
     got_end: bool,
 }
 
+impl Carried {
+    /// Our half has ended, the peer's was not read to its end.
+    pub(super) fn lacks_only_the_peers_end(&self) -> bool {
+        self.sent_end && !self.got_end
+    }
+}
+
 impl Connection {
     /// Borrows an open session; none when it has ended.
     pub fn session(&mut self, slot: Slot) -> Option<Session<'_>> {
@@ -98,8 +105,7 @@ impl Connection {
     /// The peer abandoned one half: the session is over in both (agent-tunnel 11.2).
     pub(super) fn session_broken(&mut self, slot: Slot, code: u64) {
         if self.sessions.contains_key(&slot) {
-            self.link
-                .abandon(StreamRef::Session(slot), session_code::TCP_RESET);
+            self.abandon(slot, session_code::TCP_RESET);
             self.end_session(slot, SessionEnd::ResetByPeer(code));
         }
     }
@@ -167,7 +173,7 @@ impl Connection {
         self.dirty = true;
         if let Some(unsent) = self.unsent.get_mut(&slot) {
             unsent.finish = true;
-        } else if let Err(broken) = self.link.finish(StreamRef::Session(slot)) {
+        } else if let Err(broken) = self.finish(slot) {
             return Err(self.broke(slot, broken));
         }
         self.half_ended(slot, |carried| carried.sent_end = true);
@@ -177,7 +183,7 @@ impl Connection {
     pub(crate) fn reset_session(&mut self, slot: Slot, code: u32) {
         if self.sessions.contains_key(&slot) {
             self.dirty = true;
-            self.link.abandon(StreamRef::Session(slot), code);
+            self.abandon(slot, code);
             self.end_session(slot, SessionEnd::ResetHere);
         }
     }

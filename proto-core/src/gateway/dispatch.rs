@@ -283,6 +283,33 @@ impl Dispatch {
         }
     }
 
+    /// Says whether an agent is to get new sessions by routing; see [`Hub::set_drained`].
+    pub fn set_drained(&mut self, agent: AgentId, drained: bool) {
+        self.hub.set_drained(agent, drained);
+    }
+
+    /// Takes the connections of an agent out at once, those that retire included, and gives them back to be closed; but
+    /// for those that `stays` says are good, as where the agent has enrolled again meanwhile. What waited for their
+    /// answers goes on with other agents; their later events, the end included, have no effect.
+    #[must_use = "these connections have to be closed"]
+    pub fn disconnect(
+        &mut self,
+        now: Instant,
+        agent: AgentId,
+        stays: impl Fn(&AgentIdentity) -> bool,
+    ) -> Vec<ConnId> {
+        let mut conns = self.hub.connections_of(agent);
+        conns.retain(|conn| !self.hub.identity(*conn).is_some_and(&stays));
+        // All of them first: what waits for one must not be asked of the next.
+        for conn in &conns {
+            self.hub.unregister(*conn);
+        }
+        for conn in &conns {
+            self.handle_closed(now, *conn);
+        }
+        conns
+    }
+
     /// Takes what happened on a connection. Events of a connection that is not registered, and answers to attempts
     /// that are over, have no effect, but a late success is discarded.
     pub fn handle_event(&mut self, now: Instant, conn: ConnId, event: AgentEvent) {

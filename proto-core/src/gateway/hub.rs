@@ -7,7 +7,7 @@ mod model_tests;
 mod tests;
 
 use std::{
-    collections::{BTreeMap, btree_map::Entry},
+    collections::{BTreeMap, BTreeSet, btree_map::Entry},
     time::Instant,
 };
 
@@ -15,7 +15,7 @@ use smallvec::SmallVec;
 
 pub use self::candidates::{Candidates, Choice};
 use super::{
-    info::{AgentInfo, AgentStatus},
+    info::{AgentCounts, AgentInfo, AgentStatus},
     record::{Advert, RouteRecord},
     routes::RouteTable,
 };
@@ -38,6 +38,8 @@ pub struct Hub {
     /// The key that each agent's id belongs to while the agent is connected.
     keys: BTreeMap<AgentId, [u8; 32]>,
     table: RouteTable,
+    /// Agents that get no new sessions by routing, connected or not; the operator's, so no peer makes it grow.
+    drained: BTreeSet<AgentId>,
     /// Counts accepted route sets, so that no two are equally new.
     accepted_count: u64,
 }
@@ -205,6 +207,22 @@ impl Hub {
         self.entered_mut(conn, |e| e.suspect = suspect);
     }
 
+    /// Says whether an agent is to get new sessions by routing, on all its connections and the later ones, too. What it
+    /// carries or was asked for goes on, and a session for which a user names the agent still goes there.
+    pub fn set_drained(&mut self, agent: AgentId, drained: bool) {
+        if drained {
+            self.drained.insert(agent);
+        } else {
+            self.drained.remove(&agent);
+        }
+    }
+
+    /// Tells whether an agent gets no new sessions by routing.
+    #[must_use]
+    pub fn is_drained(&self, agent: AgentId) -> bool {
+        self.drained.contains(&agent)
+    }
+
     /// Counts one session more, open or being opened.
     pub fn add_load(&mut self, conn: ConnId) {
         self.entered_mut(conn, |e| e.load += 1);
@@ -242,6 +260,13 @@ impl Hub {
         self.agents.get(&agent)?.last().copied()
     }
 
+    /// All connections of an agent in the order of their ids, those that retire included. Looks at every connection.
+    #[must_use]
+    pub fn connections_of(&self, agent: AgentId) -> Vec<ConnId> {
+        let own = self.conns.iter().filter(|(_, e)| e.identity.id == agent);
+        own.map(|(&conn, _)| conn).collect()
+    }
+
     /// Gives the older connections of the agent whose newest connection this is.
     pub(crate) fn superseded_by(&self, conn: ConnId) -> SmallVec<[ConnId; 2]> {
         let id = self.identity(conn).map(|identity| identity.id);
@@ -255,17 +280,48 @@ impl Hub {
     /// All connections in the order of their ids.
     #[must_use]
     pub fn list(&self, now: Instant) -> Vec<AgentInfo> {
-        let info = |(&conn, entered): (&ConnId, &Entered)| AgentInfo {
+        let info = |(&conn, entered)| self.info(now, conn, entered);
+        self.conns.iter().map(info).collect()
+    }
+
+    /// Those of one agent, as in the list. Looks at every connection.
+    #[must_use]
+    pub fn list_of(&self, now: Instant, agent: AgentId) -> Vec<AgentInfo> {
+        let own = self.conns.iter().filter(|(_, e)| e.identity.id == agent);
+        own.map(|(&conn, entered)| self.info(now, conn, entered))
+            .collect()
+    }
+
+    fn info(&self, now: Instant, conn: ConnId, entered: &Entered) -> AgentInfo {
+        AgentInfo {
             identity: entered.identity.clone(),
             conn,
             routes: self.table.routes(conn).cloned().unwrap_or_default(),
             epoch: entered.record.epoch(),
             status: entered.status(now),
+            drained: self.is_drained(entered.identity.id),
             sessions: entered.load,
             silent: entered.record.silent(now),
             connected: now.saturating_duration_since(entered.since),
+        }
+    }
+
+    /// Counts the connected agents by how the best of their connections is. Cheap: no routes are looked at.
+    #[must_use]
+    pub fn counts(&self, now: Instant) -> AgentCounts {
+        let is_online = |c: &ConnId| {
+            let entered = self.conns.get(c);
+            entered.is_some_and(|e| e.status(now) == AgentStatus::Online)
         };
-        self.conns.iter().map(info).collect()
+        let online = self
+            .agents
+            .values()
+            .filter(|conns| conns.iter().any(is_online))
+            .count();
+        AgentCounts {
+            online,
+            suspect: self.agents.len() - online,
+        }
     }
 
     /// Marks all connections of an agent but the one that new sessions go through: the newest that has a route set,

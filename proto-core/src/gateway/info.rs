@@ -1,6 +1,6 @@
 //! What the gateway tells about itself: plain values for listings.
 
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
 
 use crate::{
     id::{AgentId, ConnId, SessionId},
@@ -16,12 +16,14 @@ pub struct AgentInfo {
     pub identity: AgentIdentity,
     /// The connection.
     pub conn: ConnId,
-    /// What it advertises.
-    pub routes: RouteSet,
+    /// What it advertises; shared with the routing table, so that a listing copies no routes.
+    pub routes: Arc<RouteSet>,
     /// Epoch of the accepted route set; 0 before the first (agent-tunnel 9).
     pub epoch: u64,
     /// How the path is.
     pub status: AgentStatus,
+    /// The operator keeps new sessions away from the agent.
+    pub drained: bool,
     /// Sessions open and being opened.
     pub sessions: usize,
     /// Time since its last control message.
@@ -39,6 +41,15 @@ pub enum AgentStatus {
     Suspect,
     /// An older connection of the same agent, which keeps its own sessions only (design 8.7).
     Superseded,
+}
+
+/// Connected agents by how they are.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct AgentCounts {
+    /// New sessions go there.
+    pub online: usize,
+    /// Connected, but nothing was acknowledged for a while, or no control message came.
+    pub suspect: usize,
 }
 
 /// One session.
@@ -59,6 +70,8 @@ pub struct SessionInfo {
 pub struct Explanation {
     /// Candidates in the order in which they would be tried.
     pub candidates: Vec<Candidate>,
+    /// Agents with a route for the target that would not be tried at the moment, the most specific route first.
+    pub passed_over: Vec<PassedOver>,
     /// What happens where there is none, or where all fail.
     pub fallback: Fallback,
 }
@@ -76,6 +89,28 @@ pub struct Candidate {
     pub rung: usize,
     /// Sessions open and being opened through it.
     pub sessions: usize,
+}
+
+/// An agent that advertises a target and gets no sessions for it at the moment.
+#[derive(Clone, Debug)]
+pub struct PassedOver {
+    /// The agent.
+    pub agent: AgentId,
+    /// Its name.
+    pub name: Box<str>,
+    /// The advertised route that matched, as text.
+    pub route: String,
+    /// Why it gets none.
+    pub why: WhyPassedOver,
+}
+
+/// Why an agent gets no sessions.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum WhyPassedOver {
+    /// The operator keeps new sessions away from it.
+    Drained,
+    /// Nothing was heard from it for a while (design 8.3).
+    Suspect,
 }
 
 /// What happens where no agent matches.

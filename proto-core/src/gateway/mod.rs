@@ -18,8 +18,9 @@ pub enum OpenError {
     /// No agent advertises the target and the gateway may not dial it directly.
     #[error("no connected agent advertises this target and direct dialling is not allowed")]
     NoRoute,
-    /// Agents advertise the target, but none of them was heard from lately; the gateway never dials in their place.
-    #[error("the agents that advertise this target do not answer; try again")]
+    /// Agents advertise the target, but none of them was heard from lately, or they are drained; the gateway never dials
+    /// in their place.
+    #[error("the agents that advertise this target do not answer or are drained; try again")]
     NoneOnline,
     /// The agent that the user asked for by id is not connected.
     #[error("agent {0} is not connected")]
@@ -36,6 +37,88 @@ pub enum OpenError {
     /// The gateway is stopping.
     #[error("the gateway is stopping")]
     Stopping,
+}
+
+impl OpenError {
+    /// Sums the error up in one word, for counters. Where all candidates failed, the one speaks that knows most about
+    /// the target.
+    #[must_use]
+    pub fn cause(&self) -> OpenCause {
+        match self {
+            Self::NoRoute => OpenCause::NoRoute,
+            Self::NoneOnline => OpenCause::NoneOnline,
+            Self::AgentUnknown(_) => OpenCause::AgentUnknown,
+            Self::AllFailed(failures) => {
+                let causes = failures.iter().map(|failure| failure.cause.cause());
+                causes.min().unwrap_or(OpenCause::ConnectionLost)
+            }
+            Self::TimedOut => OpenCause::TimedOut,
+            Self::TooMany => OpenCause::TooMany,
+            Self::Stopping => OpenCause::Stopping,
+        }
+    }
+}
+
+/// Why a session was not opened, in one word; of several candidates' causes the first in this order counts.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum OpenCause {
+    /// The agent answered with an error.
+    Refused,
+    /// The gateway dialled the target itself and failed.
+    Dial,
+    /// No answer in time.
+    TimedOut,
+    /// The agents carry as many sessions as they allow.
+    NoCredit,
+    /// The connections to the agents ended.
+    ConnectionLost,
+    /// The agents' answers were no messages.
+    Malformed,
+    /// No agent advertises the target.
+    NoRoute,
+    /// The agents that advertise it do not answer.
+    NoneOnline,
+    /// The agent that the user asked for is not connected.
+    AgentUnknown,
+    /// Too many sessions are being opened.
+    TooMany,
+    /// The gateway is stopping.
+    Stopping,
+}
+
+impl OpenCause {
+    /// All of them.
+    pub const ALL: [Self; 11] = [
+        Self::Refused,
+        Self::Dial,
+        Self::TimedOut,
+        Self::NoCredit,
+        Self::ConnectionLost,
+        Self::Malformed,
+        Self::NoRoute,
+        Self::NoneOnline,
+        Self::AgentUnknown,
+        Self::TooMany,
+        Self::Stopping,
+    ];
+
+    /// Gives its name, in small letters with underscores.
+    #[must_use]
+    pub fn word(self) -> &'static str {
+        match self {
+            Self::Refused => "refused",
+            Self::Dial => "dial",
+            Self::TimedOut => "timed_out",
+            Self::NoCredit => "no_credit",
+            Self::ConnectionLost => "connection_lost",
+            Self::Malformed => "malformed",
+            Self::NoRoute => "no_route",
+            Self::NoneOnline => "none_online",
+            Self::AgentUnknown => "agent_unknown",
+            Self::TooMany => "too_many",
+            Self::Stopping => "stopping",
+        }
+    }
 }
 
 /// One candidate's failure.
@@ -72,10 +155,46 @@ pub enum AttemptError {
     Dial(String),
 }
 
+impl AttemptError {
+    fn cause(&self) -> OpenCause {
+        match self {
+            Self::Refused(_) => OpenCause::Refused,
+            Self::TimedOut => OpenCause::TimedOut,
+            Self::NoCredit => OpenCause::NoCredit,
+            Self::ConnectionLost => OpenCause::ConnectionLost,
+            Self::Malformed(_) => OpenCause::Malformed,
+            Self::Dial(_) => OpenCause::Dial,
+        }
+    }
+}
+
 fn failures(list: &[AttemptFailure]) -> String {
     let one = |f: &AttemptFailure| match f.agent {
         Some(id) => format!("agent {id}: {}", f.cause),
         None => format!("direct: {}", f.cause),
     };
     list.iter().map(one).collect::<Vec<_>>().join("; ")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_most_telling_cause_counts() {
+        let all = |causes: &[AttemptError]| {
+            let one = |cause: &AttemptError| AttemptFailure {
+                agent: None,
+                cause: cause.clone(),
+            };
+            OpenError::AllFailed(causes.iter().map(one).collect()).cause()
+        };
+        let (lost, late) = (AttemptError::ConnectionLost, AttemptError::TimedOut);
+        let refused = AttemptError::Refused("no".to_owned());
+        assert_eq!(all(&[]), OpenCause::ConnectionLost);
+        assert_eq!(all(&[lost.clone(), late.clone()]), OpenCause::TimedOut);
+        assert_eq!(all(&[lost, late, refused]), OpenCause::Refused);
+        assert_eq!(OpenError::NoRoute.cause(), OpenCause::NoRoute);
+        assert!(OpenCause::ALL.is_sorted(), "each stands at its own place");
+    }
 }

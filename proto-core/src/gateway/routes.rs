@@ -1,6 +1,6 @@
 //! The routing table: the routes of many connections, searched from the most specific down (design 3.4).
 
-use std::{collections::BTreeMap, net::IpAddr};
+use std::{collections::BTreeMap, net::IpAddr, sync::Arc};
 
 use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 use prefix_trie::PrefixMap;
@@ -16,7 +16,7 @@ use crate::{id::ConnId, route::RouteSet, target::Host};
 /// liveness.
 #[derive(Debug, Default)]
 pub struct RouteTable {
-    sets: BTreeMap<ConnId, RouteSet>,
+    sets: BTreeMap<ConnId, Arc<RouteSet>>,
     v4: PrefixMap<Ipv4Net, ConnList>,
     v6: PrefixMap<Ipv6Net, ConnList>,
     domains: DomainTable,
@@ -65,11 +65,11 @@ impl RouteTable {
         for route in &routes.domains {
             self.domains.insert(conn, &route.pattern);
         }
-        self.sets.insert(conn, routes);
+        self.sets.insert(conn, Arc::new(routes));
     }
 
     /// Takes a connection's routes out and gives them back; none where it had none.
-    pub fn remove(&mut self, conn: ConnId) -> Option<RouteSet> {
+    pub fn remove(&mut self, conn: ConnId) -> Option<Arc<RouteSet>> {
         let routes = self.sets.remove(&conn)?;
         for net in &routes.subnets {
             match net {
@@ -85,7 +85,7 @@ impl RouteTable {
 
     /// The routes of a connection, as it advertised them.
     #[must_use]
-    pub fn routes(&self, conn: ConnId) -> Option<&RouteSet> {
+    pub fn routes(&self, conn: ConnId) -> Option<&Arc<RouteSet>> {
         self.sets.get(&conn)
     }
 
@@ -296,13 +296,13 @@ mod tests {
                     model.insert(conn, routes.clone());
                     table.replace(conn, routes);
                 } else {
-                    prop_assert_eq!(table.remove(conn), model.remove(&conn));
+                    prop_assert_eq!(table.remove(conn), model.remove(&conn).map(Arc::new));
                 }
                 for host in &hosts {
                     let found = table.lookup(host).map(|r| (r.route.text(host), r.conns.to_vec()));
                     prop_assert_eq!(found.collect::<Vec<_>>(), naive(&model, host), "{}", host);
                 }
-                prop_assert_eq!(table.routes(conn), model.get(&conn));
+                prop_assert_eq!(table.routes(conn).map(|r| &**r), model.get(&conn));
             }
             for conn in 0..6 {
                 table.remove(ConnId(conn));

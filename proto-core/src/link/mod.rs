@@ -74,6 +74,8 @@ pub(crate) enum LinkEvent {
     Opened,
     Readable(StreamRef),
     Writable(StreamRef),
+    /// Our half has ended, and the peer has acknowledged all of it.
+    Acknowledged(StreamRef),
     /// The peer wants no more of this stream.
     Stopped(StreamRef, u64),
     /// The peer abandoned this stream.
@@ -184,9 +186,8 @@ impl Link {
                     LinkEvent::Stopped(name(id), error_code.into_inner())
                 }
                 Event::Stream(StreamEvent::Available { dir: Dir::Bi }) => LinkEvent::Credit,
-                Event::Stream(
-                    StreamEvent::Available { dir: Dir::Uni } | StreamEvent::Finished { .. },
-                )
+                Event::Stream(StreamEvent::Finished { id }) => LinkEvent::Acknowledged(name(id)),
+                Event::Stream(StreamEvent::Available { dir: Dir::Uni })
                 | Event::HandshakeDataReady
                 | Event::DatagramReceived
                 | Event::DatagramsUnblocked => continue,

@@ -57,6 +57,11 @@ pub struct AgentTls {
 pub trait Admission: Send + Sync {
     /// Called in the TLS handshake, so it may neither block nor take long.
     fn admit(&self, identity: &AgentIdentity) -> bool;
+
+    /// The same of an agent that is connected, where a no is what the operator wants: nothing to log or to count.
+    fn admits_still(&self, identity: &AgentIdentity) -> bool {
+        self.admit(identity)
+    }
 }
 
 /// Certificates that cannot be used.

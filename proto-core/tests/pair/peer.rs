@@ -115,6 +115,14 @@ impl Peer {
                 self.expect_live(*slot, &event);
                 self.pump(*slot);
             }
+            Event::SessionRest { slot, rest } => {
+                self.expect_live(*slot, &event);
+                let from_agent = self.is_gateway;
+                let flow = self.flows.get_mut(slot).unwrap();
+                assert!(flow.finished && !flow.got_end, "{event:?}");
+                check(*slot, flow, !from_agent, rest);
+                flow.got_end = true;
+            }
             Event::SessionEnded { slot, .. } => {
                 assert!(self.ended.insert(*slot), "ended twice: {event:?}");
                 let known = self.open.contains(slot) || self.asked.contains(slot);
@@ -162,19 +170,7 @@ fn pump_in(
         };
         let mut chunks = VecDeque::new();
         let state = session.read(64 << 10, &mut chunks);
-        for chunk in chunks {
-            let mut rest = &chunk[..];
-            while !rest.is_empty() {
-                let want = pattern(slot, by_gateway, flow.read, rest.len());
-                assert_eq!(
-                    rest[..want.len()],
-                    want[..],
-                    "bytes of {slot} are not intact"
-                );
-                rest = &rest[want.len()..];
-                flow.read += want.len() as u64;
-            }
-        }
+        check(slot, flow, by_gateway, &chunks);
         match state? {
             Read::More => {}
             Read::Blocked => return Ok(()),
@@ -182,6 +178,22 @@ fn pump_in(
         }
     }
     Ok(())
+}
+
+fn check(slot: Slot, flow: &mut Flow, by_gateway: bool, chunks: &VecDeque<Bytes>) {
+    for chunk in chunks {
+        let mut rest = &chunk[..];
+        while !rest.is_empty() {
+            let want = pattern(slot, by_gateway, flow.read, rest.len());
+            assert_eq!(
+                rest[..want.len()],
+                want[..],
+                "bytes of {slot} are not intact"
+            );
+            rest = &rest[want.len()..];
+            flow.read += want.len() as u64;
+        }
+    }
 }
 
 fn pump_out(

@@ -61,7 +61,9 @@ impl Bed {
         let mut choices = Choices::from_seed(seed);
         // The exchange of production, with flights as long.
         let suite = Suite::Hybrid;
-        let mut pki = Pki::new(suite, choices.key());
+        let key = choices.key();
+        let mut pki = Pki::new(suite, key);
+        let authority = Arc::new(Pki::new(suite, key));
         let mut roster = Roster::default();
         let mut nodes = Vec::new();
         let mut paths = Vec::new();
@@ -74,6 +76,8 @@ impl Bed {
             let config = AgentConfig {
                 id,
                 tls: Arc::new(pki.agent_tls(&pair, None)),
+                authority: Arc::clone(&authority),
+                renewal: None,
                 trusts: true,
                 gateways: vec![SocketAddr::new(GATEWAY_IP, PORT).into()],
                 routes: Arc::new(routes(nth)),
@@ -91,6 +95,7 @@ impl Bed {
         let config = GatewayConfig {
             tls: Arc::new(pki.gateway_tls(&pair, admission)),
             roster,
+            authority,
             impostor: false,
             limits: EndpointLimits::default(),
             dispatch: DispatchConfig::default(),

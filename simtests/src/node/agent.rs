@@ -1,10 +1,12 @@
 //! An agent's process: one endpoint, one `Supervisor`, and the targets that it dials.
 
+mod connect;
+mod pairs;
 mod targets;
 
 use std::{
     collections::{BTreeMap, BTreeSet, VecDeque},
-    net::{IpAddr, SocketAddr},
+    net::IpAddr,
     sync::Arc,
 };
 
@@ -16,21 +18,22 @@ use adit_proto_core::{
         supervisor::{DialId, GatewayIndex, LossKind, Supervisor, SupervisorStep},
     },
     close::CloseReason,
-    endpoint::{AgentConfig as CoreConfig, Endpoint},
+    endpoint::Endpoint,
     env::Env,
     id::{AgentId, ConnId, Slot},
     link::tls::AgentTls,
-    output::{Event, Input},
+    output::{Event, Input, Renewed},
     route::RouteSet,
     target::Target,
 };
 
-use self::targets::Wanted;
-use super::{Ctx, Host, wires::Wires};
+use self::{pairs::Pairs, targets::Wanted};
+use super::{Ctx, Host, renewal::RenewalPlan, wires::Wires};
 use crate::{
     At,
     facts::{Fact, Start},
     net::Arrival,
+    pki::Pki,
 };
 
 /// What an agent is configured with.
@@ -40,6 +43,10 @@ pub struct AgentConfig {
     pub id: AgentId,
     /// Its certificate, its key, the gateways' root and pin.
     pub tls: Arc<AgentTls>,
+    /// Who signed its certificate.
+    pub authority: Arc<Pki>,
+    /// How its certificate is renewed, where it is.
+    pub renewal: Option<RenewalPlan>,
     /// Its pin, if it has one, is that of its gateway.
     pub trusts: bool,
     /// The gateways that it knows.
@@ -58,6 +65,8 @@ pub struct Agent {
     env: Env,
     wires: Wires,
     supervisor: Supervisor,
+    /// Where its certificate is renewed.
+    pairs: Option<Pairs>,
     config: AgentConfig,
     policy: Arc<Policy>,
     /// Attempts and connections by the supervisor's names, and the other way round.
@@ -76,12 +85,16 @@ pub struct Agent {
 enum Message {
     ToSupervisor(DialId, Option<LossKind>),
     Close(DialId),
+    Drain(DialId),
+    Renew(DialId, String),
+    Renewed(Option<Renewed>),
     Dialled(ConnId, Slot, Result<(), String>),
 }
 
 #[derive(Debug)]
 enum Answer {
     Gateway(GatewayIndex, Result<Vec<IpAddr>, ResolveError>),
+    Requested(String),
     Resolved(ConnId, Slot, Result<Vec<IpAddr>, ResolveError>),
     Connected(ConnId, Slot, usize, Result<(), ConnectErrorKind>),
 }
@@ -94,7 +107,8 @@ impl Agent {
     #[expect(clippy::expect_used, reason = "the list is the simulation's own")]
     pub fn start(ctx: &mut Ctx<'_>, host: &Host, config: &AgentConfig) -> Self {
         let env = host.env();
-        let supervisor = Supervisor::new(ctx.now(), config.gateways.clone(), &env.seed)
+        let kept = pairs::kept(ctx, config);
+        let supervisor = Supervisor::new(ctx.now(), config.gateways.clone(), kept, &env.seed)
             .expect("1 to 16 gateways");
         let start = Start::Agent {
             id: config.id,
@@ -102,6 +116,7 @@ impl Agent {
             routes: Arc::clone(&config.routes),
             intervals: config.intervals,
             trusts: config.trusts,
+            renews: config.renewal.is_some(),
             wall_off_ms: host.wall.off_ms(),
         };
         ctx.note(host.id, &Fact::Started(&start));
@@ -109,6 +124,10 @@ impl Agent {
             wires: Wires::new(Endpoint::agent(&env)),
             env,
             supervisor,
+            pairs: config
+                .renewal
+                .as_ref()
+                .map(|plan| Pairs::open(ctx, host, plan)),
             policy: Arc::new(Policy::new(&config.routes)),
             config: config.clone(),
             dials: BTreeMap::new(),
@@ -166,10 +185,11 @@ impl Agent {
     }
 
     /// The machine has other addresses: the socket is exchanged.
-    pub fn change_network(&mut self, ctx: &mut Ctx<'_>) {
+    pub fn change_network(&mut self, ctx: &mut Ctx<'_>, host: &Host) {
         for wire in self.wires.touch_all() {
             wire.conn.handle_input(ctx.now(), Input::SocketRebound);
         }
+        ctx.note(host.id, &Fact::NetworkTold);
         self.supervisor.handle_network_change(ctx.now());
     }
 
@@ -178,7 +198,13 @@ impl Agent {
         ctx.note(host.id, &Fact::Stopping);
         self.stopping = true;
         self.supervisor.shutdown();
-        self.wires.close_all(ctx, &CloseReason::AgentStopping);
+        self.wires.stop(ctx, &CloseReason::AgentStopping);
+    }
+
+    /// Tells whether it was stopped and has said every farewell.
+    #[must_use]
+    pub fn is_over(&self) -> bool {
+        self.stopping && self.wires.len() == 0
     }
 
     /// The process is gone.
@@ -199,6 +225,9 @@ impl Agent {
                 .map(|(at, _)| *at + host.timer_slack),
             self.bus.front().map(|(at, _)| *at),
             self.answers.first_key_value().map(|((at, _), _)| *at),
+            self.pairs
+                .as_ref()
+                .and_then(|pairs| pairs.next_at(ctx, host)),
         ]
         .into_iter()
         .flatten()
@@ -211,6 +240,8 @@ impl Agent {
         loop {
             if let Some(step) = self.supervisor.poll_step() {
                 self.perform(ctx, host, step);
+            } else if let Some(step) = self.poll_renewal() {
+                self.perform_renewal(ctx, host, step);
             } else if self.bus.front().is_some_and(|(at, _)| *at <= ctx.at) {
                 if let Some((_, message)) = self.bus.pop_front() {
                     self.take(ctx, host, message);
@@ -231,6 +262,7 @@ impl Agent {
                 slack: host.timer_slack,
             },
         );
+        self.note_renewal(ctx, host);
     }
 
     fn expire(&mut self, ctx: &mut Ctx<'_>, host: &Host) {
@@ -244,6 +276,7 @@ impl Agent {
             }
         }
         self.wires.expire(ctx, host);
+        self.expire_pairs(ctx, host);
         let slack = host.timer_slack;
         // Once each: one that is due again at once is the next run's, and the world counts runs.
         let is_due = |(at, _): &&(At, _)| *at + slack <= ctx.at;
@@ -269,6 +302,11 @@ impl Agent {
                 let answer = &found;
                 ctx.note(host.id, &Fact::GatewayFound { gateway, answer });
                 self.supervisor.handle_resolved(ctx.now(), gateway, found);
+            }
+            Answer::Requested(text) => {
+                if let Some(pairs) = &mut self.pairs {
+                    pairs.machine.handle_request(ctx.now(), Some(text));
+                }
             }
             Answer::Resolved(conn, slot, found) => {
                 self.run_dial(ctx, host, (conn, slot), |dial, now| {
@@ -315,16 +353,22 @@ impl Agent {
                     self.names.remove(&conn);
                 }
                 self.supervisor.handle_closed(ctx.now(), dial, why);
+                self.tell_down();
+            }
+            Message::Drain(dial) => self.drain_over(dial),
+            Message::Renew(dial, csr_pem) => self.renew_over(dial, csr_pem),
+            Message::Renewed(answer) => {
+                if let Some(pairs) = &mut self.pairs {
+                    pairs.machine.handle_answer(ctx.now(), answer);
+                }
             }
             Message::Close(dial) => {
                 let conn = self.dials.get(&dial).copied();
                 if let Some(wire) = conn.and_then(|conn| self.wires.touch(conn)) {
-                    let reason = if self.stopping {
-                        CloseReason::AgentStopping
-                    } else {
-                        CloseReason::Redundant
-                    };
-                    wire.conn.close(ctx.now(), &reason);
+                    match self.stopping {
+                        true => wire.conn.stop(ctx.now(), CloseReason::AgentStopping),
+                        false => wire.conn.close(ctx.now(), &CloseReason::Redundant),
+                    }
                 }
             }
             Message::Dialled(conn, slot, outcome) => self.dialled(ctx, host, conn, slot, outcome),
@@ -363,42 +407,20 @@ impl Agent {
                 dial,
                 addr,
                 server_name,
+                credentials,
                 ..
-            } => self.connect(ctx, host, dial, addr, &server_name),
+            } => {
+                let tls = self.shown(ctx, credentials);
+                self.connect(ctx, host, dial, addr, (&server_name, tls));
+            }
             SupervisorStep::Close { dial } => self.push(ctx, host, Message::Close(dial)),
-            SupervisorStep::Up { .. } | SupervisorStep::Waiting { .. } => {}
+            SupervisorStep::Drain { dial } => self.push(ctx, host, Message::Drain(dial)),
+            SupervisorStep::Adopt => self.adopt(ctx),
+            SupervisorStep::Discard => self.discard(ctx),
+            SupervisorStep::Revert => self.revert(ctx),
+            SupervisorStep::Up { .. } => self.tell_up(ctx, host),
+            SupervisorStep::Waiting { .. } => {}
         }
-    }
-
-    fn connect(
-        &mut self,
-        ctx: &mut Ctx<'_>,
-        host: &Host,
-        dial: DialId,
-        addr: SocketAddr,
-        server_name: &str,
-    ) {
-        let core = CoreConfig {
-            tls: Arc::clone(&self.config.tls),
-            routes: Arc::clone(&self.config.routes),
-            intervals: self.config.intervals,
-        };
-        let made = self
-            .wires
-            .endpoint
-            .connect(ctx.now(), &core, addr, server_name, &self.env);
-        let Ok(conn) = made else {
-            let why = LossKind::LocalError;
-            let fact = Fact::SupervisorTold {
-                dial,
-                why: Some(why),
-            };
-            ctx.note(host.id, &fact);
-            return self.supervisor.handle_closed(ctx.now(), dial, why);
-        };
-        self.dials.insert(dial, conn.id());
-        self.names.insert(conn.id(), dial);
-        self.wires.begin(ctx, host, conn, Some(dial));
     }
 
     fn drain_wire(&mut self, ctx: &mut Ctx<'_>, host: &Host, id: ConnId) {
@@ -446,17 +468,20 @@ impl Agent {
                     self.push(ctx, host, message);
                 }
             }
+            Event::RenewalAnswered(answer) => {
+                self.push(ctx, host, Message::Renewed(answer.ok()));
+            }
             // The wire's own, or a gateway's.
             Event::RoutesAccepted { .. }
             | Event::Seen
             | Event::SessionOpened { .. }
             | Event::SessionRefused { .. }
+            | Event::SessionRest { .. }
             | Event::SessionReadable(_)
             | Event::SessionWritable(_)
             | Event::PathSuspect
             | Event::PathRecovered
-            | Event::RenewalRequested { .. }
-            | Event::RenewalAnswered(_) => {}
+            | Event::RenewalRequested { .. } => {}
         }
     }
 }

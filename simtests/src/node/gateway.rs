@@ -1,6 +1,8 @@
 //! A gateway's process: one endpoint, one `Dispatch`, and the users that it serves.
 
+mod commands;
 mod direct;
+mod keys;
 
 use std::{
     collections::{BTreeMap, BTreeSet, VecDeque},
@@ -14,22 +16,27 @@ use adit_proto_core::{
     gateway::dispatch::{AgentEvent, Dispatch, DispatchConfig, DispatchOutput},
     id::{AttemptId, ConnId, SessionId, Slot},
     link::tls::GatewayTls,
-    output::Event,
+    output::{Event, Renewed},
     session_table::{Carrier, SessionTable},
     target::Target,
 };
 use rand_chacha::{ChaCha12Rng, rand_core::Rng};
 use uuid::Builder;
 
-use self::direct::DialAnswer;
-use super::{Ctx, Host, wire::Wire, wires::Wires};
+use self::{
+    commands::{agent_event, carry_out, lose_user},
+    direct::DialAnswer,
+    keys::Keys,
+};
+use super::{Ctx, Host, wires::Wires};
 use crate::{
     At,
     facts::{Fact, RegistryRow, Start},
     faults::Wish,
     net::Arrival,
+    pki::Pki,
     plan::Roster,
-    tcp::{Script, Side},
+    tcp::Script,
 };
 
 /// What a gateway is configured with.
@@ -39,6 +46,8 @@ pub struct GatewayConfig {
     pub tls: Arc<GatewayTls>,
     /// The same as a list.
     pub roster: Arc<Roster>,
+    /// Signs its agents' certificates.
+    pub authority: Arc<Pki>,
     /// Its certificate is another authority's, another host's or an agent's.
     pub impostor: bool,
     /// Bounds of its endpoint.
@@ -58,6 +67,7 @@ pub struct Gateway {
     ids: ChaCha12Rng,
     wishes: BTreeMap<SessionId, Opening>,
     impatient: BTreeSet<(At, SessionId)>,
+    keys: Keys,
     direct: Arc<Policy>,
     dials: BTreeMap<SessionId, Dial>,
     /// Between connections and dispatch, in the order of sending.
@@ -88,6 +98,7 @@ enum Command {
     Discard(Slot),
     Close(CloseReason),
     Attach(Slot, SessionId, Script),
+    Renewed(Result<Renewed, String>),
 }
 
 impl Gateway {
@@ -101,8 +112,14 @@ impl Gateway {
     )]
     pub fn start(ctx: &mut Ctx<'_>, host: &Host, config: &GatewayConfig) -> Self {
         let env = host.env();
-        let endpoint =
-            Endpoint::gateway(&config.tls, config.limits, &env).expect("usable certificates");
+        let keys = Keys::open(ctx, &config.roster, &config.authority);
+        let tls = GatewayTls {
+            cert_chain: config.tls.cert_chain.clone(),
+            key: config.tls.key.clone(),
+            agent_roots: config.tls.agent_roots.clone(),
+            admission: keys.admission(),
+        };
+        let endpoint = Endpoint::gateway(&tls, config.limits, &env).expect("usable certificates");
         let start = Start::Gateway {
             dispatch: config.dispatch.clone(),
             limits: config.limits,
@@ -119,6 +136,7 @@ impl Gateway {
             ids: env.seed.derive("session-id"),
             wishes: BTreeMap::new(),
             impatient: BTreeSet::new(),
+            keys,
             direct: Arc::clone(&config.direct),
             dials: BTreeMap::new(),
             bus: VecDeque::new(),
@@ -204,7 +222,13 @@ impl Gateway {
         ctx.note(host.id, &Fact::Stopping);
         self.stopping = true;
         self.dispatch.stop(ctx.now());
-        self.wires.close_all(ctx, &CloseReason::GatewayStopping);
+        self.wires.stop(ctx, &CloseReason::GatewayStopping);
+    }
+
+    /// Tells whether it was stopped and has said every farewell.
+    #[must_use]
+    pub fn is_over(&self) -> bool {
+        self.stopping && self.wires.len() == 0
     }
 
     /// The process is gone.
@@ -228,6 +252,7 @@ impl Gateway {
             self.bus.front().map(|(at, _)| *at),
             self.impatient.first().map(|(at, _)| *at),
             self.answers.first_key_value().map(|((at, _), _)| *at),
+            self.keys.next_at(),
         ]
         .into_iter()
         .flatten()
@@ -276,6 +301,10 @@ impl Gateway {
             self.dispatch.handle_timeout(ctx.now());
         }
         self.run_dials(ctx, host);
+        while let Some((conn, renewed)) = self.keys.run(ctx, host) {
+            let command = Command::Renewed(Ok(renewed));
+            self.push(ctx, host, Message::ToConnection(conn, command));
+        }
     }
 
     fn push(&mut self, ctx: &Ctx<'_>, host: &Host, message: Message) {
@@ -349,7 +378,13 @@ impl Gateway {
                 self.sessions.remove_conn(conn);
             }
         }
+        let renewed = matches!(&event, AgentEvent::Registered { renewed: true, .. });
         self.dispatch.handle_event(ctx.now(), conn, event);
+        // Only now: an agent that is refused must keep its former key.
+        if renewed && let Some(identity) = self.dispatch.hub().identity(conn) {
+            let (id, key) = (identity.id, identity.spki_sha256);
+            self.keys.confirm(ctx, id, key);
+        }
     }
 
     fn drain_dispatch(&mut self, ctx: &mut Ctx<'_>, host: &Host) {
@@ -411,11 +446,28 @@ impl Gateway {
 
     fn drain_wire(&mut self, ctx: &mut Ctx<'_>, host: &Host, id: ConnId) {
         while let Some(event) = self.wires.poll(ctx, host, id) {
-            if let Some(event) = agent_event(event) {
+            if let Event::RenewalRequested { csr_pem } = &event {
+                self.renewal(ctx, host, id, csr_pem);
+            }
+            if let Some(mut event) = agent_event(event) {
+                if let AgentEvent::Registered { identity, renewed } = &mut event {
+                    *renewed = self.keys.is_renewed(identity);
+                }
                 self.push(ctx, host, Message::ToDispatch(id, event));
             }
         }
         self.wires.settle(ctx, host, id);
+    }
+
+    fn renewal(&mut self, ctx: &mut Ctx<'_>, host: &Host, conn: ConnId, csr: &str) {
+        let Some(identity) = self.dispatch.hub().identity(conn).cloned() else {
+            let refused = Command::Renewed(Err("not registered".to_owned()));
+            return self.push(ctx, host, Message::ToConnection(conn, refused));
+        };
+        if let Err(reason) = self.keys.request(ctx, conn, &identity, csr) {
+            let refused = Command::Renewed(Err(reason));
+            self.push(ctx, host, Message::ToConnection(conn, refused));
+        }
     }
 
     fn show_registry(&mut self, ctx: &mut Ctx<'_>, host: &Host) {
@@ -441,56 +493,5 @@ impl Gateway {
             ctx.note(host.id, &Fact::Registry(&rows));
             self.registry = rows;
         }
-    }
-}
-
-fn carry_out(ctx: &mut Ctx<'_>, host: &Host, wire: &mut Wire, command: Command) {
-    match command {
-        Command::Open(attempt, session, target) => {
-            if let Some(mut gateway) = wire.conn.as_gateway() {
-                gateway.open_session(ctx.now(), attempt, session, &target);
-            }
-        }
-        Command::Cancel(attempt) => {
-            if let Some(mut gateway) = wire.conn.as_gateway() {
-                gateway.cancel(attempt);
-            }
-        }
-        Command::Discard(slot) => wire.discard(slot),
-        Command::Close(reason) => wire.conn.close(ctx.now(), &reason),
-        Command::Attach(slot, session, script) => {
-            wire.attach(ctx, host, slot, (Side::User, session, script));
-        }
-    }
-}
-
-/// The connection went before the user's socket came to it, which is reset.
-fn lose_user(ctx: &mut Ctx<'_>, host: &Host, conn: ConnId, session: SessionId, script: Script) {
-    let place = (conn, Slot(u64::MAX));
-    let user = (Side::User, session, script);
-    let leg = ctx.legs.attach(ctx.at, ctx.log, host.id, place, user);
-    ctx.legs.abort(ctx.at, ctx.log, leg);
-}
-
-/// What the node is told of a connection's event.
-fn agent_event(event: Event) -> Option<AgentEvent> {
-    match event {
-        Event::Established { identity } => identity.map(|identity| AgentEvent::Registered {
-            identity,
-            renewed: false,
-        }),
-        Event::RoutesAccepted { epoch, routes } => Some(AgentEvent::Routes { epoch, routes }),
-        Event::Seen => Some(AgentEvent::Seen),
-        Event::SessionOpened { attempt, slot } => Some(AgentEvent::Opened { attempt, slot }),
-        Event::SessionRefused { attempt, cause } => Some(AgentEvent::Failed { attempt, cause }),
-        Event::SessionEnded { slot, .. } => Some(AgentEvent::SessionEnded { slot }),
-        Event::PathSuspect => Some(AgentEvent::Suspect),
-        Event::PathRecovered => Some(AgentEvent::Recovered),
-        Event::Closed(_) => Some(AgentEvent::Closed),
-        Event::SessionRequested { .. }
-        | Event::SessionReadable(_)
-        | Event::SessionWritable(_)
-        | Event::RenewalRequested { .. }
-        | Event::RenewalAnswered(_) => None,
     }
 }

@@ -1,7 +1,9 @@
 //! Processes: a gateway or an agent with its socket, its connections and its sessions, driven as a driver would.
 
 pub mod agent;
+mod files;
 pub mod gateway;
+pub mod renewal;
 mod wire;
 mod wires;
 
@@ -24,6 +26,7 @@ use crate::{
     At,
     choices::Choices,
     crypto::{self, Suite},
+    disk::Disk,
     facts::{Fact, NodeId},
     internet::Internet,
     log::Log,
@@ -51,6 +54,8 @@ pub struct Ctx<'a> {
     pub internet: &'a Internet,
     /// What the targets of sessions do.
     pub scripts: &'a mut BTreeMap<SessionId, Script>,
+    /// The machine's disk.
+    pub disk: &'a mut Disk,
 }
 
 impl Ctx<'_> {

@@ -46,6 +46,8 @@ pub(super) struct Wire {
 const FAIL_PATIENCE: Duration = Duration::from_millis(100);
 /// Time for what is left to reach a program after the peer is done with the session.
 const FLUSH_PATIENCE: Duration = Duration::from_secs(1);
+/// The same where the session had ended cleanly when its connection was lost.
+const CLEAN_FLUSH_PATIENCE: Duration = Duration::from_secs(60);
 
 impl Wire {
     pub(super) fn new(conn: Connection, host: &Host) -> Self {
@@ -242,6 +244,13 @@ impl Wire {
                 }
                 None
             }
+            Event::SessionRest { slot, rest } => {
+                if let Some(pump) = self.pumps.get_mut(&slot) {
+                    pump.set_rest(rest);
+                    self.runnable.insert(slot);
+                }
+                None
+            }
             Event::SessionEnded { slot, how } => {
                 if let (SessionEnd::ResetByPeer(_) | SessionEnd::Unanswered, Some(pump)) =
                     (how, self.pumps.get_mut(&slot))
@@ -256,7 +265,7 @@ impl Wire {
                 let slots: Vec<Slot> = self.pumps.keys().copied().collect();
                 for slot in slots {
                     if self.pumps.get(&slot).is_some_and(Pump::is_flushing) {
-                        self.ending.insert((ctx.at + FLUSH_PATIENCE, slot));
+                        self.ending.insert((ctx.at + CLEAN_FLUSH_PATIENCE, slot));
                     } else {
                         self.retire(ctx, slot, false);
                     }

@@ -130,9 +130,10 @@ impl Wires {
         }
     }
 
-    pub(super) fn close_all(&mut self, ctx: &Ctx<'_>, reason: &CloseReason) {
+    /// Closes every connection as soon as what has ended on it has reached the peer.
+    pub(super) fn stop(&mut self, ctx: &Ctx<'_>, reason: &CloseReason) {
         for wire in self.touch_all() {
-            wire.conn.close(ctx.now(), reason);
+            wire.conn.stop(ctx.now(), reason.clone());
         }
     }
 

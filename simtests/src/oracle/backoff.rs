@@ -45,6 +45,8 @@ struct Agent {
     /// Since when there has been more than one.
     many: Option<At>,
     network_changed: Option<At>,
+    /// When the supervisor was told so last.
+    network_told: Option<At>,
     /// When the latest round began.
     round_at: At,
     /// The attempts' connections, and what their ends mean.
@@ -74,16 +76,31 @@ struct Round {
     since: At,
     /// The gateway's name was resolved in it.
     named: bool,
+    /// The resolver found nothing.
+    nowhere: bool,
     worst: Option<BackoffCause>,
     /// A live attempt was told to be established.
     won: Option<DialId>,
 }
 
+impl Round {
+    /// An attempt or the resolver failed, or its time is over.
+    fn may_be_over(&self, at: At) -> bool {
+        self.nowhere || self.worst.is_some() || at >= self.since + CONNECT_TIMEOUT
+    }
+}
+
 impl Backoff {
     pub(super) fn observe(&mut self, at: At, node: NodeId, fact: &Fact<'_>) -> Option<String> {
         self.pulse.observe(at, node, fact);
-        if let Fact::Started(Start::Agent { gateways, .. }) = fact {
-            self.agents.insert(node, Agent::new(at, gateways.len()));
+        if let Fact::Started(Start::Agent {
+            gateways, renews, ..
+        }) = fact
+        {
+            // Those that replace one connection by another have judges of their own.
+            if !renews {
+                self.agents.insert(node, Agent::new(at, gateways.len()));
+            }
         } else if let Fact::Gone | Fact::Stopping = fact {
             self.agents.remove(&node);
         } else if let Fact::Fault(Fault::ChangeNetwork(node)) = fact
@@ -127,6 +144,7 @@ impl Agent {
             established: BTreeSet::new(),
             many: None,
             network_changed: None,
+            network_told: None,
             round_at: at,
             conns: BTreeMap::new(),
             ends: BTreeMap::new(),
@@ -143,6 +161,12 @@ impl Agent {
         } = fact
         {
             return self.waits(at, *until, *gateway, *cause, exact);
+        } else if let Fact::NetworkTold = fact {
+            self.network_told = Some(at);
+        } else if let Fact::GatewayFound { answer, .. } = fact {
+            if let State::Round(round) = &mut self.state {
+                round.nowhere |= answer.as_ref().is_ok_and(Vec::is_empty) || answer.is_err();
+            }
         } else if let Fact::SupervisorTold { dial, why } = fact {
             if let (Some(told), Some(end)) = (why, self.ends.get(dial))
                 && told != end
@@ -241,6 +265,12 @@ impl Agent {
                 (!won || gateway.0 != self.current)
                     .then(|| format!("{dial:?} is up, but did not win"))
             }
+            SupervisorStep::Drain { .. }
+            | SupervisorStep::Adopt
+            | SupervisorStep::Discard
+            | SupervisorStep::Revert => {
+                Some(format!("{step:?}, though there is one key pair only"))
+            }
             SupervisorStep::Waiting { .. } => None,
         }
     }
@@ -249,9 +279,10 @@ impl Agent {
     fn begin(&mut self, at: At, gateway: GatewayIndex, named: bool) -> Option<String> {
         let objection = if let State::Round(round) = &self.state
             && gateway.0 == self.current
+            && (self.network_told == Some(at) || !round.may_be_over(at))
         {
             // Nothing failed: the network changed, and the round starts once more.
-            let changed = self.network_changed.is_some_and(|at| at >= round.since);
+            let changed = self.network_told == Some(at);
             (!changed).then(|| "a round begins twice".to_owned())
         } else if matches!(self.state, State::Fresh) {
             (gateway.0 != 0).then(|| "the first round is not to the first gateway".to_owned())
@@ -268,6 +299,7 @@ impl Agent {
         self.state = State::Round(Round {
             since: at,
             named,
+            nowhere: false,
             worst: None,
             won: None,
         });
@@ -277,7 +309,12 @@ impl Agent {
     fn end_round(&mut self, at: At) {
         if let State::Round(round) = &self.state {
             let cause = round.worst.unwrap_or(BackoffCause::Unreachable);
-            self.gateways[self.current].failed(at, cause, At::ZERO);
+            let since = round.since;
+            let series = &mut self.gateways[self.current];
+            series.failed(at, cause, At::ZERO);
+            if cause == BackoffCause::Unreachable {
+                series.begun(at, since);
+            }
         }
     }
 

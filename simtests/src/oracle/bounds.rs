@@ -39,3 +39,11 @@ pub(super) const REPLACEMENTS_BURST: u32 = 8;
 pub(super) const REPLACEMENT_INTERVAL: At = At::from_millis(500);
 /// Routes that a gateway takes of one agent.
 pub(super) const ROUTES_PER_AGENT_MAX: usize = 10_000;
+/// Time without a session after which a draining connection is closed.
+pub(super) const DRAIN_LINGER: At = At::from_secs(2);
+/// How long a connection has to last before its key pair counts as accepted.
+pub(super) const CREDENTIALS_PROOF_AFTER: At = At::from_secs(3);
+/// One that stops closes its connections within this time.
+pub(super) const STOP_PATIENCE: At = At::from_secs(1);
+/// Longest wait before a renewal is tried again.
+pub(super) const RENEWAL_RETRY_MAX: At = At::from_secs(6 * 3_600);

@@ -78,6 +78,7 @@ impl Said {
             }
             Event::SessionRefused { attempt, .. } => self.answered.insert(*attempt),
             Event::SessionReadable(slot) | Event::SessionWritable(slot) => self.is_live(*slot),
+            Event::SessionRest { slot, .. } => self.is_live(*slot),
             Event::SessionEnded { slot, .. } => self.is_live(*slot) && self.ended.insert(*slot),
             Event::RoutesAccepted { .. }
             | Event::Seen

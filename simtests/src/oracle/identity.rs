@@ -7,7 +7,10 @@ use std::{
     time::Duration,
 };
 
-use adit_proto_core::{id::ConnId, output::Event};
+use adit_proto_core::{
+    id::{AgentId, ConnId},
+    output::Event,
+};
 
 use crate::{
     At,
@@ -24,6 +27,24 @@ struct Known {
     wall_off_ms: i64,
     /// When the clock was set; none where it was so from the start.
     wall_since: Option<At>,
+    /// Renewed keys, each with its agent.
+    renewed: BTreeSet<(AgentId, [u8; 32])>,
+    /// The one key of an agent that has shown its renewed one, and since when that is so.
+    only: BTreeMap<AgentId, ([u8; 32], At)>,
+}
+
+impl Known {
+    /// Tells whether a key may be an agent's now, or might a handshake ago.
+    fn admits(&self, at: At, id: AgentId, key: [u8; 32]) -> bool {
+        let enrolled = self
+            .roster
+            .as_ref()
+            .is_some_and(|roster| roster.0.contains(&(id, key)));
+        let replaced = |(only, since): &([u8; 32], At)| {
+            *only != key && !self.renewed.contains(&(id, key)) && at > *since + HANDSHAKE
+        };
+        (enrolled || self.renewed.contains(&(id, key))) && !self.only.get(&id).is_some_and(replaced)
+    }
 }
 
 /// The judge.
@@ -44,6 +65,22 @@ impl Identity {
             Fact::Fault(Fault::WallClock(_, off_ms)) => {
                 let known = self.nodes.entry(node).or_default();
                 (known.wall_off_ms, known.wall_since) = (*off_ms, Some(at));
+            }
+            Fact::Fault(Fault::Restore(_)) => {
+                let known = self.nodes.entry(node).or_default();
+                known.renewed.clear();
+                known.only.clear();
+            }
+            Fact::Certified { agent, key } => {
+                let known = self.nodes.entry(node).or_default();
+                known.renewed.insert((*agent, *key));
+            }
+            Fact::Confirmed { agent, key } => {
+                let known = self.nodes.entry(node).or_default();
+                known
+                    .renewed
+                    .retain(|(id, other)| id != agent || other == key);
+                known.only.insert(*agent, (*key, at));
             }
             Fact::Calm => self.calm = true,
             Fact::Received { from, .. } => self.from = Some(*from),
@@ -70,10 +107,9 @@ impl Identity {
                     return Some(format!("{conn} is to {peer}, which is not what it seems"));
                 }
                 return match (identity, &known.roster) {
-                    (Some(identity), Some(roster)) => {
-                        let id = (identity.id, identity.spki_sha256);
-                        (!roster.0.contains(&id))
-                            .then(|| format!("{conn} let agent {} in", identity.id))
+                    (Some(identity), Some(_)) => {
+                        let may = known.admits(at, identity.id, identity.spki_sha256);
+                        (!may).then(|| format!("{conn} let agent {} in", identity.id))
                     }
                     (None, None) if !known.trusts => {
                         Some(format!("{conn} is to a gateway that the pin is not of"))

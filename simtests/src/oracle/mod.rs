@@ -26,6 +26,8 @@ mod outcome;
 mod promise;
 mod pulse;
 mod registry;
+mod renewal;
+mod rest;
 mod router;
 mod silence;
 mod sound;
@@ -70,6 +72,8 @@ pub struct Oracles {
     outcome: outcome::Outcome,
     promise: promise::Promise,
     registry: registry::Registry,
+    renewal: renewal::Renewal,
+    rest: rest::Rest,
     router: router::Router,
     silence: silence::Silence,
     sound: sound::Sound,
@@ -103,6 +107,8 @@ impl Oracles {
             ("outcome", self.outcome.observe(at, node, fact)),
             ("promise", self.promise.observe(at, fact)),
             ("registry", self.registry.observe(node, fact)),
+            ("renewal", self.renewal.observe(at, node, fact)),
+            ("rest", self.rest.observe(at, node, fact, harm)),
             ("router", self.router.observe(at, node, fact)),
             ("silence", self.silence.observe(at, node, fact)),
             ("sound", self.sound.observe(at, node, fact, harm)),

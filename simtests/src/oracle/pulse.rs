@@ -32,7 +32,7 @@ impl Pulse {
                 self.frozen.insert(*node);
             } else if let Fault::Thaw(node) = fault {
                 self.thaw(at, *node);
-            } else if let Fault::Crash(node) | Fault::Stop(node) = fault {
+            } else if let Fault::Crash(node) | Fault::Restore(node) | Fault::Stop(node) = fault {
                 self.steady.remove(node);
             }
         } else if let Fact::Calm = fact {

@@ -2,7 +2,7 @@
 //! epoch that it was told: the late end of an old connection takes no newer one with it, epochs only grow, and an
 //! agent's id belongs to one key at a time.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use adit_proto_core::{
     gateway::{dispatch::DispatchOutput, hub::RegisterError, info::AgentStatus},
@@ -26,6 +26,8 @@ struct Entry {
 pub(super) struct Registry {
     entries: BTreeMap<NodeId, BTreeMap<ConnId, Entry>>,
     accepted: BTreeMap<(NodeId, ConnId), u64>,
+    /// Keys that were certified as the successors of others.
+    renewed: BTreeSet<(NodeId, AgentId, [u8; 32])>,
 }
 
 impl Registry {
@@ -78,7 +80,14 @@ impl Registry {
                 let before = self.accepted.insert((node, *conn), *epoch).unwrap_or(0);
                 (*epoch <= before).then(|| format!("{conn} accepted epoch {epoch} after {before}"))
             }
-            Fact::Registry(rows) => differs(entries, rows),
+            Fact::Certified { agent, key } => {
+                self.renewed.insert((node, *agent, *key));
+                None
+            }
+            Fact::Registry(rows) => differs(entries, rows).or_else(|| {
+                let renewed = |id, key| self.renewed.contains(&(node, id, key));
+                two_keys(entries, renewed)
+            }),
             Fact::Gone => {
                 entries.clear();
                 self.accepted.retain(|(of, _), _| *of != node);
@@ -120,8 +129,20 @@ fn differs(entries: &BTreeMap<ConnId, Entry>, rows: &[RegistryRow]) -> Option<St
     if let Some(row) = rows.iter().find(is_wrong) {
         return Some(format!("{} is retired and called online", row.conn));
     }
+    None
+}
+
+/// Two connections of one agent with different keys, of which neither is the other's successor.
+fn two_keys(
+    entries: &BTreeMap<ConnId, Entry>,
+    renewed: impl Fn(AgentId, [u8; 32]) -> bool,
+) -> Option<String> {
     let live: Vec<_> = entries.values().filter(|entry| !entry.retired).collect();
-    let other = |a: &Entry| live.iter().any(|b| b.agent == a.agent && b.key != a.key);
+    let other = |a: &Entry| {
+        let differs = |b: &&&Entry| b.agent == a.agent && b.key != a.key;
+        let stranger = |b: &&Entry| !renewed(b.agent, b.key);
+        !renewed(a.agent, a.key) && live.iter().filter(differs).any(stranger)
+    };
     live.iter()
         .find(|entry| other(entry))
         .map(|entry| format!("agent {} is connected with two keys", entry.agent))

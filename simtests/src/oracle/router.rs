@@ -207,7 +207,7 @@ impl Gateway {
         match slot {
             Some(slot) => {
                 self.carried.insert((conn, slot));
-                self.succeeded(session, attempt);
+                self.succeeded(at, session, attempt);
             }
             None => {
                 self.unload(at, conn);
@@ -216,13 +216,26 @@ impl Gateway {
         }
     }
 
-    fn succeeded(&mut self, session: SessionId, attempt: AttemptId) {
-        let opening = self.openings.get(&session);
-        let area = opening.map(|opening| Area::of(&opening.target));
-        let tried = opening.and_then(|o| o.tried.iter().find(|t| t.attempt == Some(attempt)));
-        if let (Some(area), Some(tried)) = (area, tried) {
-            self.failed.remove(&(tried.agent, area));
+    fn succeeded(&mut self, at: At, session: SessionId, attempt: AttemptId) {
+        let Some(opening) = self.openings.get(&session) else {
+            return;
+        };
+        let area = Area::of(&opening.target);
+        let place = opening
+            .tried
+            .iter()
+            .position(|tried| tried.attempt == Some(attempt));
+        let Some((winner, before)) = place.and_then(|at| opening.tried[..=at].split_last()) else {
+            return;
+        };
+        // Who was asked before and had its time is held to have failed.
+        for tried in before {
+            let waited = tried.attempt.is_some() && at >= tried.since + DISPATCH_STAGGER;
+            if waited && tried.agent != winner.agent {
+                self.failed.insert((tried.agent, area.clone()), at);
+            }
         }
+        self.failed.remove(&(winner.agent, area));
     }
 
     fn failed(&mut self, at: At, session: SessionId, attempt: AttemptId) {
@@ -342,6 +355,7 @@ impl Gateway {
             agent,
             attempt: Some(attempt),
             conn,
+            since: at,
             outdated: false,
         });
         opening.waiting_since = Some(at);

@@ -114,7 +114,7 @@ fn load(choices: &mut Choices, bulk: Bulk, stops: Option<NodeId>) -> Plan {
 }
 
 /// Nothing but the load is in anybody's way.
-fn behave(plan: &mut Plan) {
+pub(super) fn behave(plan: &mut Plan) {
     plan.internet.hosts.clear();
     for gateway in &mut plan.gateways {
         gateway.wall_off_ms = 0;

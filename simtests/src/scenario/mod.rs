@@ -2,6 +2,8 @@
 
 mod faults;
 mod flood;
+mod last_bytes;
+mod renewals;
 mod routes;
 mod topology;
 mod users;
@@ -32,6 +34,7 @@ pub fn draw(choices: &mut Choices) -> Plan {
         992.. => return flood::draw(choices),
         990.. => return flood::draw_crowd(choices),
         987.. => return flood::draw_stop(choices),
+        967.. => return last_bytes::draw(choices),
         _ => {}
     }
     let size = Size::draw(choices);

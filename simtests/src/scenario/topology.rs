@@ -10,6 +10,7 @@ use std::{
 use adit_proto_core::{
     agent::{advertise::AdvertiserConfig, policy::Policy},
     endpoint::EndpointLimits,
+    env::Seed,
     gateway::dispatch::{DirectRange, DirectRule, DispatchConfig},
     id::AgentId,
     limits::CONNECT_TIMEOUT,
@@ -18,7 +19,7 @@ use adit_proto_core::{
 };
 use uuid::Uuid;
 
-use super::{Size, routes};
+use super::{Size, renewals, routes};
 use crate::{
     choices::Choices,
     crypto::Suite,
@@ -54,7 +55,8 @@ pub(super) fn draw(choices: &mut Choices, size: Size) -> Plan {
         16..=18 => Suite::Hybrid,
         _ => Suite::Plain,
     };
-    let mut pki = Pki::new(suite, choices.fork("authority").key());
+    let key = choices.fork("authority").key();
+    let mut pki = Pki::new(suite, key);
     let internet = routes::draw_internet(choices, size.agents);
     let mut plan = Plan {
         suite,
@@ -67,8 +69,10 @@ pub(super) fn draw(choices: &mut Choices, size: Size) -> Plan {
         script: Vec::new(),
         safety: size.safety,
     };
-    let gateways = add_agents(choices, size, &mut pki, &mut plan);
-    add_gateways(choices, size, &pki, &mut plan, gateways);
+    let authority = Arc::new(Pki::new(suite, key));
+    let gateways = add_agents(choices, size, &mut pki, &authority, &mut plan);
+    add_gateways(choices, size, &authority, &mut plan, gateways);
+    renewals::draw(&Seed::new(key), size, &mut plan);
     draw_paths(choices, &mut plan);
     plan
 }
@@ -81,7 +85,13 @@ struct Gateways {
     roster: Roster,
 }
 
-fn add_agents(choices: &mut Choices, size: Size, pki: &mut Pki, plan: &mut Plan) -> Gateways {
+fn add_agents(
+    choices: &mut Choices,
+    size: Size,
+    pki: &mut Pki,
+    authority: &Arc<Pki>,
+    plan: &mut Plan,
+) -> Gateways {
     let mut foreign = Pki::new(plan.suite, choices.fork("foreign authority").key());
     let (pairs, impostor) = draw_gateway_pairs(choices, size, pki, &mut foreign);
     let mut roster = Roster::default();
@@ -128,6 +138,8 @@ fn add_agents(choices: &mut Choices, size: Size, pki: &mut Pki, plan: &mut Plan)
         let config = AgentConfig {
             id,
             tls: Arc::new(pki.agent_tls(&pair, pin)),
+            authority: Arc::clone(authority),
+            renewal: None,
             trusts: identity != Identity::Mispinned,
             gateways: draw_gateway_list(choices, size.gateways),
             routes: Arc::new(routes::draw_routes(choices, home)),
@@ -267,7 +279,13 @@ fn draw_agent_node(
     }
 }
 
-fn add_gateways(choices: &mut Choices, size: Size, pki: &Pki, plan: &mut Plan, gateways: Gateways) {
+fn add_gateways(
+    choices: &mut Choices,
+    size: Size,
+    pki: &Arc<Pki>,
+    plan: &mut Plan,
+    gateways: Gateways,
+) {
     let roster = Arc::new(gateways.roster);
     // Answers that come when the agent has gone on to its next gateway.
     let slow_names = size.gateways > 1 && choices.chance(120);
@@ -289,6 +307,7 @@ fn add_gateways(choices: &mut Choices, size: Size, pki: &Pki, plan: &mut Plan, g
         let config = GatewayConfig {
             tls: Arc::new(pki.gateway_tls(pair, Arc::clone(&roster) as Arc<dyn Admission>)),
             roster: Arc::clone(&roster),
+            authority: Arc::clone(pki),
             impostor: gateways.impostor == Some(nth),
             limits: draw_limits(choices, size),
             dispatch: DispatchConfig {

@@ -1,6 +1,7 @@
 //! Two hashes of all that happened, and the same as lines for people.
 
 mod record;
+mod script;
 #[cfg(test)]
 mod tests;
 mod words;

@@ -7,17 +7,18 @@
 use std::fmt;
 
 use adit_proto_core::{
-    agent::supervisor::SupervisorStep, gateway::dispatch::DispatchOutput, id::AgentId,
-    identity::AgentIdentity, output::Event, route::RouteSet, target::Target,
+    agent::supervisor::SupervisorStep, gateway::dispatch::DispatchOutput, identity::AgentIdentity,
+    output::Event, route::RouteSet,
 };
 
-use super::Topic;
+use super::{
+    Topic,
+    script::{self, through},
+};
 use crate::{
     At,
     facts::{Fact, LegFact, NodeId, RegistryRow, Start},
-    faults::{Fault, Wish},
     net::{Fate, Path},
-    tcp::{Ending, Script},
 };
 
 /// Knows what nodes are called.
@@ -59,8 +60,13 @@ pub(super) fn describe(names: Names, fact: &Fact<'_>) -> (Topic, String) {
         | Fact::ClosedTold(_)
         | Fact::Registry(_)
         | Fact::Supervisor(_)
+        | Fact::Certified { .. }
+        | Fact::Confirmed { .. }
+        | Fact::Renewal(_)
+        | Fact::Filed(_)
         | Fact::GatewayFound { .. }
         | Fact::SupervisorTold { .. }
+        | Fact::NetworkTold
         | Fact::SupervisorWaits { .. } => (Topic::Events, event(fact)),
         Fact::Explained { .. }
         | Fact::Wish { .. }
@@ -100,11 +106,13 @@ fn disturbance(names: Names, fact: &Fact<'_>) -> String {
             routes: set,
             intervals: _,
             trusts,
+            renews,
             wall_off_ms,
         }) => format!(
-            "process starts: {id}, knows {} gateways{}, advertises {}{}",
+            "process starts: {id}, knows {} gateways{}{}, advertises {}{}",
             gateways.len(),
             if *trusts { "" } else { " and trusts none" },
+            if *renews { ", will renew" } else { "" },
             routes(set),
             clock(*wall_off_ms)
         ),
@@ -119,7 +127,7 @@ fn disturbance(names: Names, fact: &Fact<'_>) -> String {
             )
         }
         Fact::Calm => "no faults from here on".to_owned(),
-        Fact::Fault(fault) => format!("fault: {}", self::fault(names, fault)),
+        Fact::Fault(fault) => format!("fault: {}", script::fault(names, fault)),
         other => format!("{other:?}"),
     }
 }
@@ -131,77 +139,8 @@ fn clock(off_ms: i64) -> String {
     }
 }
 
-fn fault(names: Names, fault: &Fault) -> String {
-    let of = |node: &NodeId| names.of(*node);
-    match fault {
-        Fault::Crash(node) => format!("{} crashes", of(node)),
-        Fault::Stop(node) => format!("{} is stopped", of(node)),
-        Fault::Start(node) => format!("{} is started", of(node)),
-        Fault::Freeze(node) => format!("{} stands still", of(node)),
-        Fault::Thaw(node) => format!("{} goes on", of(node)),
-        Fault::Cut(from, to) => format!("nothing gets from {} to {}", of(from), of(to)),
-        Fault::Mend(from, to) => format!("datagrams get from {} to {} again", of(from), of(to)),
-        Fault::BlockUdp(node) => format!("UDP is blocked at {}", of(node)),
-        Fault::UnblockUdp(node) => format!("UDP works at {} again", of(node)),
-        Fault::Rebind(node) => format!("the NAT before {} forgets its mappings", of(node)),
-        Fault::SetPath(from, to, path) => {
-            format!("path from {} to {}: {}", of(from), of(to), self::path(path))
-        }
-        Fault::WallClock(node, off_ms) => format!("{}'s clock is off by {off_ms} ms", of(node)),
-        Fault::BlockSocket(node, time) => format!("{}'s socket is full for {time:?}", of(node)),
-        Fault::SetRoutes(node, set, _) => format!("{} is to advertise {}", of(node), routes(set)),
-        Fault::ChangeNetwork(node) => format!("{} has new addresses", of(node)),
-        Fault::Open(wish) => format!("a user comes to {}", self::wish(names, wish)),
-    }
-}
-
-fn wish(names: Names, wish: &Wish) -> String {
-    let patience = wish.patience.map_or_else(String::new, |time| {
-        format!(", goes away unless connected within {time:?}")
-    });
-    format!(
-        "{} for {}{}; user: {}; target: {}",
-        names.of(wish.gateway),
-        through(&wish.target, wish.pinned),
-        patience,
-        script(&wish.user),
-        script(&wish.target_script)
-    )
-}
-
-fn through(target: &Target, pinned: Option<AgentId>) -> String {
-    pinned.map_or_else(
-        || target.to_string(),
-        |agent| format!("{target} through agent {agent}"),
-    )
-}
-
-fn script(script: &Script) -> String {
-    let mut text = format!("writes {}", script.total);
-    if script.chunk < script.total {
-        text.push_str(&format!(", {} each {:?}", script.chunk, script.gap));
-    }
-    text.push_str(match script.ending {
-        Ending::Fin => ", ends",
-        Ending::FinAfterPeer => ", ends after the peer",
-        Ending::Hold => ", holds",
-    });
-    if let Some((after, time)) = script.stall {
-        text.push_str(&format!(", stalls after {after} for {time:?}"));
-    }
-    if let Some(after) = script.reset_after {
-        let how = if script.reset_discards {
-            " losing what is unread"
-        } else {
-            ""
-        };
-        text.push_str(&format!(", resets after {after:?}{how}"));
-    }
-    text
-}
-
 /// Only what is not as on a clean path.
-fn path(path: &Path) -> String {
+pub(super) fn path(path: &Path) -> String {
     let mut text = format!(
         "{} bit/s, queue {}, {:?}, MTU {}",
         path.rate_bps, path.queue_bytes, path.delay, path.mtu
@@ -317,6 +256,12 @@ fn event(fact: &Fact<'_>) -> String {
         Fact::Event(conn, event) => format!("{conn} {event:?}"),
         Fact::RoundTrip(conn, took) => format!("{conn} has a heartbeat answered after {took:?}"),
         Fact::Drained(conn) => format!("{conn} is gone"),
+        Fact::Certified { agent, key } => {
+            format!("store: {agent} may show {} as well", short(key))
+        }
+        Fact::Confirmed { agent, key } => format!("store: {agent} shows {} only", short(key)),
+        Fact::Renewal(step) => format!("renewal: {step:?}"),
+        Fact::Filed(what) => format!("disk: {what}"),
         Fact::Registering(conn, identity) => {
             format!("dispatch < {conn} is of {}", identity_words(identity))
         }
@@ -340,6 +285,7 @@ fn event(fact: &Fact<'_>) -> String {
             Some(why) => format!("supervisor < dial {} is over: {why:?}", dial.0),
             None => format!("supervisor < dial {} is established", dial.0),
         },
+        Fact::NetworkTold => "supervisor < the network has changed".to_owned(),
         Fact::SupervisorWaits {
             until,
             gateway,
@@ -360,6 +306,7 @@ fn supervisor(step: &SupervisorStep) -> String {
             gateway,
             addr,
             server_name,
+            ..
         } => format!(
             "connect to {addr} as {server_name}, gateway {}, dial {}",
             gateway.0, dial.0
@@ -368,6 +315,10 @@ fn supervisor(step: &SupervisorStep) -> String {
             format!("resolve {host}, gateway {}", gateway.0)
         }
         SupervisorStep::Close { dial } => format!("close dial {}", dial.0),
+        SupervisorStep::Drain { dial } => format!("close dial {} once it carries nothing", dial.0),
+        SupervisorStep::Adopt => "the next key pair is good".to_owned(),
+        SupervisorStep::Revert => "the previous key pair is the good one".to_owned(),
+        SupervisorStep::Discard => "the next key pair is of no use".to_owned(),
         SupervisorStep::Up { dial, gateway } => {
             format!("dial {} is up, gateway {}", dial.0, gateway.0)
         }
@@ -390,12 +341,15 @@ fn registry(rows: &[RegistryRow]) -> String {
 }
 
 fn identity_words(identity: &AgentIdentity) -> String {
-    let [a, b, c, d, ..] = identity.spki_sha256;
-    let key = u32::from_be_bytes([a, b, c, d]);
-    format!("{} {}, key {key:08x}", identity.name, identity.id)
+    let key = short(&identity.spki_sha256);
+    format!("{} {}, {key}", identity.name, identity.id)
 }
 
-fn routes(set: &RouteSet) -> String {
+fn short([a, b, c, d, ..]: &[u8; 32]) -> String {
+    format!("key {a:02x}{b:02x}{c:02x}{d:02x}")
+}
+
+pub(super) fn routes(set: &RouteSet) -> String {
     let subnets = set.subnets.iter().map(ToString::to_string);
     let domains = set.domains.iter().map(|route| match route.auto_detected {
         true => format!("{} (found)", route.pattern),

@@ -5,7 +5,7 @@ use std::time::Duration;
 use adit_proto_core::gateway::info::{AgentInfo, AgentStatus};
 use ipnet::IpNet;
 
-use super::{Config, Process, World};
+use super::{Config, Node, Process, World};
 use crate::{
     At,
     facts::{Fact, NodeId},
@@ -17,6 +17,8 @@ use crate::{
 /// Time in which every agent must be connected: the longest wait after a refused certificate (75 s), a round to each
 /// of three gateways, and the end of a connection that does not know yet that it is dead.
 const CONNECTED_WITHIN: At = Duration::from_secs(120);
+/// Time in which every renewed key pair has proved itself or is gone: a refusal, a minute's wait, and another attempt.
+const RENEWED_WITHIN: At = Duration::from_secs(90);
 /// Time in which every session must be over once its programs behave: what is being opened fails within 30 s, and what
 /// is open goes over clean paths.
 const SESSIONS_WITHIN: At = Duration::from_secs(60);
@@ -41,6 +43,7 @@ impl World {
         self.mend_everything();
         let calm_at = self.at;
         self.expect(CONNECTED_WITHIN, Self::not_connected);
+        self.expect(RENEWED_WITHIN, Self::renewing);
         self.expect(SESSIONS_WITHIN, Self::unfinished);
         self.run_until((calm_at + REPORTS_SETTLE).max(self.at), |_| false);
         self.probe();
@@ -104,6 +107,28 @@ impl World {
                 missing.join(", ")
             )
         })
+    }
+
+    /// An agent that is connected does not go on for ever with two key pairs, unless its gateway has no room for a second
+    /// connection.
+    fn renewing(&self) -> Option<String> {
+        let agents = |node: &&Node| matches!(node.config, Config::Agent(_));
+        let wanted = 2 * self.nodes.iter().filter(agents).count();
+        let full = self.nodes.iter().any(|node| match &node.config {
+            Config::Gateway(config) => config.limits.connections < wanted,
+            Config::Agent(_) => false,
+        });
+        if full {
+            return None;
+        }
+        let left = |node: &NodeId| self.agent(*node).is_some_and(Agent::is_renewing);
+        let left: Vec<String> = self
+            .welcome
+            .iter()
+            .filter(|node| left(node))
+            .map(ToString::to_string)
+            .collect();
+        (!left.is_empty()).then(|| format!("two key pairs at {}", left.join(", ")))
     }
 
     /// Some gateway holds a connection of the agent with exactly what it advertises, as far as the protocol carries

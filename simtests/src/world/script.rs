@@ -14,7 +14,8 @@ impl World {
         let node = fault.node();
         self.log.note(self.at, node, &Fact::Fault(&fault));
         match fault {
-            Fault::Crash(node) => self.kill(node),
+            Fault::Crash(node) => self.crash(node),
+            Fault::Restore(node) => self.restore(node),
             Fault::Stop(node) => self.stop(node),
             Fault::Start(node) => self.start(node),
             Fault::Freeze(node) => self.freeze(node),
@@ -63,12 +64,12 @@ impl World {
 
     fn hear(&mut self, node: NodeId) {
         let mut news = std::mem::take(&mut self.nodes[node.0].news);
-        self.with(node, |process, _, ctx| {
+        self.with(node, |process, host, ctx| {
             if let Process::Agent(agent) = process {
                 for news in news.drain(..) {
                     match news {
                         News::Routes(routes) => agent.set_routes(ctx, &routes),
-                        News::Network => agent.change_network(ctx),
+                        News::Network => agent.change_network(ctx, host),
                     }
                 }
             }
@@ -131,6 +132,7 @@ impl Fault {
     pub fn node(&self) -> NodeId {
         match self {
             Self::Crash(node)
+            | Self::Restore(node)
             | Self::Stop(node)
             | Self::Start(node)
             | Self::Freeze(node)

@@ -17,24 +17,54 @@ use zeroize::Zeroizing;
 use super::GatewayState;
 use crate::{
     config::GatewayConfig,
+    http::Causes,
     pki::ca::Ca,
+    presence::Presence,
     process::unix_now,
     store::{AgentDirectory, Renewal, Store},
 };
 
 /// What the directory of enrolled agents says of a certificate.
-struct Enrolled(AgentDirectory);
+struct Enrolled {
+    directory: AgentDirectory,
+    refused: Arc<Causes>,
+}
 
 impl Admission for Enrolled {
     fn admit(&self, identity: &AgentIdentity) -> bool {
-        self.0
+        self.directory
             .admit(identity)
-            .inspect_err(|error| tracing::warn!(agent = %identity.id, name = %identity.name, %error, "agent refused"))
+            .inspect_err(|error| {
+                self.refused.add(error.word());
+                tracing::warn!(agent = %identity.id, name = %identity.name, %error, "agent refused");
+            })
             .is_ok()
+    }
+
+    fn admits_still(&self, identity: &AgentIdentity) -> bool {
+        self.directory.admit(identity).is_ok()
     }
 }
 
-pub(super) fn config(config: &GatewayConfig, state: &GatewayState) -> DriverConfig {
+/// What is kept of agents that come and go.
+#[derive(Clone, Debug)]
+pub(super) struct Watch {
+    /// When they left.
+    pub(super) presence: Presence,
+    /// Why they were refused.
+    pub(super) refused: Arc<Causes>,
+}
+
+impl Watch {
+    pub(super) fn new(state: &GatewayState) -> Self {
+        Self {
+            presence: Presence::new(state.store.directory()),
+            refused: Arc::default(),
+        }
+    }
+}
+
+pub(super) fn config(config: &GatewayConfig, state: &GatewayState, watch: &Watch) -> DriverConfig {
     let chain = state
         .tunnel_cert
         .chain()
@@ -50,7 +80,10 @@ pub(super) fn config(config: &GatewayConfig, state: &GatewayState) -> DriverConf
             key: Zeroizing::new(state.tunnel_cert.key().secret_der().to_vec()),
             // The CA was parsed when it was opened.
             agent_roots: agent_root.map(|der| vec![der.to_vec()]).unwrap_or_default(),
-            admission: Arc::new(Enrolled(state.store.directory())),
+            admission: Arc::new(Enrolled {
+                directory: state.store.directory(),
+                refused: Arc::clone(&watch.refused),
+            }),
         },
         limits: EndpointLimits {
             connections: config.limits.agents.get() as usize,
@@ -64,12 +97,13 @@ pub(super) fn config(config: &GatewayConfig, state: &GatewayState) -> DriverConf
             opens_max: config.limits.opening.get() as usize,
             sessions_per_agent: config.limits.sessions_per_agent.get() as usize,
         },
-        hooks: hooks(state),
+        drained: state.store.directory().drained(),
+        hooks: hooks(state, watch.presence.clone()),
         threads: config.threads.get() as usize,
     }
 }
 
-fn hooks(state: &GatewayState) -> Hooks {
+fn hooks(state: &GatewayState, presence: Presence) -> Hooks {
     let (ca, store) = (Arc::clone(&state.ca), state.store.clone());
     let (confirming, directory) = (state.store.clone(), state.store.directory());
     Hooks {
@@ -87,6 +121,9 @@ fn hooks(state: &GatewayState) -> Hooks {
                 }
             });
         }),
+        left: Arc::new(move |identity| {
+            presence.note(identity.id, unix_now().as_secs().saturating_mul(1_000));
+        }),
     }
 }
 
@@ -96,7 +133,7 @@ async fn renew(
     identity: AgentIdentity,
     csr_pem: String,
 ) -> Result<Renewed, String> {
-    let id = identity.id;
+    let (id, proved) = (identity.id, identity.spki_sha256);
     let ca_pem = ca.cert_pem().to_owned();
     // Signing takes a while: off the data path (design 8.11).
     let signed =
@@ -110,7 +147,7 @@ async fn renew(
         not_after: issued.not_after,
     };
     store
-        .renew(id, renewal)
+        .renew(id, proved, renewal)
         .await
         .map_err(|error| error.to_string())?;
     Ok(Renewed {

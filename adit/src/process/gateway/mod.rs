@@ -1,6 +1,7 @@
 //! A gateway process: state folder, CA, store, tunnel, enrolment, ingress and administration.
 
 mod driver;
+mod http;
 mod tokens;
 
 use std::{
@@ -24,11 +25,10 @@ use super::{signals::StopSignals, unix_now};
 use crate::{
     admin::{AdminBackend, AdminListener, Backend, BindError, TokenMaker},
     config::{EnrollTls, GatewayConfig, admin_socket},
-    enroll::{
-        listener::{self, ListenerTls, OperatorCert},
-        server::{EnrolParts, router},
-    },
+    control::Control,
+    enroll::listener::{ListenerTls, OperatorCert},
     exit::{Code, CommandFailure},
+    http::health::{Condition, Health},
     ingress::{self, IngressListener},
     pki::{
         EndpointKeys,
@@ -60,7 +60,9 @@ pub struct GatewayProcess {
     services: JoinSet<()>,
     /// Listeners that stop first.
     doors: Vec<AbortHandle>,
+    health: Health,
     tokens: TokenMaker,
+    control: Control,
     ingress: Vec<(Box<str>, SocketAddr)>,
     enroll: SocketAddr,
     grace: Duration,
@@ -84,13 +86,14 @@ impl GatewayState {
         let lock = dir.lock().map_err(failure)?;
         let names = ServerNames::parse(config.tunnel.names.iter().map(ToString::to_string))
             .map_err(config_failure)?;
+        let gateway_id = config.provisioner.gateway_id;
         let ca = Ca::open(&dir, now).map_err(failure)?;
         let cert = |role| ServerCert::open(&dir, &ca, role, &names, now).map_err(failure);
         Ok(Self {
             tunnel_cert: cert(ServerRole::Tunnel)?,
             https_cert: cert(ServerRole::Https)?,
             keys: EndpointKeys::open(&dir).map_err(failure)?,
-            tokens: Arc::new(TokenKey::open(&dir, None).map_err(failure)?),
+            tokens: Arc::new(TokenKey::open(&dir, gateway_id).map_err(failure)?),
             store: Store::open(&dir).map_err(failure)?,
             ca: Arc::new(ca),
             _lock: lock,
@@ -127,47 +130,46 @@ impl GatewayProcess {
             .map(IngressListener::bind)
             .collect::<Result<_, _>>()
             .map_err(failure)?;
-        let enroll = bind_tcp(config.enroll.listen)?;
+        let enroll = bind_tcp("enroll", config.enroll.listen)?;
+        let metrics = config.metrics.listen;
+        let metrics = metrics.map(|addr| bind_tcp("metrics", addr)).transpose()?;
         let enroll_addr = enroll.local_addr()?;
         let https = https(config, &state)?;
-        let env = system_env(Some(EndpointSecrets::new(
-            *state.keys.reset_key,
-            *state.keys.address_token_key,
-        )))?;
-        let gateway =
-            Gateway::start(driver::config(config, &state), &env).map_err(|error| match error {
-                StartError::Io(error) => CommandFailure::message(
-                    Code::Failure,
-                    format!(
-                        "tunnel: cannot listen on UDP {}: {error}",
-                        config.tunnel.listen
-                    ),
-                ),
-                StartError::Tls(error) => failure(error),
-            })?;
+        let watch = driver::Watch::new(&state);
+        let gateway = start_tunnel(config, &state, &watch)?;
         let endpoint = public_endpoint(config, gateway.local_addr())?;
         let url = enroll_url(config, enroll_addr, &https);
         let tokens = tokens::maker(&state, url, https.pin());
         let mut services = JoinSet::new();
-        let parts = EnrolParts {
-            ca: Arc::clone(&state.ca),
-            tokens: Arc::clone(&state.tokens),
-            store: state.store.clone(),
-            quic_endpoint: endpoint.to_string(),
-            server_spki_sha256: state.tunnel_pin(),
-        };
         let tls = https
             .server_config(enroll_addr, config.enroll.tls == EnrollTls::PlainHttp)
             .map_err(config_failure)?;
-        services.spawn(serve_enrolment(enroll, tls, parts, gateway.handle()));
+        let control = Control::new(state.store.clone(), gateway.handle());
+        let health = Health::new(state.store.clone());
+        let served = http::Served {
+            config,
+            state: &state,
+            watch,
+            health: &health,
+            control: &control,
+            counters: Arc::default(),
+        };
+        let public = served.public(&endpoint.to_string());
+        services.spawn(http::serve("enrolment", enroll, tls, public));
+        if let Some(metrics) = metrics {
+            tracing::info!(addr = %metrics.local_addr()?, "metrics open");
+            services.spawn(http::serve("metrics", metrics, None, served.watch(&doors)));
+        }
         services.spawn(admin.serve(Backend::Gateway(AdminBackend {
-            gateway: gateway.handle(),
+            control: control.clone(),
             tokens: Arc::clone(&tokens),
         })));
         let mut process = Self {
             services,
             doors: Vec::new(),
+            health,
             tokens,
+            control,
             ingress: Vec::new(),
             enroll: enroll_addr,
             grace: config.grace,
@@ -181,6 +183,7 @@ impl GatewayProcess {
             let task = process.services.spawn(door.serve(process.gateway.handle()));
             process.doors.push(task);
         }
+        process.health.set(Condition::Ready);
         tracing::info!(tunnel = %process.gateway.local_addr(), %endpoint, enroll = %enroll_addr, "gateway running");
         Ok(process)
     }
@@ -189,6 +192,12 @@ impl GatewayProcess {
     #[must_use]
     pub fn tokens(&self) -> TokenMaker {
         Arc::clone(&self.tokens)
+    }
+
+    /// The way in for operators.
+    #[must_use]
+    pub fn control(&self) -> Control {
+        self.control.clone()
     }
 
     /// The way in for users.
@@ -225,6 +234,7 @@ impl GatewayProcess {
                 return Err(CommandFailure::message(Code::Failure, format!("the tunnel failed: {why}")));
             }
         }
+        self.health.set(Condition::Stopping);
         tracing::info!(
             grace_s = self.grace.as_secs(),
             "stopping: no new users; a second signal ends at once"
@@ -257,6 +267,28 @@ impl GatewayProcess {
     }
 }
 
+fn start_tunnel(
+    config: &GatewayConfig,
+    state: &GatewayState,
+    watch: &driver::Watch,
+) -> Result<Gateway, CommandFailure> {
+    let env = system_env(Some(EndpointSecrets::new(
+        *state.keys.reset_key,
+        *state.keys.address_token_key,
+    )))?;
+    let driver = driver::config(config, state, watch);
+    Gateway::start(driver, &env).map_err(|error| match error {
+        StartError::Io(error) => CommandFailure::message(
+            Code::Failure,
+            format!(
+                "tunnel: cannot listen on UDP {}: {error}",
+                config.tunnel.listen
+            ),
+        ),
+        StartError::Tls(error) => failure(error),
+    })
+}
+
 fn https(config: &GatewayConfig, state: &GatewayState) -> Result<ListenerTls, CommandFailure> {
     Ok(match &config.enroll.tls {
         EnrollTls::Own => ListenerTls::Own(state.https_cert.clone()),
@@ -265,21 +297,6 @@ fn https(config: &GatewayConfig, state: &GatewayState) -> Result<ListenerTls, Co
         }
         EnrollTls::PlainHttp => ListenerTls::Plain,
     })
-}
-
-async fn serve_enrolment(
-    listener: TcpListener,
-    tls: Option<Arc<rustls::ServerConfig>>,
-    parts: EnrolParts,
-    gateway: GatewayHandle,
-) {
-    let router = router(parts, move |agent| {
-        let gateway = gateway.clone();
-        async move { gateway.is_connected(agent).await.unwrap_or(false) }
-    });
-    if let Err(error) = listener::serve(listener, tls, router, std::future::pending()).await {
-        tracing::error!(%error, "enrolment listener failed");
-    }
 }
 
 /// What agents are told to connect to: its host must stand in the tunnel's certificate.
@@ -323,11 +340,11 @@ fn enroll_url(config: &GatewayConfig, bound: SocketAddr, https: &ListenerTls) ->
     })
 }
 
-fn bind_tcp(addr: SocketAddr) -> Result<TcpListener, CommandFailure> {
+fn bind_tcp(what: &str, addr: SocketAddr) -> Result<TcpListener, CommandFailure> {
     TcpListener::bind(addr).map_err(|error| {
         CommandFailure::message(
             Code::Failure,
-            format!("enroll: cannot listen on TCP {addr}: {error}"),
+            format!("{what}: cannot listen on TCP {addr}: {error}"),
         )
     })
 }
@@ -341,6 +358,6 @@ fn config_failure(error: impl std::error::Error + Send + Sync + 'static) -> Comm
 }
 
 /// Time for the farewells to leave.
-const CLOSE_PATIENCE: Duration = Duration::from_secs(1);
+const CLOSE_PATIENCE: Duration = Duration::from_secs(2);
 /// How often a stopping gateway looks whether sessions are left.
 const DRAIN_TICK: Duration = Duration::from_millis(100);

@@ -42,6 +42,7 @@ pub(super) fn maker(state: &GatewayState, url: String, pin: Option<[u8; 32]>) ->
                 .map_err(|error| error.to_string())?;
             Ok(TokenCreated {
                 token: issued.text.expose_secret().to_owned(),
+                jti: issued.jti,
                 name: request.name,
                 url: gateway_url,
                 expires_unix_s: issued.expires_at,

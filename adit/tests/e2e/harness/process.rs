@@ -140,6 +140,12 @@ impl Process {
             .count()
     }
 
+    /// Tells whether a condition holds for a log line so far.
+    pub(crate) fn has(&self, condition: impl Fn(&Value) -> bool) -> bool {
+        let lines = self.log.state.lock().unwrap();
+        lines.lines.iter().any(condition)
+    }
+
     /// Waits for the end: its stderr closes then.
     pub(crate) fn exit(&mut self) -> ExitStatus {
         let ended = self.log.wait_closed();

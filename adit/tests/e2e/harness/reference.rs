@@ -40,14 +40,16 @@ fn chain(pem: &[u8]) -> Vec<CertificateDer<'static>> {
 
 /// Connects as an agent with the files of an enrolment.
 pub(crate) async fn dial(state: &Path, gateway: SocketAddr) -> (Endpoint, Connection) {
-    let file = |name: &str| std::fs::read(state.join(name)).unwrap();
+    let json = std::fs::read(state.join("agent-pair.json")).unwrap();
+    let pair: serde_json::Value = serde_json::from_slice(&json).unwrap();
+    let part = |name: &str| pair[name].as_str().unwrap().as_bytes().to_vec();
     let mut tls = rustls::ClientConfig::builder_with_provider(Arc::new(default_provider()))
         .with_protocol_versions(&[&TLS13])
         .unwrap()
-        .with_root_certificates(roots(&file("gateway-ca.pem")))
+        .with_root_certificates(roots(&part("gateway_ca")))
         .with_client_auth_cert(
-            chain(&file("agent-cert.pem")),
-            PrivateKeyDer::from_pem_slice(&file("agent-key.pem")).unwrap(),
+            chain(&part("certificate")),
+            PrivateKeyDer::from_pem_slice(&part("key")).unwrap(),
         )
         .unwrap();
     tls.alpn_protocols = vec![ALPN.to_vec()];

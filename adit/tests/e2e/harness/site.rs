@@ -187,7 +187,15 @@ impl Gateway {
         });
     }
 
+    /// Connections of agents.
     pub(crate) fn agents(&self) -> Vec<Value> {
+        let mut rows = self.enrolled();
+        rows.retain(|row| row["status"] != "offline");
+        rows
+    }
+
+    /// The same, with the agents that have no connection.
+    pub(crate) fn enrolled(&self) -> Vec<Value> {
         rows(&self.ask(&["agents", "list", "--json"]))
     }
 
@@ -271,6 +279,18 @@ impl Agent {
     pub(crate) fn record(&self) -> Value {
         let text = fs::read_to_string(self.state.join("agent.json")).unwrap();
         serde_json::from_str(&text).unwrap()
+    }
+
+    /// Key, certificate and root: the current ones, or those of `-next` or `-previous`.
+    pub(crate) fn pair(&self, which: &str) -> Value {
+        let name = format!("agent-pair{which}.json");
+        let text = fs::read_to_string(self.state.join(name)).unwrap();
+        serde_json::from_str(&text).unwrap()
+    }
+
+    /// Runs one of the verbs for it.
+    pub(crate) fn ask(&self, args: &[&str]) -> Ran {
+        run(self.command(args), "")
     }
 
     pub(crate) fn id(&self) -> String {

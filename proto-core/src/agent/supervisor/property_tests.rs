@@ -1,6 +1,6 @@
 //! Whatever gateways and networks do: the agent comes back in time, and storms nobody.
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, time::Duration};
 
 use proptest::{collection::vec, prelude::*, sample::select};
 
@@ -67,7 +67,7 @@ fn bounds(why: LossKind, up: Duration) -> (u64, u64) {
         Refused => (500, 60_000),
         Unreachable | TimedOut | Reset | ClosedByPeer | LocalError if up.as_secs() >= 5 => (0, 0),
         ClosedByPeer => (500, 60_000),
-        Unreachable | TimedOut | Reset | LocalError => (25, 4_000),
+        Unreachable | TimedOut | Reset | PairUnusable | LocalError => (25, 4_000),
     }
 }
 
@@ -177,6 +177,9 @@ impl World {
                 Up { .. } => self.doing = Doing::Up { since: now },
                 Waiting { until, .. } => self.waits(now, until, changed)?,
                 Close { .. } => {}
+                Drain { .. } | Adopt | Discard | Revert => {
+                    prop_assert!(false, "there is one pair only")
+                }
             }
         }
         Ok(())
@@ -235,7 +238,12 @@ impl World {
     fn ended(&mut self, now: Instant, changed: bool) {
         if !changed && !matches!(self.doing, Doing::Waiting { .. }) {
             let (least, most) = self.worst;
-            let until = now + Duration::from_millis(least);
+            // The time that a round waited for an answer counts.
+            let from = match self.doing {
+                Doing::Trying { since } if most <= 4_000 => since,
+                Doing::Trying { .. } | Doing::Up { .. } | Doing::Waiting { .. } => now,
+            };
+            let until = now.max(from + Duration::from_millis(least));
             self.closed_until[self.current.0] = Some((until, most <= 4_000));
         }
     }
@@ -251,7 +259,7 @@ proptest! {
         let origin = Instant::now();
         let targets = ["a.example:1", "192.0.2.1:2", "c.example:3"];
         let targets = targets[..gateways].iter().map(|text| text.parse().unwrap());
-        let sup = Supervisor::new(origin, targets.collect(), &Seed::new([7; 32])).unwrap();
+        let sup = Supervisor::new(origin, targets.collect(), KeptPairs::default(), &Seed::new([7; 32])).unwrap();
         let mut world = World {
             sup,
             fates,
@@ -279,7 +287,7 @@ proptest! {
             #[expect(clippy::disallowed_methods, reason = "a test's origin of time")]
             let mut now = Instant::now();
             let target: Target = "192.0.2.1:4433".parse().unwrap();
-            let mut sup = Supervisor::new(now, vec![target], &Seed::new(seed)).unwrap();
+            let mut sup = Supervisor::new(now, vec![target], KeptPairs::default(), &Seed::new(seed)).unwrap();
             let waits = (0..6).map(|dial| {
                 sup.handle_closed(now, DialId(dial), Unreachable);
                 let wait = sup.poll_timeout().unwrap() - now;

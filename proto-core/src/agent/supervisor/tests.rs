@@ -1,10 +1,14 @@
 //! Tables of (time, input) and the steps that they give.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    time::Duration,
+};
 
 use proptest::{collection::vec, prelude::*};
 
 use super::{LossKind::*, SupervisorStep::*, *};
+use crate::close::{CloseReason, Closed, PeerClose};
 
 #[test]
 fn a_literal_is_connected_at_once_and_kept() {
@@ -51,22 +55,25 @@ fn a_round_ends_at_its_deadline() {
     run.sup.handle_timeout(run.at(9_999));
     assert_eq!(run.steps(), []);
     run.sup.handle_timeout(run.at(10_000));
+    // Nobody was asked anything since the first packets, which is as good as a wait.
     let steps = run.steps();
     assert!(
-        matches!(&steps[..], [Close { dial: DialId(0) }, Waiting { .. }]),
+        matches!(&steps[..], [Close { dial: DialId(0) }, Resolve { .. }]),
         "{steps:?}"
     );
-    assert!((10_025..=10_050).contains(&run.due().unwrap()));
-
-    let mut run = Run::new(&["gw.example:4433"]);
-    run.steps();
-    run.sup.handle_timeout(run.at(10_000));
+    // Nor is a resolver that does not answer waited for any longer.
+    run.sup.handle_timeout(run.at(20_000));
+    let steps = run.steps();
+    assert!(matches!(&steps[..], [Resolve { .. }]), "{steps:?}");
+    run.resolved(20_001, 0, &["192.0.2.1"]);
     assert!(
-        matches!(run.steps()[..], [Waiting { .. }]),
-        "no answer from the resolver"
+        matches!(run.steps()[..], [Connect { .. }]),
+        "late, and good"
     );
-    run.resolved(10_001, 0, &["192.0.2.1"]);
-    assert_eq!(run.steps(), [], "nothing waits for the answer");
+    run.sup
+        .handle_closed(run.at(20_010), DialId(1), Unreachable);
+    let wait = run.due().unwrap() - 20_000;
+    assert!((500..=1_000).contains(&wait), "the third: {wait}");
 }
 
 #[test]
@@ -107,6 +114,18 @@ fn a_refused_identity_waits_a_minute_even_after_the_handshake() {
     run.steps();
     run.sup.handle_network_change(run.at(1_000));
     assert!(run.due().unwrap() >= 60_100, "no network change helps");
+}
+
+#[test]
+fn a_revocation_is_a_refusal_of_identity() {
+    let close = |reason: CloseReason| {
+        let (code, reason) = (reason.code().into(), reason.text().to_owned());
+        LossKind::from(&Closed::ByPeer(PeerClose { code, reason }))
+    };
+    assert_eq!(close(CloseReason::Revoked), IdentityRefused);
+    assert_eq!(close(CloseReason::Superseded), ClosedByPeer);
+    assert_eq!(close(CloseReason::NotAdmitted(String::new())), ClosedByPeer);
+    assert_eq!(close(CloseReason::GatewayStopping), Reset);
 }
 
 #[test]
@@ -236,7 +255,12 @@ fn lists_that_are_empty_or_too_long_are_refused() {
         (0, SupervisorError::NoGateway),
         (GATEWAYS_MAX + 1, SupervisorError::TooManyGateways),
     ] {
-        let refused = Supervisor::new(origin(), vec![target.clone(); count], &seed);
+        let refused = Supervisor::new(
+            origin(),
+            vec![target.clone(); count],
+            KeptPairs::default(),
+            &seed,
+        );
         assert_eq!(refused.unwrap_err(), error);
     }
 }
@@ -320,6 +344,7 @@ proptest! {
                         kept = Some(dial);
                     }
                     Resolve { .. } | Waiting { .. } => prop_assert!(kept.is_none()),
+                    Drain { .. } | Adopt | Discard | Revert => prop_assert!(false, "there is one pair only"),
                 }
             }
             let established: Vec<_> = open.iter().filter(|dial| *dial.1).map(|dial| *dial.0).collect();
@@ -347,7 +372,8 @@ impl Run {
     fn new(gateways: &[&str]) -> Self {
         let origin = origin();
         let gateways = gateways.iter().map(|text| text.parse().unwrap()).collect();
-        let sup = Supervisor::new(origin, gateways, &Seed::new([7; 32])).unwrap();
+        let sup =
+            Supervisor::new(origin, gateways, KeptPairs::default(), &Seed::new([7; 32])).unwrap();
         Self { sup, origin }
     }
 
@@ -368,7 +394,14 @@ impl Run {
     fn dials(&mut self) -> Vec<DialId> {
         let dial = |step| match step {
             Connect { dial, .. } => Some(dial),
-            Resolve { .. } | Close { .. } | Up { .. } | Waiting { .. } => None,
+            Resolve { .. }
+            | Close { .. }
+            | Drain { .. }
+            | Adopt
+            | Discard
+            | Revert
+            | Up { .. }
+            | Waiting { .. } => None,
         };
         self.steps().into_iter().filter_map(dial).collect()
     }
@@ -406,6 +439,7 @@ fn connect(dial: u64, gateway: usize, addr: &str, name: &str) -> SupervisorStep 
         gateway: GatewayIndex(gateway),
         addr: addr.parse().unwrap(),
         server_name: name.into(),
+        credentials: Credentials::Current,
     }
 }
 

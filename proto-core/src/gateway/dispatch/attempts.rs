@@ -31,6 +31,8 @@ struct Tried {
     agent: Option<AgentId>,
     /// What it went out on.
     conn: Option<ConnId>,
+    /// When it went out.
+    since: Instant,
     /// It went out on a connection that has been superseded since, so the agent may be asked once more.
     outdated: bool,
     state: State,
@@ -81,16 +83,23 @@ impl Opening {
         self.tried.iter().position(is_it)
     }
 
-    fn take_tried(&mut self, attempt: AttemptId) -> Option<Tried> {
-        let at = self.place_of(attempt)?;
-        Some(self.tried.remove(at))
-    }
-
     /// Tells whether it was not marked yet.
     fn mark_outdated(&mut self, attempt: AttemptId) -> bool {
         let at = self.place_of(attempt);
         let tried = at.and_then(|at| self.tried.get_mut(at));
         tried.is_some_and(|tried| !std::mem::replace(&mut tried.outdated, true))
+    }
+
+    /// Agents that were asked before the one that won and had their time, but did not answer in it.
+    fn overtaken_by(&self, now: Instant, place: usize) -> impl Iterator<Item = AgentId> {
+        let winner = self.tried.get(place).and_then(|tried| tried.agent);
+        let before = self.tried.iter().take(place);
+        let silent = before.filter(move |tried| {
+            matches!(tried.state, State::Waiting { .. }) && now >= tried.since + DISPATCH_STAGGER
+        });
+        silent
+            .filter_map(|tried| tried.agent)
+            .filter(move |agent| Some(*agent) != winner)
     }
 
     fn mark_failed(&mut self, attempt: AttemptId, cause: AttemptError) -> Option<AgentId> {
@@ -118,7 +127,7 @@ impl Dispatch {
     pub(super) fn advance(&mut self, now: Instant, session: SessionId) {
         self.with_timer(session, |dispatch| while dispatch.try_next(now, session) {});
         if self.openings.get(&session).is_some_and(Opening::is_settled) {
-            self.settle(session);
+            self.settle(now, session);
         }
     }
 
@@ -144,7 +153,7 @@ impl Dispatch {
 
     pub(super) fn handle_opened(
         &mut self,
-        _now: Instant,
+        now: Instant,
         conn: ConnId,
         attempt: AttemptId,
         slot: Slot,
@@ -154,8 +163,13 @@ impl Dispatch {
         else {
             return self.emit(DispatchOutput::Discard { conn, slot });
         };
-        let agent = opening.take_tried(attempt).and_then(|tried| tried.agent);
         self.carried.insert((conn, slot));
+        let agent = opening.place_of(attempt).and_then(|place| {
+            for agent in opening.overtaken_by(now, place) {
+                self.failures.note(now, agent, &opening.target.host);
+            }
+            opening.tried.remove(place).agent
+        });
         if let Some(agent) = agent {
             self.failures.forget(agent, &opening.target.host);
         }
@@ -283,6 +297,7 @@ impl Dispatch {
             opening.tried.push(Tried {
                 agent: Some(choice.agent),
                 conn: Some(choice.conn),
+                since: now,
                 state: State::Failed(AttemptError::NoCredit),
                 outdated: false,
             });
@@ -297,6 +312,7 @@ impl Dispatch {
         opening.tried.push(Tried {
             agent: Some(choice.agent),
             conn: Some(conn),
+            since: now,
             outdated: false,
             state: State::Waiting { conn, attempt },
         });
@@ -313,7 +329,7 @@ impl Dispatch {
     }
 
     /// Ends a session that waits for nothing, or has the gateway dial where no agent was there to ask.
-    fn settle(&mut self, session: SessionId) {
+    fn settle(&mut self, now: Instant, session: SessionId) {
         let Some(opening) = self.openings.get_mut(&session) else {
             return;
         };
@@ -337,6 +353,7 @@ impl Dispatch {
             opening.tried.push(Tried {
                 agent: None,
                 conn: None,
+                since: now,
                 outdated: false,
                 state: State::Dialling,
             });

@@ -42,6 +42,13 @@ enum Step {
     Close {
         conn: usize,
     },
+    Disconnect {
+        id: u64,
+    },
+    Drain {
+        id: u64,
+        drained: bool,
+    },
     Pass {
         ms: u64,
     },
@@ -64,6 +71,8 @@ fn steps() -> impl Strategy<Value = Step> {
         1 => at.clone().prop_map(|nth| Step::Cancel { nth }),
         1 => (at.clone(), any::<bool>()).prop_map(|(conn, suspect)| Step::Path { conn, suspect }),
         1 => at.prop_map(|conn| Step::Close { conn }),
+        1 => (0u64..4).prop_map(|id| Step::Disconnect { id }),
+        1 => (0u64..4, any::<bool>()).prop_map(|(id, drained)| Step::Drain { id, drained }),
         2 => select(vec![1u64, 249, 250, 5_000, 30_000]).prop_map(|ms| Step::Pass { ms }),
     ]
 }
@@ -79,6 +88,7 @@ struct World {
     dialling: Vec<SessionId>,
     ended: BTreeMap<SessionId, bool>,
     cancelled: BTreeSet<SessionId>,
+    pinned: BTreeSet<SessionId>,
     tried: BTreeSet<(SessionId, ConnId)>,
     open: Vec<(ConnId, Slot)>,
 }
@@ -91,6 +101,7 @@ impl World {
             Step::Open { target, pinned } => {
                 self.sessions += 1;
                 let (id, target) = (session(self.sessions), target.parse().unwrap());
+                self.pinned.extend(pinned.map(|_| id));
                 self.dispatch.open(now, id, target, pinned.map(agent));
             }
             Step::Register { id, key } => {
@@ -135,6 +146,8 @@ impl World {
                 self.event(conn_at(self.conns, conn), event);
             }
             Step::Close { conn } => self.close(conn_at(self.conns, conn)),
+            Step::Disconnect { id } => self.disconnect(agent(id)),
+            Step::Drain { id, drained } => self.dispatch.set_drained(agent(id), drained),
             Step::Pass { ms } => {
                 self.now += Duration::from_millis(ms);
                 self.dispatch.handle_timeout(self.now);
@@ -154,6 +167,28 @@ impl World {
         self.event(conn, AgentEvent::Closed);
     }
 
+    /// Answers of its connections may still come; the ends of its sessions do.
+    fn disconnect(&mut self, id: AgentId) {
+        let of_agent = |d: &Dispatch, now| {
+            let mut list = d.hub().list(now);
+            list.retain(|info| info.identity.id == id);
+            list.into_iter().map(|info| info.conn).collect::<Vec<_>>()
+        };
+        let wanted = of_agent(&self.dispatch, self.now);
+        assert_eq!(self.dispatch.disconnect(self.now, id, |_| false), wanted);
+        assert!(of_agent(&self.dispatch, self.now).is_empty());
+        let gone: Vec<_> = self
+            .open
+            .extract_if(.., |(c, _)| wanted.contains(c))
+            .collect();
+        for (conn, slot) in gone {
+            self.event(conn, AgentEvent::SessionEnded { slot });
+        }
+        for conn in wanted {
+            self.event(conn, AgentEvent::Closed);
+        }
+    }
+
     fn drain(&mut self) {
         while let Some(output) = self.dispatch.poll_output() {
             match output {
@@ -164,7 +199,9 @@ impl World {
                     ..
                 } => {
                     assert!(!self.ended.contains_key(&session), "asked after the end");
-                    assert!(self.dispatch.hub().identity(conn).is_some());
+                    let identity = self.dispatch.hub().identity(conn).unwrap();
+                    let drained = self.dispatch.hub().is_drained(identity.id);
+                    assert!(!drained || self.pinned.contains(&session));
                     assert!(self.tried.insert((session, conn)), "asked twice");
                     self.asked.push((conn, attempt));
                 }
@@ -227,6 +264,7 @@ proptest! {
             dialling: vec![],
             ended: BTreeMap::new(),
             cancelled: BTreeSet::new(),
+            pinned: BTreeSet::new(),
             tried: BTreeSet::new(),
             open: vec![],
         };

@@ -1,6 +1,9 @@
 use super::{DispatchOutput as Out, bed::*, *};
 use crate::{
-    gateway::{AttemptFailure, info::AgentStatus},
+    gateway::{
+        AttemptFailure,
+        info::{AgentStatus, WhyPassedOver},
+    },
     limits::{ATTEMPTS_MAX, DISPATCH_STAGGER, FAILURE_MEMORY, ROUTES_PER_AGENT_MAX},
 };
 
@@ -277,6 +280,72 @@ fn the_end_of_a_connection_fails_its_attempts() {
 }
 
 #[test]
+fn a_disconnected_agent_is_out_at_once_with_all_its_connections() {
+    let mut bed = Bed::with(&[(1, "10.0.0.0/8"), (2, "10.0.0.0/8")]);
+    for conn in [3, 4] {
+        bed.event(conn, registered(2, 0));
+        bed.event(conn, routes(1, "10.0.0.0/8"));
+    }
+    bed.open(1, "10.1.1.1:22");
+    let retire = Out::Retire { conn: ConnId(2) };
+    assert_eq!(bed.out(), [retire, ask(4, 1, 1)]);
+    let gone = bed.dispatch.disconnect(bed.now, agent(2), |_| false);
+    assert_eq!(gone, [2, 3, 4].map(ConnId));
+    assert_eq!(
+        bed.out(),
+        [ask(1, 2, 1)],
+        "what it was asked goes elsewhere"
+    );
+    assert_eq!(bed.loads(), [1]);
+    bed.event(4, opened(1, 9));
+    assert_eq!(bed.out(), [discard(4, 9)]);
+    bed.event(4, routes(2, "10.0.0.0/8"));
+    bed.event(4, AgentEvent::Closed);
+    bed.open_pinned(2, "10.1.1.1:22", 2);
+    assert_eq!(bed.out(), [failed(2, OpenError::AgentUnknown(agent(2)))]);
+    assert!(
+        bed.dispatch
+            .disconnect(bed.now, agent(2), |_| false)
+            .is_empty()
+    );
+}
+
+#[test]
+fn a_drained_agent_gets_what_names_it_and_nothing_else() {
+    let mut bed = Bed::with(&[(1, "10.0.0.0/8")]);
+    bed.dispatch.config.direct = vec![everything()];
+    bed.open(1, "10.1.1.1:22");
+    bed.dispatch.set_drained(agent(1), true);
+    bed.event(1, opened(1, 9));
+    let what_it_had = [ask(1, 1, 1), committed(1, 1, 9)];
+    assert_eq!(bed.out(), what_it_had, "what it was asked goes on");
+    bed.open(2, "10.1.1.1:22");
+    assert_eq!(
+        bed.out(),
+        [failed(2, OpenError::NoneOnline)],
+        "nor is it dialled directly"
+    );
+    bed.open_pinned(3, "10.1.1.1:22", 1);
+    assert_eq!(bed.out(), [ask(1, 2, 3)]);
+    // It lasts across its connections.
+    bed.event(1, AgentEvent::Closed);
+    bed.event(2, registered(1, 0));
+    bed.event(2, routes(1, "10.0.0.0/8"));
+    bed.out();
+    bed.open(4, "10.1.1.1:22");
+    assert_eq!(bed.out(), [failed(4, OpenError::NoneOnline)]);
+    let told = bed
+        .dispatch
+        .explain(bed.now, &"10.1.1.1:22".parse().unwrap(), None);
+    assert!(told.candidates.is_empty());
+    assert_eq!(told.passed_over[0].why, WhyPassedOver::Drained);
+    assert_eq!(told.passed_over[0].route, "10.0.0.0/8");
+    bed.dispatch.set_drained(agent(1), false);
+    bed.open(5, "10.1.1.1:22");
+    assert_eq!(bed.out(), [ask(2, 3, 5)]);
+}
+
+#[test]
 fn a_path_that_stalls_is_raced_at_once() {
     let mut bed = Bed::with(&[(1, "10.0.0.0/8"), (2, "10.0.0.0/8")]);
     bed.open(1, "10.1.1.1:22");
@@ -309,6 +378,69 @@ fn a_candidate_that_failed_lately_is_raced_at_once() {
     bed.out();
     bed.open(4, "10.1.1.1:22");
     assert_eq!(bed.out(), [ask(2, 7, 4)], "and so does time");
+}
+
+#[test]
+fn a_candidate_that_was_overtaken_is_remembered_as_a_failure() {
+    // Connection 2 is asked first; 1 after the stagger.
+    for (waited_ms, answers, remembered) in [
+        // What overtakes it answers.
+        (250, (1, 2), true),
+        // It answers in the end.
+        (250, (2, 1), false),
+    ] {
+        let mut bed = Bed::with(&[(1, "10.0.0.0/8"), (2, "10.0.0.0/8")]);
+        bed.open(1, "10.1.1.1:22");
+        bed.pass(waited_ms);
+        assert_eq!(bed.out(), [ask(2, 1, 1), ask(1, 2, 1)]);
+        let (conn, attempt) = answers;
+        bed.event(conn, opened(attempt, 9));
+        bed.event(conn, AgentEvent::SessionEnded { slot: Slot(9) });
+        bed.out();
+        bed.open(2, "10.1.1.1:22");
+        let beside = remembered.then(|| ask(1, 4, 2));
+        assert_eq!(
+            bed.out(),
+            [ask(2, 3, 2)].into_iter().chain(beside).collect::<Vec<_>>()
+        );
+    }
+}
+
+#[test]
+fn who_loses_without_having_had_the_stagger_is_not_held_to_have_failed() {
+    let mut bed = Bed::with(&[(1, "10.0.0.0/8"), (2, "10.0.0.0/8"), (3, "10.0.0.0/8")]);
+    // Connection 3 failed lately, so 2 is asked at once, and 1 beside both after the stagger.
+    bed.open(1, "10.1.1.1:22");
+    bed.fail(3, 1, AttemptError::TimedOut);
+    bed.event(2, opened(2, 8));
+    bed.event(2, AgentEvent::SessionEnded { slot: Slot(8) });
+    bed.now += FAILURE_MEMORY - DISPATCH_STAGGER;
+    bed.out();
+    bed.open(2, "10.1.1.1:22");
+    assert_eq!(bed.out(), [ask(3, 3, 2), ask(2, 4, 2)]);
+    bed.pass(249);
+    bed.event(2, opened(4, 9));
+    bed.event(2, AgentEvent::SessionEnded { slot: Slot(9) });
+    bed.out();
+    bed.now += FAILURE_MEMORY;
+    bed.open(3, "10.1.1.1:22");
+    assert_eq!(bed.out(), [ask(3, 5, 3)], "the memory was not prolonged");
+}
+
+#[test]
+fn an_agent_whose_newer_connection_answers_has_not_failed() {
+    let mut bed = Bed::with(&[(2, "10.0.0.0/8"), (1, "10.0.0.0/8")]);
+    bed.open(1, "10.1.1.1:22");
+    bed.event(7, registered(1, 0));
+    bed.pass(250);
+    bed.out();
+    bed.event(7, routes(1, "10.0.0.0/8"));
+    assert_eq!(bed.out(), [ask(7, 3, 1)]);
+    bed.event(7, opened(3, 9));
+    bed.event(7, AgentEvent::SessionEnded { slot: Slot(9) });
+    bed.out();
+    bed.open(2, "10.1.1.1:22");
+    assert_eq!(bed.out(), [ask(7, 4, 2)], "and is not raced at once");
 }
 
 #[test]

@@ -7,7 +7,7 @@ use smallvec::SmallVec;
 use super::{Entered, Hub};
 use crate::{
     gateway::{
-        info::{AgentStatus, Candidate, Explanation, Fallback},
+        info::{AgentStatus, Candidate, Explanation, Fallback, PassedOver, WhyPassedOver},
         routes::{Matched, Rung, Rungs},
     },
     id::{AgentId, ConnId},
@@ -60,7 +60,7 @@ impl Hub {
     /// rung.
     ///
     /// Connections that are superseded, suspect or silent for [`AGENT_SILENT`](crate::limits::AGENT_SILENT) are left
-    /// out. With `pinned`, only the newest connection of that agent comes, whatever its routes and its state
+    /// out, and so are those of drained agents. With `pinned`, only the newest connection of that agent comes, whatever its routes and its state
     /// (agent-tunnel 10).
     #[must_use]
     pub fn candidates(
@@ -137,8 +137,40 @@ impl Hub {
                 .candidates(now, target, pinned)
                 .filter_map(candidate)
                 .collect(),
+            passed_over: match pinned {
+                Some(_) => Vec::new(),
+                None => self.passed_over(now, &target.host),
+            },
             fallback: Fallback::Refuse,
         }
+    }
+
+    /// Agents with a route for the host that are no candidates, each at its best rung. A superseded connection stands
+    /// back for another one of its own agent, so it is none of them.
+    fn passed_over(&self, now: Instant, host: &Host) -> Vec<PassedOver> {
+        let mut passed: Vec<PassedOver> = Vec::new();
+        for rung in self.table.lookup(host) {
+            for entered in rung.conns.iter().filter_map(|conn| self.conns.get(conn)) {
+                let why = match entered.status(now) {
+                    AgentStatus::Superseded => continue,
+                    _ if self.is_drained(entered.identity.id) => WhyPassedOver::Drained,
+                    AgentStatus::Suspect => WhyPassedOver::Suspect,
+                    AgentStatus::Online => continue,
+                };
+                if !passed
+                    .iter()
+                    .any(|known| known.agent == entered.identity.id)
+                {
+                    passed.push(PassedOver {
+                        agent: entered.identity.id,
+                        name: entered.identity.name.clone(),
+                        route: rung.route.text(host),
+                        why,
+                    });
+                }
+            }
+        }
+        passed
     }
 
     /// Ranks a connection on its rung; none where implicit routing leaves it out.
@@ -150,8 +182,9 @@ impl Hub {
         route: Matched,
     ) -> Option<(Rank, Choice)> {
         let entered = self.conns.get(&conn)?;
-        let online = entered.status(now) == AgentStatus::Online;
-        online.then(|| (entered.rank(), entered.choice(conn, rung, Some(route))))
+        let takes =
+            entered.status(now) == AgentStatus::Online && !self.is_drained(entered.identity.id);
+        takes.then(|| (entered.rank(), entered.choice(conn, rung, Some(route))))
     }
 }
 

@@ -8,6 +8,7 @@ use uuid::Uuid;
 use super::*;
 use crate::{
     domain::DomainPattern,
+    gateway::info::WhyPassedOver,
     route::DomainRoute,
     target::{Host, Target},
 };
@@ -29,6 +30,7 @@ enum Op {
     Suspect(u64, bool),
     Seen(u64),
     Load(u64, bool),
+    Drain(u8, bool),
     Pass(Duration),
 }
 
@@ -54,6 +56,7 @@ fn op() -> impl Strategy<Value = Op> {
         1 => (conn(), any::<bool>()).prop_map(|(conn, suspect)| Op::Suspect(conn, suspect)),
         1 => conn().prop_map(Op::Seen),
         4 => (conn(), prop::bool::weighted(0.7)).prop_map(|(conn, more)| Op::Load(conn, more)),
+        1 => (0u8..3, any::<bool>()).prop_map(|(agent, drained)| Op::Drain(agent, drained)),
         1 => select(times).prop_map(Op::Pass),
     ]
 }
@@ -80,6 +83,7 @@ struct Model {
     entries: Vec<Entry>,
     /// The key each agent showed last.
     keys: BTreeMap<u8, u8>,
+    drained: BTreeSet<u8>,
     accepted: usize,
 }
 
@@ -172,11 +176,13 @@ impl Model {
         let mut rungs: Vec<usize> = self.entries.iter().flat_map(|e| weights(e, host)).collect();
         rungs.sort_unstable_by_key(|weight| Reverse(*weight));
         rungs.dedup();
-        let online = |e: &&Entry| self.status(now, e) == AgentStatus::Online;
+        let takes = |e: &&Entry| {
+            self.status(now, e) == AgentStatus::Online && !self.drained.contains(&e.agent)
+        };
         let mut ways: Vec<_> = self
             .entries
             .iter()
-            .filter(online)
+            .filter(takes)
             .filter_map(|e| {
                 let best = weights(e, host).into_iter().max()?;
                 let rung = rungs.iter().position(|weight| *weight == best)?;
@@ -187,6 +193,18 @@ impl Model {
         ways.into_iter()
             .map(|(rung, _, _, conn)| (conn, rung))
             .collect()
+    }
+
+    /// Agents with a connection in use that covers a host, and is left out.
+    fn passed_over(&self, now: Instant, host: &Host) -> BTreeSet<(AgentId, bool)> {
+        let matching = self.entries.iter().filter(|e| !weights(e, host).is_empty());
+        let passed = matching.filter_map(|e| match self.status(now, e) {
+            AgentStatus::Superseded => None,
+            _ if self.drained.contains(&e.agent) => Some((id(e.agent), true)),
+            AgentStatus::Suspect => Some((id(e.agent), false)),
+            AgentStatus::Online => None,
+        });
+        passed.collect()
     }
 }
 
@@ -228,6 +246,11 @@ proptest! {
                     e.load -= 1;
                     hub.sub_load(ConnId(conn));
                 },
+                Op::Drain(agent, drained) => {
+                    hub.set_drained(id(agent), drained);
+                    model.drained.remove(&agent);
+                    model.drained.extend(drained.then_some(agent));
+                }
                 Op::Pass(time) => now += time,
             }
             listing_agrees(&hub, &model, now)?;
@@ -244,8 +267,9 @@ fn listing_agrees(hub: &Hub, model: &Model, now: Instant) -> Result<(), TestCase
     for (info, e) in list.into_iter().zip(entries) {
         prop_assert_eq!(info.conn, ConnId(e.conn));
         prop_assert_eq!(&info.identity, &identity(e.agent, e.key));
-        prop_assert_eq!(&info.routes, &e.routes);
+        prop_assert_eq!(&*info.routes, &e.routes);
         prop_assert_eq!(info.epoch, e.epoch);
+        prop_assert_eq!(info.drained, model.drained.contains(&e.agent));
         prop_assert_eq!(info.status, model.status(now, e), "{}", info.conn);
         prop_assert_eq!((info.sessions, hub.load(info.conn)), (e.load, e.load));
         prop_assert_eq!((info.silent, info.connected), (now - e.seen, now - e.since));
@@ -274,6 +298,14 @@ fn ways_agree(hub: &Hub, model: &Model, now: Instant) -> Result<(), TestCaseErro
             let skip = |next: &Choice| gone.iter().any(|choice| choice.agent == next.agent);
             prop_assert_eq!(hub.best(now, &target, None, skip), rest.first().copied());
         }
+        let told = hub.explain(now, &target, None).passed_over;
+        let passed = told
+            .iter()
+            .map(|p| (p.agent, p.why == WhyPassedOver::Drained));
+        prop_assert_eq!(
+            passed.collect::<BTreeSet<_>>(),
+            model.passed_over(now, &target.host)
+        );
         let asks = |e: &Entry| !weights(e, &target.host).is_empty();
         let asked = model.entries.iter().any(asks);
         prop_assert_eq!(hub.is_advertised(&target.host), asked);
@@ -282,6 +314,10 @@ fn ways_agree(hub: &Hub, model: &Model, now: Instant) -> Result<(), TestCaseErro
     for agent in 0..3 {
         let newest = model.active(agent).last().map(|e| ConnId(e.conn));
         prop_assert_eq!(hub.newest(id(agent)), newest);
+        let own = model.entries.iter().filter(|e| e.agent == agent);
+        let mut own: Vec<_> = own.map(|e| ConnId(e.conn)).collect();
+        own.sort_unstable();
+        prop_assert_eq!(hub.connections_of(id(agent)), own);
         let pinned = hub.candidates(now, &target, Some(id(agent)));
         prop_assert_eq!(
             pinned.map(|c| c.conn).collect::<Vec<_>>(),

@@ -1,4 +1,4 @@
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
 
 use uuid::Uuid;
 
@@ -44,7 +44,9 @@ fn an_older_connection_is_superseded_once_the_newest_has_routes() {
     bed.routes(2, 1, "10.0.0.0/8");
     assert_eq!(bed.ways("10.1.1.1:1"), [2]);
     assert_eq!(bed.status(1), AgentStatus::Superseded);
+    assert_eq!(bed.counts(), (1, 0), "one agent, however many connections");
     bed.hub.set_suspect(ConnId(2), true);
+    assert_eq!(bed.counts(), (0, 1));
     assert!(
         bed.ways("10.1.1.1:1").is_empty(),
         "a superseded one stays so"
@@ -78,6 +80,21 @@ fn a_third_connection_retires_the_oldest() {
         "one that retires never comes back"
     );
     assert_eq!(bed.hub.agent_count(), 0);
+}
+
+#[test]
+fn one_agent_is_told_with_all_its_connections_and_no_routes_are_copied() {
+    let mut bed = Bed::new();
+    bed.enter(1, 7, "10.0.0.0/8");
+    bed.enter(2, 8, "10.0.0.0/8");
+    bed.enter(3, 7, "11.0.0.0/8");
+    let told = bed.hub.list_of(bed.now, agent(7));
+    let conns: Vec<ConnId> = told.iter().map(|info| info.conn).collect();
+    assert_eq!(conns, [ConnId(1), ConnId(3)]);
+    let all = bed.hub.list(bed.now);
+    assert!(Arc::ptr_eq(&told[1].routes, &all[2].routes));
+    assert_eq!(told[1].routes.subnets, ["11.0.0.0/8".parse().unwrap()]);
+    assert!(bed.hub.list_of(bed.now, agent(9)).is_empty());
 }
 
 #[test]
@@ -306,6 +323,11 @@ impl Bed {
         let target = "1.1.1.1:1".parse().unwrap();
         let all = self.hub.candidates(self.now, &target, Some(agent(id)));
         all.map(|c| c.conn.0).collect()
+    }
+
+    fn counts(&self) -> (usize, usize) {
+        let counts = self.hub.counts(self.now);
+        (counts.online, counts.suspect)
     }
 
     fn status(&self, conn: u64) -> AgentStatus {

@@ -53,6 +53,12 @@ impl Series {
         self.ready = (at + low, at + high);
     }
 
+    /// What failed now had begun then, and the wait counts from there.
+    pub(super) fn begun(&mut self, at: At, since: At) {
+        let earlier = |ready: At| (ready - (at - since)).max(at);
+        self.ready = (earlier(self.ready.0), earlier(self.ready.1));
+    }
+
     /// Its machine's network changed: a gateway that did not answer may be tried sooner.
     pub(super) fn network_changed(&mut self, at: At) {
         if self.cause == BackoffCause::Unreachable {
@@ -82,6 +88,7 @@ pub(super) fn meaning(closed: &Closed) -> LossKind {
     match closed {
         Closed::PeerRestarted => LossKind::Reset,
         Closed::ByPeer(close) if close.code == 0 => LossKind::Reset,
+        Closed::ByPeer(close) if close.code == 6 => LossKind::IdentityRefused,
         Closed::ByPeer(_) => LossKind::ClosedByPeer,
         Closed::Overloaded => LossKind::Refused,
         Closed::IdentityRefused { .. } | Closed::PeerNotTrusted { .. } => LossKind::IdentityRefused,

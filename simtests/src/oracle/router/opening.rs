@@ -49,6 +49,8 @@ pub(super) struct Tried {
     pub(super) agent: AgentId,
     pub(super) attempt: Option<AttemptId>,
     pub(super) conn: ConnId,
+    /// When it was asked.
+    pub(super) since: At,
     pub(super) outdated: bool,
 }
 
@@ -58,6 +60,7 @@ impl Opening {
             agent: way.agent,
             attempt: None,
             conn: way.conn,
+            since: self.since,
             outdated: false,
         });
     }

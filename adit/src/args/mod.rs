@@ -1,12 +1,14 @@
 //! The command line: text to raw values. What they mean is decided elsewhere.
 
-use std::{net::SocketAddr, path::PathBuf, time::Duration};
+use std::{net::SocketAddr, path::PathBuf};
 
-use adit_proto_core::target::Target;
 use clap::{Args, Parser, Subcommand};
-use uuid::Uuid;
 
-use crate::config::{LogFormat, Override, Role, duration};
+pub use self::operate::{
+    AgentsDrain, AgentsShow, AgentsVerb, OneAgent, OneSession, RouteExplain, RouteVerb,
+    SessionsShow, SessionsVerb, TokenCreate, TokenRevoke, TokenVerb,
+};
+use crate::config::{LogFormat, Override, Role};
 
 /// Examples and exit codes below the options of a verb.
 macro_rules! help {
@@ -19,6 +21,8 @@ macro_rules! exits {
         "Exit codes: 0 ok, 1 failure, 2 usage, 3 configuration, 4 not authorised, 5 unreachable or timed out"
     };
 }
+
+mod operate;
 
 /// Reach programs in private networks through one gateway: no VPN, no inbound port.
 ///
@@ -80,13 +84,13 @@ pub enum Verb {
     /// Enrol, run or look at an agent
     #[command(subcommand, after_help = EXITS)]
     Agent(AgentVerb),
-    /// Make enrolment strings for agents
+    /// Make, list or revoke enrolment strings for agents
     #[command(subcommand, after_help = EXITS)]
     Token(TokenVerb),
-    /// Look at the agents of the running gateway
+    /// Look at the agents of the running gateway, drain or delete them
     #[command(subcommand, after_help = EXITS)]
     Agents(AgentsVerb),
-    /// Look at the sessions of the running gateway
+    /// Look at the sessions of the running gateway, or end them
     #[command(subcommand, after_help = EXITS)]
     Sessions(SessionsVerb),
     /// Ask the running gateway about routes
@@ -184,6 +188,18 @@ pub enum AgentVerb {
     /// Ask the running agent whether it is connected, since when, and what it advertises
     #[command(after_help = help!("  adit agent status\n  adit agent status --json"))]
     Status(Json),
+    /// Have the running agent renew its certificate now, which it does by itself when a third of its time is left
+    ///
+    /// Sessions go on. Where the agent is not connected, the renewal waits for the next connection. Exit code 0 says that
+    /// it begins, not that it is done: the agent's log and `adit agent status` tell.
+    #[command(after_help = help!("  adit agent renew"))]
+    Renew,
+    /// Have the running agent read its configuration again, as SIGHUP does
+    ///
+    /// What it advertises and what it forbids is exchanged on the living connection; sessions go on. A file with a mistake
+    /// changes nothing, and the mistake is told.
+    #[command(after_help = help!("  adit agent reload"))]
+    Reload,
 }
 
 /// `agent up`.
@@ -242,80 +258,6 @@ impl From<&str> for EnrollmentArg {
             _ => Self::Literal(text.into()),
         }
     }
-}
-
-/// `token`.
-#[derive(Debug, Subcommand)]
-pub enum TokenVerb {
-    /// Make one enrolment string, good for one agent and once, and print it on stdout
-    ///
-    /// Asks the running gateway. The string is a secret until it is used; hand it to `adit agent up`.
-    #[command(after_help = help!(
-        "  adit token create --name branch-1\n  adit token create --name branch-1 --lifetime 15m --json"
-    ))]
-    Create(TokenCreate),
-}
-
-/// `token create`.
-#[derive(Debug, Args)]
-pub struct TokenCreate {
-    /// Name of the agent: 1 to 255 printable ASCII characters
-    #[arg(long, value_parser = agent_name)]
-    pub name: String,
-    /// Time in which the string must be used: a number with s, m, h or d
-    #[arg(long, value_name = "TIME", default_value = "1h", value_parser = duration)]
-    pub lifetime: Duration,
-    /// Base URL of the gateway as the agent reaches it [default: `enroll.url` of the configuration]
-    #[arg(long)]
-    pub url: Option<String>,
-    /// Shape of the answer.
-    #[command(flatten)]
-    pub json: Json,
-}
-
-/// `agents`.
-#[derive(Debug, Subcommand)]
-pub enum AgentsVerb {
-    /// List the connected agents with their state, sessions and routes
-    ///
-    /// SILENT is the time since the agent's last control message. An agent that is enrolled but not connected is not
-    /// in the list.
-    #[command(after_help = help!("  adit agents list\n  adit agents list --json | jq '.[].name'"))]
-    List(Json),
-}
-
-/// `sessions`.
-#[derive(Debug, Subcommand)]
-pub enum SessionsVerb {
-    /// List the open sessions, oldest first
-    #[command(after_help = help!("  adit sessions list\n  adit sessions list --json | jq length"))]
-    List(Json),
-}
-
-/// `route`.
-#[derive(Debug, Subcommand)]
-pub enum RouteVerb {
-    /// Tell which agents would be tried for a target, in which order and why
-    ///
-    /// ROUTE is what the agent advertises that covers the target. RUNG 0 is the most specific match; agents of a
-    /// higher rung are tried after those of the lower ones have failed.
-    #[command(after_help = help!(
-        "  adit route explain 10.0.0.5:5432\n  adit route explain db.corp.local:5432 --json"
-    ))]
-    Explain(RouteExplain),
-}
-
-/// `route explain`.
-#[derive(Debug, Args)]
-pub struct RouteExplain {
-    /// HOST:PORT; an IPv6 address in brackets
-    pub target: Target,
-    /// Only this agent, by its id
-    #[arg(long, value_name = "ID")]
-    pub agent: Option<Uuid>,
-    /// Shape of the answer.
-    #[command(flatten)]
-    pub json: Json,
 }
 
 /// `config`.
@@ -411,15 +353,6 @@ impl Cli {
             | Verb::Version(_) => {}
         }
         list
-    }
-}
-
-fn agent_name(text: &str) -> Result<String, String> {
-    // agent-tunnel 14.3
-    if (1..=255).contains(&text.len()) && text.bytes().all(|b| matches!(b, 0x20..=0x7e)) {
-        Ok(text.to_owned())
-    } else {
-        Err("a name is 1 to 255 printable ASCII characters".to_owned())
     }
 }
 

@@ -1,0 +1,60 @@
+//! `/livez` and `/readyz`, for supervisors and load balancers.
+
+use axum::{Router, routing::get};
+use tokio::sync::watch;
+
+use super::Refusal;
+use crate::store::Store;
+
+/// Whether the gateway takes users and agents; cheap to clone.
+#[derive(Clone, Debug)]
+pub struct Health {
+    condition: watch::Sender<Condition>,
+    store: Store,
+}
+
+/// How far a gateway is in its life.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Condition {
+    /// Not everything is open yet.
+    Starting,
+    /// Users and agents are served.
+    Ready,
+    /// Sessions may end; new ones are not taken.
+    Stopping,
+}
+
+impl Health {
+    /// Begins with [`Condition::Starting`]. Without its store a gateway is not ready.
+    #[must_use]
+    pub fn new(store: Store) -> Self {
+        Self {
+            condition: watch::Sender::new(Condition::Starting),
+            store,
+        }
+    }
+
+    /// Enters a condition.
+    pub fn set(&self, condition: Condition) {
+        self.condition.send_replace(condition);
+    }
+
+    /// `/livez` answers whenever the process does, `/readyz` only while users and agents are served.
+    pub(super) fn router(&self) -> Router {
+        let (condition, store) = (self.condition.subscribe(), self.store.clone());
+        let ready = async move || {
+            let now = *condition.borrow();
+            match now {
+                Condition::Ready if !store.is_running() => Err(Refusal::NotReady(
+                    "the gateway's store has stopped; restart the gateway",
+                )),
+                Condition::Ready => Ok("ready\n"),
+                Condition::Starting => Err(Refusal::NotReady("the gateway is starting")),
+                Condition::Stopping => Err(Refusal::NotReady("the gateway is stopping")),
+            }
+        };
+        Router::new()
+            .route("/livez", get(async || "ok\n"))
+            .route("/readyz", get(ready))
+    }
+}

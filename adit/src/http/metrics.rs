@@ -1,0 +1,347 @@
+//! `/metrics`: everything that is counted, in the OpenMetrics text format.
+//!
+//! The core and the driver keep plain counters; they are asked for them at each scrape, and nothing here is on the way
+//! of users' bytes. Labels take words of this program and the configuration's names of ingresses, so their number is
+//! bounded.
+
+use std::{
+    fmt,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+};
+
+use adit_io_tokio::{GatewayHandle, gateway::GatewayCounters};
+use axum::{
+    Router,
+    extract::State,
+    http::header::CONTENT_TYPE,
+    response::{IntoResponse, Response},
+    routing::get,
+};
+use prometheus_client::{
+    collector::Collector,
+    encoding::{DescriptorEncoder, NoLabelSet, text::encode},
+    metrics::MetricType,
+    registry::Registry,
+};
+
+use super::{Causes, HttpCounters, Refusal};
+use crate::{ingress, store::AgentDirectory};
+
+/// Where the figures come from.
+#[derive(Clone, Debug)]
+pub struct MetricsParts {
+    /// Sessions, agents and handshakes.
+    pub gateway: GatewayHandle,
+    /// How many agents there are.
+    pub directory: AgentDirectory,
+    /// Agents with a good certificate that were refused.
+    pub admission: Arc<Causes>,
+    /// Calls of the public listener.
+    pub http: Arc<HttpCounters>,
+    /// What happened at each ingress, by its name.
+    pub ingress: Vec<(Box<str>, Arc<ingress::Counters>)>,
+}
+
+/// Makes the route.
+pub fn router(parts: MetricsParts) -> Router {
+    Router::new()
+        .route("/metrics", get(scrape))
+        .with_state(Arc::new(parts))
+}
+
+async fn scrape(State(parts): State<Arc<MetricsParts>>) -> Result<Response, Refusal> {
+    let gateway = parts.gateway.counters().await;
+    let gateway = gateway.map_err(|_| Refusal::NotReady("the gateway is stopping"))?;
+    let page = Page {
+        gateway,
+        parts: MetricsParts::clone(&parts),
+    };
+    let text = page.text().map_err(|_| Refusal::Internal)?;
+    Ok(([(CONTENT_TYPE, OPEN_METRICS)], text).into_response())
+}
+
+/// Everything at one moment.
+#[derive(Debug)]
+struct Page {
+    gateway: GatewayCounters,
+    parts: MetricsParts,
+}
+
+impl Page {
+    fn text(self) -> Result<String, fmt::Error> {
+        let mut registry = Registry::with_prefix("adit");
+        registry.register_collector(Box::new(self));
+        let mut text = String::new();
+        encode(&mut text, &registry)?;
+        Ok(text)
+    }
+
+    fn agents(&self, out: &mut Out<'_>) -> fmt::Result {
+        let connected = self.gateway.agents;
+        let known = self.parts.directory.count();
+        let offline = known.saturating_sub(connected.online + connected.suspect);
+        out.gauges(
+            "agents",
+            "Enrolled agents by status",
+            "status",
+            [
+                ("online", connected.online as u64),
+                ("unresponsive", connected.suspect as u64),
+                ("offline", offline as u64),
+            ],
+        )?;
+        let mut refused = self.parts.admission.read();
+        refused.insert("not_registered", self.gateway.node.not_registered);
+        out.counters(
+            "agents_refused",
+            "Connections of agents with a good certificate that were refused",
+            "cause",
+            refused,
+        )?;
+        out.counter(
+            "routes_refused",
+            "Route advertisements without effect because they were too long",
+            self.gateway.node.routes_refused,
+        )?;
+        let odd = self.gateway.node.oddities;
+        out.counters(
+            "protocol_oddities",
+            "What agents sent that the protocol has no use for; counted when their connection ends",
+            "kind",
+            [
+                ("version_ignored", odd.versions_ignored),
+                ("stream_stray", odd.streams_stray),
+                ("setup_malformed", odd.setups_malformed),
+                ("setup_abandoned", odd.setups_abandoned),
+            ],
+        )
+    }
+
+    fn sessions(&self, out: &mut Out<'_>) -> fmt::Result {
+        let node = &self.gateway.node;
+        out.gauge(
+            "sessions_open",
+            "Sessions that are open",
+            self.gateway.sessions_open as u64,
+        )?;
+        out.gauge(
+            "sessions_opening",
+            "Sessions that are being opened",
+            self.gateway.sessions_opening as u64,
+        )?;
+        out.counter("sessions_opened", "Sessions opened", node.opened)?;
+        out.counters(
+            "sessions_failed",
+            "Sessions that could not be opened",
+            "cause",
+            node.failed.iter().map(|(cause, n)| (cause.word(), *n)),
+        )?;
+        out.counter(
+            "sessions_given_up",
+            "Sessions whose users left before they were open",
+            node.given_up,
+        )?;
+        out.counters(
+            "sessions_ended",
+            "Sessions that have ended",
+            "how",
+            node.ended.iter().map(|(how, n)| (how.word(), *n)),
+        )?;
+        out.counters(
+            "session_bytes",
+            "Bytes of users; of sessions that the gateway dials itself, counted when they end",
+            "direction",
+            [
+                ("from_user", self.gateway.bytes_from_users),
+                ("to_user", self.gateway.bytes_to_users),
+            ],
+        )
+    }
+
+    fn tunnel(&self, out: &mut Out<'_>) -> fmt::Result {
+        let endpoint = self.gateway.endpoint;
+        out.counter(
+            "handshakes_begun",
+            "Handshakes that peers began",
+            endpoint.accepted,
+        )?;
+        out.counter(
+            "handshakes_retried",
+            "Clients asked to prove their address first",
+            endpoint.retried,
+        )?;
+        out.counters(
+            "handshakes_refused",
+            "Handshakes refused before they began, by the limit that was reached",
+            "cause",
+            [
+                ("agents", endpoint.refused.connections),
+                ("handshakes", endpoint.refused.handshakes),
+                ("handshakes_per_source", endpoint.refused.source),
+                ("malformed", endpoint.malformed),
+            ],
+        )?;
+        out.counter(
+            "handshakes_failed",
+            "Handshakes that began and came to nothing",
+            self.gateway.node.handshakes_failed,
+        )?;
+        out.counters(
+            "datagrams_dropped",
+            "Datagrams that led to nothing",
+            "cause",
+            [
+                ("stray", endpoint.dropped),
+                ("reset_withheld", endpoint.resets_withheld),
+                ("inbox_full", self.gateway.overflowed),
+            ],
+        )
+    }
+
+    fn calls(&self, out: &mut Out<'_>) -> fmt::Result {
+        let http = &self.parts.http;
+        out.counter("enrolments", "Agents enrolled", read(&http.enrolments))?;
+        out.counters(
+            "enrolments_refused",
+            "Enrolments refused",
+            "cause",
+            http.enrolments_refused.read(),
+        )?;
+        out.counter(
+            "api_calls",
+            "Calls of the agents API that were answered",
+            read(&http.calls),
+        )?;
+        out.counters(
+            "api_calls_refused",
+            "Calls of the agents API that were refused",
+            "cause",
+            http.calls_refused.read(),
+        )?;
+        out.counters(
+            "tokens_refused",
+            "Tokens refused, for enrolments and for calls",
+            "cause",
+            http.tokens_refused.read(),
+        )
+    }
+
+    fn ingress(&self, out: &mut Out<'_>) -> fmt::Result {
+        type Field = fn(&ingress::Counters) -> &AtomicU64;
+        let each: [(&str, &str, Field); 9] = [
+            ("accepted", "Connections of users accepted", |c| &c.accepted),
+            ("opened", "Connections that became sessions", |c| &c.opened),
+            ("refused", "Connections whose session was refused", |c| {
+                &c.refused
+            }),
+            (
+                "left",
+                "Users who left before their session was open",
+                |c| &c.left,
+            ),
+            ("unauthorised", "Users without good credentials", |c| {
+                &c.unauthorised
+            }),
+            ("handshakes_failed", "Proxy handshakes that failed", |c| {
+                &c.handshakes_failed
+            }),
+            (
+                "handshakes_full",
+                "Times that users waited for the limit of handshakes",
+                |c| &c.handshakes_full,
+            ),
+            (
+                "share_full",
+                "Connections closed because their source had its share",
+                |c| &c.share_full,
+            ),
+            ("accept_failed", "Accepts that failed", |c| &c.accept_failed),
+        ];
+        for (name, help, field) in each {
+            let all = self.parts.ingress.iter();
+            out.counters(
+                &format!("ingress_{name}"),
+                help,
+                "ingress",
+                all.map(|(ingress, counters)| (&**ingress, read(field(counters)))),
+            )?;
+        }
+        Ok(())
+    }
+}
+
+impl Collector for Page {
+    fn encode(&self, encoder: DescriptorEncoder<'_>) -> fmt::Result {
+        let mut out = Out(encoder);
+        let version = [(env!("CARGO_PKG_VERSION"), 1)];
+        out.gauges("build_info", "The running program", "version", version)?;
+        self.agents(&mut out)?;
+        self.sessions(&mut out)?;
+        self.tunnel(&mut out)?;
+        self.calls(&mut out)?;
+        self.ingress(&mut out)
+    }
+}
+
+struct Out<'a>(DescriptorEncoder<'a>);
+
+impl Out<'_> {
+    fn gauge(&mut self, name: &str, help: &str, value: u64) -> fmt::Result {
+        let mut metric = self
+            .0
+            .encode_descriptor(name, help, None, MetricType::Gauge)?;
+        metric.encode_gauge(&value)
+    }
+
+    fn counter(&mut self, name: &str, help: &str, value: u64) -> fmt::Result {
+        let mut metric = self
+            .0
+            .encode_descriptor(name, help, None, MetricType::Counter)?;
+        metric.encode_counter::<NoLabelSet, u64, u64>(&value, None)
+    }
+
+    fn gauges<'v>(
+        &mut self,
+        name: &str,
+        help: &str,
+        label: &str,
+        values: impl IntoIterator<Item = (&'v str, u64)>,
+    ) -> fmt::Result {
+        let mut family = self
+            .0
+            .encode_descriptor(name, help, None, MetricType::Gauge)?;
+        for (word, value) in values {
+            family
+                .encode_family(&[(label, word)])?
+                .encode_gauge(&value)?;
+        }
+        Ok(())
+    }
+
+    fn counters<'v>(
+        &mut self,
+        name: &str,
+        help: &str,
+        label: &str,
+        values: impl IntoIterator<Item = (&'v str, u64)>,
+    ) -> fmt::Result {
+        let mut family = self
+            .0
+            .encode_descriptor(name, help, None, MetricType::Counter)?;
+        for (word, value) in values {
+            family
+                .encode_family(&[(label, word)])?
+                .encode_counter::<NoLabelSet, u64, u64>(&value, None)?;
+        }
+        Ok(())
+    }
+}
+
+fn read(counter: &AtomicU64) -> u64 {
+    counter.load(Ordering::Relaxed)
+}
+
+const OPEN_METRICS: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";

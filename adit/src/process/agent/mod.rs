@@ -1,0 +1,258 @@
+//! An agent process: its enrolment, its routes, the driver, and what its operator asks of it.
+
+mod routes;
+mod status;
+
+use std::{
+    path::Path,
+    sync::{Arc, atomic::Ordering},
+    time::Duration,
+};
+
+use adit_io_tokio::{
+    agent::{AdvertiserConfig, Agent, AgentConfig as DriverConfig, StartError},
+    system_env,
+};
+use adit_proto_core::{route::RouteSet, target::Target};
+use tokio::{
+    sync::{mpsc, watch},
+    task::JoinSet,
+};
+
+use super::signals::{ReloadSignal, StopSignals};
+use crate::{
+    admin::{AdminListener, AgentBackend, AgentOrder, AgentStatus, Backend},
+    config::{AgentConfig, ConfigError, agent_socket},
+    enroll::{files::AgentFiles, renewal::AgentPairs},
+    exit::{Code, CommandFailure},
+    state::StateDir,
+};
+
+/// A running agent.
+pub struct AgentProcess {
+    agent: Agent,
+    config: AgentConfig,
+    dir: StateDir,
+    /// What is advertised, for the status.
+    routes: watch::Sender<Vec<String>>,
+    orders: mpsc::Receiver<AgentOrder>,
+    services: JoinSet<()>,
+}
+
+/// Reads the configuration again.
+pub type ConfigSource<'a> = &'a dyn Fn() -> Result<AgentConfig, ConfigError>;
+
+impl std::fmt::Debug for AgentProcess {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("AgentProcess").finish_non_exhaustive()
+    }
+}
+
+impl AgentProcess {
+    /// Starts an agent that is enrolled. Needs a tokio runtime, which carries all of it.
+    ///
+    /// # Errors
+    /// What is unusable, and what to do.
+    pub fn start(config: &AgentConfig) -> Result<Self, CommandFailure> {
+        let dir = StateDir::open_existing(&config.state_dir).map_err(failure)?;
+        let files = AgentFiles::load(&dir).map_err(failure)?;
+        let gateways = gateways(config, &files)?;
+        let routes = advertised(config, &dir)?;
+        let socket = AdminListener::bind(&agent_socket(&config.state_dir)).map_err(failure)?;
+        // The key of resets need not survive: a restarted agent has another port.
+        let env = system_env(None)?;
+        let routes = Arc::new(routes);
+        let several = gateways.len() > 1;
+        let agent = Agent::start(
+            DriverConfig {
+                gateways,
+                pairs: Arc::new(AgentPairs::new(dir.clone(), several)),
+                routes: Arc::clone(&routes),
+                restrictions: config.restrictions.clone(),
+                intervals: AdvertiserConfig {
+                    advertise_interval: config.heartbeat.routes_interval,
+                    heartbeat_interval: config.heartbeat.interval,
+                },
+            },
+            env,
+        )
+        .map_err(|error| match error {
+            StartError::Unusable(text) => CommandFailure::message(Code::Failure, text),
+            error @ (StartError::Io(_) | StartError::Gateways(_)) => failure(error),
+        })?;
+        tracing::info!(agent = %files.id, name = %files.name, routes = routes.len(), "agent running");
+        let mut services = JoinSet::new();
+        let (publish, status) = watch::channel(AgentStatus::default());
+        let (shown, routes) = watch::channel(routes::shown(&routes));
+        let (order, orders) = mpsc::channel(ORDERS_MAX);
+        let backend = AgentBackend { status, order };
+        services.spawn(socket.serve(Backend::Agent(backend)));
+        services.spawn(status::report(
+            agent.status(),
+            agent.sessions(),
+            routes,
+            publish,
+        ));
+        Ok(Self {
+            agent,
+            config: config.clone(),
+            dir,
+            routes: shown,
+            orders,
+            services,
+        })
+    }
+
+    /// How the connection is, as it changes.
+    #[must_use]
+    pub fn status(&self) -> watch::Receiver<adit_io_tokio::agent::Status> {
+        self.agent.status()
+    }
+
+    /// Runs until a signal asks for the end. The first one withdraws the routes, so that new sessions go elsewhere, and
+    /// lets those that are open end for the grace period; a second one ends at once. SIGHUP has the configuration read
+    /// again.
+    ///
+    /// # Errors
+    /// When signals cannot be listened for.
+    pub async fn run(mut self, source: ConfigSource<'_>) -> Result<(), CommandFailure> {
+        let mut signals = StopSignals::listen()?;
+        let mut hangup = ReloadSignal::listen()?;
+        loop {
+            tokio::select! {
+                () = signals.next() => break,
+                () = hangup.next() => {
+                    // Told in the log.
+                    let _outcome = self.reload(source);
+                }
+                Some(order) = self.orders.recv() => self.take(order, source).await,
+                why = self.agent.failed() => {
+                    return Err(CommandFailure::message(Code::Failure, format!("the agent failed: {why}")));
+                }
+            }
+        }
+        tracing::info!(
+            grace_s = self.config.grace.as_secs(),
+            "stopping: routes withdrawn; a second signal ends at once"
+        );
+        self.agent.withdraw();
+        let sessions = self.agent.sessions();
+        let ended = async {
+            let mut tick = tokio::time::interval(TICK);
+            while sessions.load(Ordering::Relaxed) > 0 {
+                tick.tick().await;
+            }
+        };
+        tokio::select! {
+            () = ended => {}
+            () = tokio::time::sleep(self.config.grace) => tracing::warn!("grace period over; cutting the sessions left"),
+            () = signals.next() => tracing::warn!("second signal; cutting the sessions left"),
+        }
+        self.stop().await;
+        Ok(())
+    }
+
+    /// Does what the operator asks for over the socket.
+    async fn take(&mut self, order: AgentOrder, source: ConfigSource<'_>) {
+        // Whoever asked may have gone; what was asked for is done.
+        match order {
+            AgentOrder::Reload(reply) => drop(reply.send(self.reload(source))),
+            AgentOrder::Renew(reply) => drop(reply.send(self.agent.renew().await)),
+        }
+    }
+
+    /// Takes a changed configuration over; one that is bad changes nothing. Sessions are not touched.
+    fn reload(&mut self, source: ConfigSource<'_>) -> Result<(), String> {
+        let outcome = self.try_reload(source);
+        match &outcome {
+            Ok(()) => {
+                tracing::info!(
+                    routes = self.routes.borrow().len(),
+                    "configuration reloaded"
+                );
+            }
+            Err(error) => {
+                tracing::error!(%error, "configuration not reloaded; the former one stays in force");
+            }
+        }
+        outcome
+    }
+
+    fn try_reload(&mut self, source: ConfigSource<'_>) -> Result<(), String> {
+        let config = source().map_err(|error| error.to_string())?;
+        let routes = advertised(&config, &self.dir).map_err(|error| error.to_string())?;
+        let shown = routes::shown(&routes);
+        let taken = self.agent.reload(routes, &config.restrictions);
+        taken.map_err(|error| error.to_string())?;
+        for key in restart_only(&self.config, &config) {
+            tracing::warn!(key, "this change takes effect when the agent is restarted");
+        }
+        self.routes.send_replace(shown);
+        self.config = AgentConfig {
+            advertise: config.advertise,
+            detect_domain: config.detect_domain,
+            restrictions: config.restrictions,
+            grace: config.grace,
+            ..self.config.clone()
+        };
+        Ok(())
+    }
+
+    /// Ends now: the gateway is told, sessions are cut.
+    pub async fn stop(mut self) {
+        self.services.abort_all();
+        self.agent.stop(CLOSE_PATIENCE).await;
+        tracing::info!("agent stopped");
+    }
+}
+
+fn gateways(config: &AgentConfig, files: &AgentFiles) -> Result<Vec<Target>, CommandFailure> {
+    if !config.endpoints.is_empty() {
+        return Ok(config.endpoints.clone());
+    }
+    let parse = |text: &String| {
+        text.parse::<Target>().map_err(|error| {
+            CommandFailure::message(Code::Failure, format!("gateway address {text:?}: {error}"))
+        })
+    };
+    files.quic_endpoints.iter().map(parse).collect()
+}
+
+/// What is advertised, with a word on what cannot work.
+fn advertised(config: &AgentConfig, dir: &StateDir) -> Result<RouteSet, CommandFailure> {
+    let routes = routes::advertised(config, dir, Path::new(RESOLVER_FILE)).map_err(failure)?;
+    if routes.is_empty() {
+        tracing::warn!(
+            "nothing is advertised, so no session will come: set [advertise] or use `agent up --advertise`"
+        );
+    }
+    for net in &routes.subnets {
+        if net.network().is_ipv6() {
+            tracing::warn!(%net, "the protocol cannot carry IPv6 subnets; only names reach IPv6 targets");
+        }
+    }
+    Ok(routes)
+}
+
+/// Keys that differ and that only a start looks at.
+fn restart_only(now: &AgentConfig, new: &AgentConfig) -> Vec<&'static str> {
+    let keys = [
+        ("state_dir", now.state_dir == new.state_dir),
+        ("heartbeat", now.heartbeat == new.heartbeat),
+        ("gateway.endpoints", now.endpoints == new.endpoints),
+    ];
+    let changed = keys.into_iter().filter(|(_, same)| !same);
+    changed.map(|(key, _)| key).collect()
+}
+
+fn failure(error: impl std::error::Error + Send + Sync + 'static) -> CommandFailure {
+    CommandFailure::new(Code::Failure, error)
+}
+
+/// Time for the farewell to leave.
+const CLOSE_PATIENCE: Duration = Duration::from_secs(2);
+/// How often a stopping agent looks whether sessions are left.
+const TICK: Duration = Duration::from_millis(100);
+/// Orders from the socket that wait.
+const ORDERS_MAX: usize = 16;
+const RESOLVER_FILE: &str = "/etc/resolv.conf";

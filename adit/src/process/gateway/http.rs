@@ -1,0 +1,113 @@
+//! The routers of a gateway's HTTP listeners, put together from its parts.
+
+use std::{net::TcpListener, sync::Arc};
+
+use axum::Router;
+
+use super::{GatewayState, driver::Watch};
+use crate::{
+    config::GatewayConfig,
+    control::{Actor, Control},
+    enroll::{
+        listener,
+        server::{self, EnrolParts},
+    },
+    http::{
+        HttpCounters,
+        agents::{self, AgentsParts},
+        health::Health,
+        metrics::{self, MetricsParts},
+        public_router, watch_router,
+    },
+    ingress::IngressListener,
+    token::TokenVerifier,
+};
+
+/// What the listeners serve from.
+pub(super) struct Served<'a> {
+    pub(super) config: &'a GatewayConfig,
+    pub(super) state: &'a GatewayState,
+    pub(super) watch: Watch,
+    pub(super) health: &'a Health,
+    pub(super) control: &'a Control,
+    pub(super) counters: Arc<HttpCounters>,
+}
+
+impl Served<'_> {
+    /// What agents and consoles reach; agents are told to connect to `endpoint`.
+    pub(super) fn public(&self, endpoint: &str) -> Router {
+        let provisioner = self.config.provisioner.clone();
+        let tokens = Arc::new(TokenVerifier::new(
+            &self.state.tokens,
+            provisioner.public_key,
+            provisioner.gateway_id,
+            provisioner.revoked,
+        ));
+        let enrolment = EnrolParts {
+            ca: Arc::clone(&self.state.ca),
+            tokens: Arc::clone(&tokens),
+            store: self.state.store.clone(),
+            quic_endpoint: endpoint.to_owned(),
+            server_spki_sha256: self.state.tunnel_pin(),
+            counters: Arc::clone(&self.counters),
+        };
+        let gateway = self.control.gateway().clone();
+        let enrolment = server::router(enrolment, move |agent| {
+            let gateway = gateway.clone();
+            async move { gateway.is_connected(agent).await.unwrap_or(false) }
+        });
+        public_router(enrolment, self.agents(tokens), self.health)
+    }
+
+    fn agents(&self, tokens: Arc<TokenVerifier>) -> Router {
+        let [listing, showing, control] = std::array::from_fn(|_| self.control.clone());
+        agents::router(AgentsParts {
+            tokens,
+            store: self.state.store.clone(),
+            presence: self.watch.presence.clone(),
+            agents: Arc::new(move || {
+                let control = listing.clone();
+                Box::pin(async move { Ok(control.agents().await?) })
+            }),
+            agent: Arc::new(move |agent| {
+                let control = showing.clone();
+                Box::pin(async move { Ok(control.agent_by_id(agent).await?) })
+            }),
+            delete: Arc::new(move |jti, agent| {
+                let control = control.clone();
+                Box::pin(async move {
+                    control.delete_agent(Actor::Token { jti }, agent).await?;
+                    Ok(())
+                })
+            }),
+            counters: Arc::clone(&self.counters),
+        })
+    }
+
+    /// What those see who watch the gateway.
+    pub(super) fn watch(&self, doors: &[IngressListener]) -> Router {
+        let ingress = doors
+            .iter()
+            .map(|door| (door.name().into(), door.counters()));
+        let metrics = metrics::router(MetricsParts {
+            gateway: self.control.gateway().clone(),
+            directory: self.state.store.directory(),
+            admission: Arc::clone(&self.watch.refused),
+            http: Arc::clone(&self.counters),
+            ingress: ingress.collect(),
+        });
+        watch_router(metrics, self.health)
+    }
+}
+
+/// Serves one listener until it is dropped.
+pub(super) async fn serve(
+    what: &'static str,
+    listener: TcpListener,
+    tls: Option<Arc<rustls::ServerConfig>>,
+    router: Router,
+) {
+    if let Err(error) = listener::serve(listener, tls, router, std::future::pending()).await {
+        tracing::error!(%error, "{what} listener failed");
+    }
+}

@@ -1,0 +1,57 @@
+//! `route explain`.
+
+use super::{Context, odd_answer};
+use crate::{
+    admin::{Answer, CandidateRow, PassedOverRow, Request},
+    args::RouteExplain,
+    exit::CommandFailure,
+    output,
+};
+
+pub(super) fn explain(ctx: &Context<'_>, args: &RouteExplain) -> Result<(), CommandFailure> {
+    let request = Request::RouteExplain {
+        target: args.target.to_string(),
+        agent: args.agent,
+    };
+    let Answer::Explanation(view) = ctx.ask_gateway(&request)? else {
+        return Err(odd_answer());
+    };
+    let row = |(i, c): (usize, &CandidateRow)| {
+        let order = (i + 1).to_string();
+        vec![
+            order,
+            c.name.clone(),
+            c.agent.to_string(),
+            c.route.clone(),
+            c.rung.to_string(),
+            c.sessions.to_string(),
+        ]
+    };
+    let passed = |p: &PassedOverRow| {
+        let agent = p.agent.to_string();
+        vec![p.name.clone(), agent, p.route.clone(), p.why.clone()]
+    };
+    ctx.print(args.json.json, &view, |mut out| {
+        if view.candidates.is_empty() {
+            let then = match view.fallback.as_str() {
+                "direct" => "the gateway dials it itself",
+                _ => "the session is refused",
+            };
+            let none = match view.passed_over.is_empty() {
+                true => "no connected agent advertises",
+                false => "no agent takes sessions at the moment for",
+            };
+            writeln!(out, "{none} {}; {then}", view.target)?;
+        } else {
+            let heading = ["ORDER", "NAME", "ID", "ROUTE", "RUNG", "SESSIONS"];
+            let rows = view.candidates.iter().enumerate().map(row).collect();
+            output::table(&mut out, &heading, rows)?;
+        }
+        if view.passed_over.is_empty() {
+            return Ok(());
+        }
+        writeln!(out, "\nPassed over:")?;
+        let rows = view.passed_over.iter().map(passed).collect();
+        output::table(&mut out, &["NAME", "ID", "ROUTE", "WHY"], rows)
+    })
+}

@@ -1,0 +1,65 @@
+//! `sessions`: the running gateway's sessions, listed, shown and ended.
+
+use std::io::{self, Write};
+
+use super::{Context, odd_answer};
+use crate::{
+    admin::{Answer, Request, SessionRow},
+    args::{Json, OneSession, SessionsShow},
+    exit::CommandFailure,
+    output::{self, printable},
+};
+
+pub(super) fn list(ctx: &Context<'_>, json: Json) -> Result<(), CommandFailure> {
+    let Answer::Sessions(sessions) = ctx.ask_gateway(&Request::SessionsList {})? else {
+        return Err(odd_answer());
+    };
+    ctx.print(json.json, &sessions, |mut out| table(&mut out, &sessions))
+}
+
+pub(super) fn show(ctx: &Context<'_>, args: &SessionsShow) -> Result<(), CommandFailure> {
+    let id = args.which.id;
+    let Answer::Session(session) = ctx.ask_gateway(&Request::SessionsShow { id })? else {
+        return Err(odd_answer());
+    };
+    ctx.print(args.json.json, &session, |out| {
+        for (what, value) in ["id", "user", "ingress", "target", "agent", "age"]
+            .iter()
+            .zip(row(&session))
+        {
+            writeln!(out, "{what:<12}{}", printable(&value))?;
+        }
+        Ok(())
+    })
+}
+
+pub(super) fn kill(ctx: &Context<'_>, args: &OneSession) -> Result<(), CommandFailure> {
+    let id = args.id;
+    let Answer::Session(session) = ctx.ask_gateway(&Request::SessionsKill { id })? else {
+        return Err(odd_answer());
+    };
+    ctx.print(false, &(), |out| {
+        writeln!(out, "ended {id} to {}", printable(&session.target))
+    })
+}
+
+/// Writes sessions as a table.
+pub(super) fn table(out: &mut impl Write, sessions: &[SessionRow]) -> io::Result<()> {
+    let heading = ["ID", "USER", "INGRESS", "TARGET", "AGENT", "AGE"];
+    output::table(out, &heading, sessions.iter().map(row).collect())
+}
+
+fn row(s: &SessionRow) -> Vec<String> {
+    let agent = s
+        .agent
+        .map_or_else(|| "direct".to_owned(), |a| a.to_string());
+    let or_none = |text: &Option<String>| text.clone().unwrap_or_else(|| "-".to_owned());
+    vec![
+        s.id.to_string(),
+        or_none(&s.user),
+        or_none(&s.ingress),
+        s.target.clone(),
+        agent,
+        output::span_ms(s.age_ms),
+    ]
+}

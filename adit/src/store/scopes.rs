@@ -1,0 +1,130 @@
+//! Which scope tokens were used (agent-tunnel 15): each counts once, across restarts too.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use redb::{Database, Error, ReadableDatabase, ReadableTable, TableDefinition};
+use uuid::Uuid;
+
+use super::KEPT_S;
+
+/// The used tokens that could still be taken, as on disk.
+#[derive(Debug)]
+pub(super) struct UsedScopes {
+    max: usize,
+    ends: BTreeMap<Uuid, u64>,
+    by_end: BTreeSet<(u64, Uuid)>,
+}
+
+/// What became of a token.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum ScopeUse {
+    /// This was its first use.
+    First,
+    /// It was used before.
+    Again,
+    /// No more can be remembered until some expire. None is forgotten early, as it could be used again then.
+    Full,
+}
+
+impl UsedScopes {
+    /// Reads them; from `max` on, no more are taken.
+    pub(super) fn open(database: &Database, max: usize) -> Result<Self, Error> {
+        let transaction = database.begin_write()?;
+        transaction.open_table(SCOPES)?;
+        transaction.commit()?;
+        let mut used = Self {
+            max,
+            ends: BTreeMap::new(),
+            by_end: BTreeSet::new(),
+        };
+        for row in database.begin_read()?.open_table(SCOPES)?.iter()? {
+            let (jti, end) = row?;
+            used.insert(Uuid::from_bytes(*jti.value()), end.value());
+        }
+        Ok(used)
+    }
+
+    /// Uses a token, on disk when this returns. `now` and `expires_at` are Unix times in seconds.
+    pub(super) fn take(
+        &mut self,
+        database: &Database,
+        now: u64,
+        jti: Uuid,
+        expires_at: u64,
+    ) -> Result<ScopeUse, Error> {
+        if self.ends.contains_key(&jti) {
+            return Ok(ScopeUse::Again);
+        }
+        let forgotten: Vec<_> = self
+            .by_end
+            .iter()
+            .copied()
+            .take_while(|(end, _)| end.saturating_add(KEPT_S) < now)
+            .collect();
+        if self.ends.len() - forgotten.len() >= self.max {
+            return Ok(ScopeUse::Full);
+        }
+        let transaction = database.begin_write()?;
+        {
+            let mut rows = transaction.open_table(SCOPES)?;
+            for (_, old) in &forgotten {
+                rows.remove(old.as_bytes())?;
+            }
+            rows.insert(jti.as_bytes(), expires_at)?;
+        }
+        transaction.commit()?;
+        for (end, old) in forgotten {
+            self.by_end.remove(&(end, old));
+            self.ends.remove(&old);
+        }
+        self.insert(jti, expires_at);
+        Ok(ScopeUse::First)
+    }
+
+    fn insert(&mut self, jti: Uuid, end: u64) {
+        self.ends.insert(jti, end);
+        self.by_end.insert((end, jti));
+    }
+}
+
+const SCOPES: TableDefinition<'static, &'static [u8; 16], u64> = TableDefinition::new("scopes");
+/// Used tokens that are remembered at a time, about 100 bytes each: one call per second with tokens of a day.
+pub(super) const SCOPES_MAX: usize = 100_000;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn used_tokens_are_forgotten_only_when_they_have_expired() {
+        let dir = tempfile::tempdir().unwrap();
+        let database = Database::create(dir.path().join("db")).unwrap();
+        let mut used = UsedScopes::open(&database, 3).unwrap();
+        let mut take = |n, now, end| {
+            let jti = Uuid::from_u128(n);
+            used.take(&database, now, jti, end).unwrap()
+        };
+        for (n, end) in [(0, NOW + 10), (1, NOW + 20), (2, NOW + 20)] {
+            assert_eq!(take(n, NOW, end), ScopeUse::First);
+        }
+        assert_eq!(take(3, NOW, NOW), ScopeUse::Full);
+        let last = NOW + 10 + KEPT_S;
+        assert_eq!(take(3, last, NOW), ScopeUse::Full);
+        assert_eq!(take(0, last, NOW + 10), ScopeUse::Again);
+        assert_eq!(take(3, last + 1, u64::MAX), ScopeUse::First);
+        assert_eq!(take(1, last + 1, NOW + 20), ScopeUse::Again);
+        assert_eq!(take(4, last + 1, NOW), ScopeUse::Full);
+        // What was forgotten is off the disk too; what was not, is not.
+        let mut used = UsedScopes::open(&database, 3).unwrap();
+        let mut take = |n| {
+            let jti = Uuid::from_u128(n);
+            used.take(&database, last + 1, jti, NOW).unwrap()
+        };
+        assert_eq!(take(0), ScopeUse::Full);
+        for n in [1, 2, 3] {
+            assert_eq!(take(n), ScopeUse::Again);
+        }
+    }
+
+    const NOW: u64 = 1_790_000_000;
+}

@@ -1,0 +1,305 @@
+//! The agents API, tokens of a console, and metrics, with the real binary.
+
+use std::{
+    fs,
+    io::Write,
+    net::{Shutdown, SocketAddr},
+    time::Duration,
+};
+
+use jsonwebtoken::{Algorithm, EncodingKey, Header};
+use rcgen::KeyPair;
+use rustix::process::Signal;
+use serde_json::{Value, json};
+use uuid::Uuid;
+
+use crate::harness::{
+    SOON, beside_others,
+    site::{Gateway, PROXIES, Ports, Site, forward},
+    targets::{Target, echo, ping},
+    until,
+    users::{connect, socks},
+};
+
+#[test]
+fn a_consoles_tokens_enrol_list_and_delete_agents() {
+    let _machine = beside_others();
+    let site = Site::new();
+    let console = Console::new(&site);
+    let gateway = site.gateway("gw", &console.sections());
+    let enrol = console.sign("ENROLLMENT", &console.enrolment(&gateway));
+    let mut agent = site.agent("branch");
+    let ran = agent.up(&enrol, "10.0.0.0/8,*.corp.local", &["--allow-http"]);
+    assert_eq!(ran.code, 0, "{ran:?}");
+    let ran = site.agent("second").up(&enrol, "", &["--allow-http"]);
+    ran.fails(4, &["create a new one"]);
+    let id = agent.id();
+    let path = format!("/jet/tunnel/agents/{id}");
+
+    let listed = console.json(&gateway, "/jet/tunnel/agents");
+    assert_eq!(listed.as_array().unwrap().len(), 1, "{listed}");
+    assert_eq!(listed[0]["status"], "offline");
+    agent.serve(&gateway);
+    let shown = console.json(&gateway, &path);
+    assert_eq!(shown["status"], "online");
+    assert_eq!(shown["name"], "site a");
+    assert_eq!(shown["subnets"], json!(["10.0.0.0/8"]));
+    assert_eq!(shown["domains"][0]["domain"], "*.corp.local");
+    assert_ne!(shown["route_epoch"], 0);
+    let before = shown["last_seen_ms"].as_u64().unwrap();
+    agent.process_mut().terminate();
+    let offline = until("the agent is offline", SOON, || {
+        let shown = console.json(&gateway, &path);
+        (shown["status"] == "offline").then_some(shown)
+    });
+    let left = offline["last_seen_ms"].as_u64().unwrap();
+    assert!(
+        left + 2_000 > before,
+        "{left} is when it left, not {before}"
+    );
+
+    // Deleting is real: the connection is closed, and the agent does not come back.
+    agent.serve(&gateway);
+    let token = console.scope("gateway.agent.delete");
+    assert_eq!(ask(&gateway, "DELETE", &path, &token).0, 204);
+    assert_eq!(ask(&gateway, "DELETE", &path, &token).0, 401);
+    gateway.process().logged_nth("agent disconnected", 2);
+    agent.process_mut().kill();
+    agent.spawn();
+    gateway.process().logged("agent refused");
+    let token = console.scope("*");
+    assert_eq!(ask(&gateway, "GET", &path, &token).0, 404);
+    assert!(gateway.agents().iter().all(|row| row["status"] != "online"));
+    let metrics = metrics(&gateway);
+    assert_eq!(metrics.value("adit_agents{status=\"online\"}"), 0);
+    assert!(metrics.value("adit_agents_refused_total{cause=\"unknown_agent\"}") >= 1);
+    assert_eq!(metrics.value("adit_enrolments_total"), 1);
+    assert_eq!(
+        metrics.value("adit_tokens_refused_total{cause=\"used\"}"),
+        2
+    );
+}
+
+#[test]
+fn a_used_token_stays_used_when_the_gateway_starts_again() {
+    let _machine = beside_others();
+    let site = Site::new();
+    let console = Console::new(&site);
+    let mut gateway = site.gateway("gw", &console.sections());
+    let token = console.scope("gateway.agent.read");
+    let list = "/jet/tunnel/agents";
+    assert_eq!(ask(&gateway, "GET", list, &token).0, 200);
+    gateway.process_mut().kill();
+    gateway.start();
+    assert_eq!(ask(&gateway, "GET", list, &token).0, 401);
+    let token = console.scope("gateway.agent.read");
+    assert_eq!(ask(&gateway, "GET", list, &token).0, 200);
+}
+
+#[test]
+fn metrics_follow_sessions_and_their_bytes() {
+    let _machine = beside_others();
+    let site = Site::new();
+    let gateway = site.gateway("gw", &format!("{METRICS}{PROXIES}"));
+    let echo = echo();
+    let _agent = site.serving("a", &gateway, "127.0.0.1/32");
+    let now = metrics(&gateway);
+    assert_eq!(now.value("adit_agents{status=\"online\"}"), 1);
+    assert_eq!(now.value("adit_enrolments_total"), 1);
+    assert_eq!(now.value("adit_handshakes_begun_total"), 1);
+    assert_eq!(now.value("adit_sessions_open"), 0);
+    assert_eq!(
+        now.value("adit_sessions_failed_total{cause=\"no_route\"}"),
+        0
+    );
+
+    let user = socks(gateway.ingress("socks5"), &echo.to_string()).unwrap();
+    ping(&user, &[b'x'; 3_000]);
+    // While it is open: what it has moved is told without waiting for its end.
+    let now = metrics(&gateway);
+    assert_eq!(now.value("adit_sessions_open"), 1);
+    assert_eq!(now.value("adit_sessions_opened_total"), 1);
+    assert_eq!(
+        now.value("adit_session_bytes_total{direction=\"from_user\"}"),
+        3_000
+    );
+    assert_eq!(
+        now.value("adit_session_bytes_total{direction=\"to_user\"}"),
+        3_000
+    );
+    assert_eq!(
+        now.value("adit_ingress_opened_total{ingress=\"socks5\"}"),
+        1
+    );
+    assert_eq!(
+        now.value("adit_ingress_opened_total{ingress=\"connect\"}"),
+        0
+    );
+    assert!(socks(gateway.ingress("socks5"), "192.0.2.1:1").is_err());
+    user.shutdown(Shutdown::Write).unwrap();
+    gateway.ended(1);
+    let now = metrics(&gateway);
+    assert_eq!(now.value("adit_sessions_open"), 0);
+    assert_eq!(now.value("adit_sessions_ended_total{how=\"clean\"}"), 1);
+    assert_eq!(
+        now.value("adit_sessions_failed_total{cause=\"no_route\"}"),
+        1
+    );
+    assert!(now.0.ends_with("# EOF\n"));
+}
+
+#[test]
+fn a_stopping_gateway_is_live_but_not_ready() {
+    let _machine = beside_others();
+    let site = Site::new();
+    let target = Target::listen();
+    let rest = format!("{METRICS}{}", forward("t", target.addr));
+    let mut gateway = site.gateway_with("gw", "grace = \"15s\"", Ports::default(), &rest);
+    gateway.start();
+    let _agent = site.serving("a", &gateway, "127.0.0.1/32");
+    let at = metrics_addr(&gateway);
+    assert_eq!(fetch(at, "/readyz"), (200, "ready\n".to_owned()));
+    let mut user = connect(gateway.ingress("t"));
+    user.write_all(b"x").unwrap();
+    let accepted = target.accept();
+    gateway.process().signal(Signal::TERM);
+    let answer = until("the gateway is not ready", SOON, || {
+        let answer = fetch(at, "/readyz");
+        (answer.0 != 200).then_some(answer)
+    });
+    assert_eq!(answer.0, 503);
+    assert!(answer.1.contains("stopping"), "{}", answer.1);
+    assert_eq!(fetch(at, "/livez").0, 200);
+    drop((user, accepted));
+    assert_eq!(gateway.process_mut().exit().code(), Some(0));
+}
+
+#[test]
+fn files_that_cannot_be_used_stop_the_start() {
+    let _machine = beside_others();
+    let site = Site::new();
+    let list = site.path("jrl.json");
+    fs::write(&list, "{\"jti\": 1}").unwrap();
+    let key = site.path("key.pem");
+    fs::write(&key, "nothing").unwrap();
+    let rest = format!("[provisioner]\npublic_key_file = {key:?}\nrevocation_list = {list:?}\n");
+    let gateway = site.gateway_with("gw", "", Ports::default(), &rest);
+    for verb in [&["gateway", "run"][..], &["config", "check"]] {
+        let ran = gateway.ask(verb);
+        ran.fails(
+            3,
+            &[
+                "key.pem holds no PEM block",
+                "jrl.json is not a JSON object",
+            ],
+        );
+    }
+}
+
+/// Whoever signs tokens outside of the gateway.
+struct Console {
+    key: EncodingKey,
+    public: std::path::PathBuf,
+}
+
+impl Console {
+    fn new(site: &Site) -> Self {
+        let key = KeyPair::generate_for(&rcgen::PKCS_RSA_SHA256).unwrap();
+        let public = site.path("console.pem");
+        fs::write(&public, key.public_key_pem()).unwrap();
+        Self {
+            key: EncodingKey::from_rsa_pem(key.serialize_pem().as_bytes()).unwrap(),
+            public,
+        }
+    }
+
+    fn sections(&self) -> String {
+        format!(
+            "[provisioner]\npublic_key_file = {:?}\n{METRICS}\
+             [enroll]\nlisten = \"127.0.0.1:0\"\ninsecure_http = true\n",
+            self.public
+        )
+    }
+
+    fn enrolment(&self, gateway: &Gateway) -> Value {
+        let mut claims = claims();
+        claims["jet_gw_url"] = json!(format!("http://{}", gateway.address("enroll")));
+        claims["jet_agent_name"] = json!("site a");
+        claims
+    }
+
+    fn scope(&self, scope: &str) -> String {
+        let mut claims = claims();
+        claims["scope"] = json!(scope);
+        self.sign("SCOPE", &claims)
+    }
+
+    fn sign(&self, cty: &str, claims: &Value) -> String {
+        let mut header = Header::new(Algorithm::RS256);
+        header.cty = Some(cty.to_owned());
+        jsonwebtoken::encode(&header, claims, &self.key).unwrap()
+    }
+
+    fn json(&self, gateway: &Gateway, path: &str) -> Value {
+        let token = self.scope("gateway.agent.read");
+        let (status, text) = ask(gateway, "GET", path, &token);
+        assert_eq!(status, 200, "{text}");
+        serde_json::from_str(&text).unwrap()
+    }
+}
+
+fn claims() -> Value {
+    let now = rustls_pki_types::UnixTime::now().as_secs();
+    json!({"exp": now + 60, "nbf": now, "jti": Uuid::new_v4()})
+}
+
+/// Calls the API of a gateway that listens without TLS.
+fn ask(gateway: &Gateway, method: &str, path: &str, token: &str) -> (u16, String) {
+    let request = ureq::http::Request::builder()
+        .method(method)
+        .uri(format!("http://{}{path}", gateway.address("enroll")))
+        .header("authorization", format!("Bearer {token}"))
+        .body(());
+    answer(client().run(request.unwrap()))
+}
+
+fn fetch(addr: SocketAddr, path: &str) -> (u16, String) {
+    answer(client().get(format!("http://{addr}{path}")).call())
+}
+
+fn client() -> ureq::Agent {
+    let config = ureq::Agent::config_builder()
+        .http_status_as_error(false)
+        .timeout_global(Some(Duration::from_secs(10)));
+    config.build().into()
+}
+
+fn answer(response: Result<ureq::http::Response<ureq::Body>, ureq::Error>) -> (u16, String) {
+    let mut response = response.unwrap();
+    let text = response.body_mut().read_to_string().unwrap();
+    (response.status().as_u16(), text)
+}
+
+fn metrics_addr(gateway: &Gateway) -> SocketAddr {
+    let line = gateway.process().logged("metrics open");
+    line["addr"].as_str().unwrap().parse().unwrap()
+}
+
+fn metrics(gateway: &Gateway) -> Metrics {
+    let (status, text) = fetch(metrics_addr(gateway), "/metrics");
+    assert_eq!(status, 200, "{text}");
+    Metrics(text)
+}
+
+/// A page of metrics.
+struct Metrics(String);
+
+impl Metrics {
+    fn value(&self, name: &str) -> u64 {
+        let of = |line: &str| line.strip_prefix(name)?.strip_prefix(' ')?.parse().ok();
+        let found = self.0.lines().find_map(of);
+        found.unwrap_or_else(|| panic!("{name} is not in\n{}", self.0))
+    }
+}
+
+const METRICS: &str = "[metrics]\nlisten = \"127.0.0.1:0\"\n";

@@ -1,0 +1,366 @@
+//! The agent's one task: receives, performs what the core's machines ask for, and reports.
+
+use std::{
+    collections::{BTreeMap, VecDeque},
+    fmt,
+    future::Future,
+    io,
+    net::{IpAddr, SocketAddr},
+    pin::Pin,
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    },
+    task::{Context, Poll},
+    time::{Instant, SystemTime},
+};
+
+use adit_proto_core::{
+    agent::{
+        policy::Policy,
+        renewal::Renewal,
+        supervisor::{Credentials, DialId, LossKind, Supervisor, SupervisorStep},
+    },
+    close::{CloseReason, Closed},
+    endpoint::{AgentConfig as CoreConfig, ConnectError},
+    env::Env,
+    id::ConnId,
+    link::tls::AgentTls,
+    route::RouteSet,
+};
+use tokio::{
+    sync::watch,
+    time::{Sleep, sleep_until},
+};
+
+use super::{
+    AgentConfig, AgentInput, StartError, Status,
+    role::{AgentCommand, GatewayConnection},
+};
+use crate::{
+    connection_task::{Command, ConnectionTask, connection_queues},
+    dial::resolve,
+    handoff::{Receiver, Sender},
+    receive::Receive,
+};
+
+/// Receives, keeps one connection up, and reports.
+pub(super) struct AgentTask {
+    pub(super) config: AgentConfig,
+    policy: Arc<Policy>,
+    pub(super) env: Env,
+    receive: Receive<AgentCommand>,
+    /// The socket is an IPv6 one that also takes IPv4.
+    dual_stack: bool,
+    pub(super) supervisor: Supervisor,
+    pub(super) renewal: Renewal,
+    dials: BTreeMap<DialId, (ConnId, SocketAddr)>,
+    inputs: Receiver<AgentInput>,
+    pub(super) own: Sender<AgentInput>,
+    batch: VecDeque<AgentInput>,
+    status: watch::Sender<Status>,
+    sessions: Arc<AtomicUsize>,
+    timer: Pin<Box<Sleep>>,
+    stopping: bool,
+}
+
+/// Batches received before the task lets others run.
+const ROUNDS_MAX: usize = 16;
+
+impl AgentTask {
+    pub(super) fn new(
+        config: AgentConfig,
+        env: Env,
+        receive: Receive<AgentCommand>,
+        (own, inputs): (Sender<AgentInput>, Receiver<AgentInput>),
+        status: watch::Sender<Status>,
+        sessions: Arc<AtomicUsize>,
+    ) -> Result<Self, StartError> {
+        // Unusable files are told at once, not with the first attempt.
+        drop(
+            config
+                .pairs
+                .tls(Credentials::Current)
+                .map_err(StartError::Unusable)?,
+        );
+        let validity = config.pairs.validity().map_err(StartError::Unusable)?;
+        let kept = config.pairs.kept();
+        let now = Instant::now();
+        let supervisor = Supervisor::new(now, config.gateways.clone(), kept, &env.seed)?;
+        Ok(Self {
+            policy: Arc::new(Policy::new(&config.routes).restricted(&config.restrictions)),
+            renewal: Renewal::new(now, validity, kept.next, &env.seed),
+            supervisor,
+            dual_stack: receive.port().local_addr()?.is_ipv6(),
+            config,
+            env,
+            receive,
+            dials: BTreeMap::new(),
+            inputs,
+            own,
+            batch: VecDeque::new(),
+            status,
+            sessions,
+            timer: Box::pin(sleep_until(tokio::time::Instant::now())),
+            stopping: false,
+        })
+    }
+
+    fn take_inputs(&mut self, cx: &Context<'_>) -> bool {
+        if self.inputs.poll_take(cx, &mut self.batch).is_pending() {
+            return false;
+        }
+        while let Some(input) = self.batch.pop_front() {
+            let now = Instant::now();
+            match input {
+                AgentInput::Resolved(gateway, answer) => {
+                    self.supervisor.handle_resolved(now, gateway, answer)
+                }
+                AgentInput::Established(dial) => self.supervisor.handle_established(now, dial),
+                AgentInput::Closed(dial, why) => self.closed(now, dial, &why),
+                AgentInput::Routes(routes, policy) => self.set_routes(&routes, policy),
+                AgentInput::Renewal(news) => self.take_news(now, news),
+                AgentInput::Renew(reply) => {
+                    // Whoever asked may have gone; the renewal is wanted all the same.
+                    let _gone = reply.send(self.renewal.handle_wish(now));
+                }
+                AgentInput::Stop => {
+                    self.stopping = true;
+                    self.receive.stop();
+                    self.supervisor.shutdown();
+                }
+            }
+        }
+        true
+    }
+
+    fn set_routes(&mut self, routes: &Arc<RouteSet>, policy: Option<Arc<Policy>>) {
+        self.config.routes = Arc::clone(routes);
+        if let Some(policy) = &policy {
+            self.policy = Arc::clone(policy);
+        }
+        for sender in self.receive.connections() {
+            let command = AgentCommand::Routes(Arc::clone(routes), policy.clone());
+            sender.commands.push_or_stop(Command::Role(command));
+        }
+    }
+
+    fn closed(&mut self, now: Instant, dial: DialId, why: &Closed) {
+        let was_up = self.supervisor.connection() == Some(dial);
+        if let Some((_, gateway)) = self.dials.remove(&dial) {
+            if was_up && *why == Closed::Local {
+                tracing::info!(%gateway, "connection to the gateway closed, to be made anew");
+            } else if was_up {
+                tracing::warn!(%gateway, %why, "connection to the gateway lost");
+            } else {
+                tracing::debug!(%gateway, %why, "attempt to connect ended");
+            }
+        }
+        let why_text = why.to_string();
+        self.status
+            .send_modify(|status| status.ended(was_up, why_text));
+        self.supervisor
+            .handle_closed(now, dial, LossKind::from(why));
+        if self.supervisor.connection().is_none() {
+            self.renewal.handle_down();
+        }
+    }
+
+    fn run_machines(&mut self, cx: &mut Context<'_>) -> bool {
+        let mut any = false;
+        let now = Instant::now();
+        if self.supervisor.poll_timeout().is_some_and(|at| at <= now) {
+            self.supervisor.handle_timeout(now);
+            any = true;
+        }
+        if self.renewal.poll_timeout().is_some_and(|at| at <= now) {
+            self.renewal.handle_timeout(now, self.unix_s());
+            any = true;
+        }
+        while let Some(step) = self.supervisor.poll_step() {
+            any = true;
+            self.perform(now, step);
+        }
+        while let Some(step) = self.renewal.poll_step() {
+            any = true;
+            self.perform_renewal(now, step);
+        }
+        let due = [
+            self.supervisor.poll_timeout(),
+            self.renewal.poll_timeout().filter(|_| !self.stopping),
+        ];
+        if let Some(at) = due.into_iter().flatten().min() {
+            if self.timer.deadline() != at.into() {
+                self.timer.as_mut().reset(at.into());
+            }
+            any |= self.timer.as_mut().poll(cx).is_ready();
+        }
+        any
+    }
+
+    fn perform(&mut self, now: Instant, step: SupervisorStep) {
+        match step {
+            SupervisorStep::Resolve {
+                gateway,
+                host,
+                port,
+            } => {
+                let own = self.own.clone();
+                tokio::spawn(async move {
+                    let answer = resolve(&host, port).await;
+                    own.push_or_stop(AgentInput::Resolved(gateway, answer));
+                });
+            }
+            SupervisorStep::Connect {
+                dial,
+                addr,
+                server_name,
+                credentials,
+                ..
+            } => {
+                let made = (self.config.pairs.tls(credentials))
+                    .map_err(|error| (LossKind::PairUnusable, error))
+                    .and_then(|tls| self.connect(now, dial, addr, &server_name, tls));
+                if let Err((why, error)) = made {
+                    tracing::error!(%addr, ?credentials, %error, "cannot connect to the gateway");
+                    self.status.send_modify(|status| status.ended(false, error));
+                    self.supervisor.handle_closed(now, dial, why);
+                }
+            }
+            SupervisorStep::Close { dial } => {
+                let command = match self.stopping {
+                    true => Command::Stop(CloseReason::AgentStopping),
+                    false => Command::Close(CloseReason::Redundant),
+                };
+                self.command(dial, command);
+            }
+            SupervisorStep::Drain { dial } => {
+                self.command(dial, Command::Role(AgentCommand::Drain));
+            }
+            SupervisorStep::Adopt => self.adopt(),
+            SupervisorStep::Discard => self.discard(),
+            SupervisorStep::Revert => self.revert(),
+            SupervisorStep::Up { dial, .. } => {
+                let gateway = self.dials.get(&dial).map(|(_, addr)| *addr);
+                tracing::info!(
+                    gateway = gateway.map(tracing::field::display),
+                    "connected to the gateway"
+                );
+                self.status.send_modify(|status| {
+                    status.connected = gateway;
+                    status.since = Some(SystemTime::now());
+                    status.last_error = None;
+                });
+                // With a former pair nothing is renewed before it has proved itself.
+                if !self.supervisor.is_renewing() {
+                    self.renewal.handle_up(now, self.unix_s());
+                }
+            }
+            SupervisorStep::Waiting { until, cause, .. } => {
+                let ms = u64::try_from(until.saturating_duration_since(now).as_millis())
+                    .unwrap_or(u64::MAX);
+                tracing::info!(
+                    wait_ms = ms,
+                    ?cause,
+                    "waiting before the next attempt to connect"
+                );
+            }
+        }
+    }
+
+    /// One that has ended needs no command.
+    pub(super) fn command(&self, dial: DialId, command: Command<AgentCommand>) {
+        let conn = self.dials.get(&dial).map(|(conn, _)| *conn);
+        if let Some(sender) = conn.and_then(|conn| self.receive.sender(conn)) {
+            sender.commands.push_or_stop(command);
+        }
+    }
+
+    fn connect(
+        &mut self,
+        now: Instant,
+        dial: DialId,
+        addr: SocketAddr,
+        server_name: &str,
+        tls: AgentTls,
+    ) -> Result<(), (LossKind, String)> {
+        let core = CoreConfig {
+            tls: Arc::new(tls),
+            routes: Arc::clone(&self.config.routes),
+            intervals: self.config.intervals,
+        };
+        // An IPv6 socket reaches IPv4 by the mapped address.
+        let remote = match addr.ip() {
+            IpAddr::V4(ip) if self.dual_stack => {
+                SocketAddr::new(ip.to_ipv6_mapped().into(), addr.port())
+            }
+            IpAddr::V4(_) | IpAddr::V6(_) => addr,
+        };
+        let connect = self
+            .receive
+            .endpoint
+            .connect(now, &core, remote, server_name, &self.env);
+        let conn = connect.map_err(|error| {
+            let why = match &error {
+                ConnectError::Tls(_) => LossKind::PairUnusable,
+                ConnectError::Routes(_) | ConnectError::Target(_) | _ => LossKind::LocalError,
+            };
+            (why, error.to_string())
+        })?;
+        let (sender, queues) = connection_queues();
+        let role = GatewayConnection::new(
+            dial,
+            Arc::clone(&self.policy),
+            self.own.clone(),
+            sender.clone(),
+            Arc::clone(&self.sessions),
+        );
+        self.dials.insert(dial, (conn.id(), addr));
+        self.receive.know(conn.id(), sender);
+        let (port, to_endpoint) = (Arc::clone(self.receive.port()), self.receive.to_endpoint());
+        let task = ConnectionTask::new(conn, role, port, queues, to_endpoint, true);
+        // It bounds its own work per poll.
+        tokio::spawn(tokio::task::unconstrained(task));
+        Ok(())
+    }
+}
+
+impl Future for AgentTask {
+    type Output = io::Error;
+
+    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Error> {
+        let this = self.get_mut();
+        for _ in 0..ROUNDS_MAX {
+            let mut any = this.take_inputs(cx);
+            any |= this.run_machines(cx);
+            any |= this.receive.poll_tasks(cx).is_ready();
+            // An agent's endpoint takes no connections, so nothing is ever accepted.
+            let received = this.receive.poll_receive(cx, |_| connection_queues().0);
+            match received {
+                Poll::Ready(Ok(())) => any = true,
+                Poll::Ready(Err(error)) => {
+                    tracing::error!(%error, "receiving on the agent's socket failed");
+                    return Poll::Ready(error);
+                }
+                Poll::Pending => {}
+            }
+            if this.receive.is_done() {
+                return Poll::Ready(io::Error::other("stopped"));
+            }
+            if !any {
+                return Poll::Pending;
+            }
+        }
+        cx.waker().wake_by_ref();
+        Poll::Pending
+    }
+}
+
+impl fmt::Debug for AgentTask {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let sessions = self.sessions.load(Ordering::Relaxed);
+        f.debug_struct("AgentTask")
+            .field("sessions", &sessions)
+            .finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,101 @@
+//! What the node is told, by users, administration and connections.
+
+use std::net::SocketAddr;
+
+use adit_proto_core::{
+    connection::Counters,
+    gateway::{
+        OpenError,
+        dispatch::AgentEvent,
+        info::{AgentInfo, Explanation},
+    },
+    id::{AgentId, ConnId, SessionId, Slot},
+    target::Target,
+};
+use tokio::{net::TcpStream, sync::oneshot};
+
+use super::{
+    counters::NodeSnapshot,
+    handle::{OpenRequest, PendingSession, SessionRow},
+    role::GatewayCommand,
+};
+use crate::{
+    connection_task::{ConnectionSender, Over},
+    pump::Traffic,
+};
+
+/// What the node is told.
+#[derive(Debug)]
+pub(crate) enum NodeInput {
+    /// A user wants a session. The number is for giving it up.
+    Open {
+        number: u64,
+        request: OpenRequest,
+        reply: oneshot::Sender<Result<PendingSession, OpenError>>,
+    },
+    /// The user of that wish went away.
+    GiveUp(u64),
+    /// Something happened on a connection.
+    Connection(ConnId, FromConnection),
+    /// A handshake came to nothing.
+    HandshakeFailed {
+        remote: SocketAddr,
+        why: String,
+    },
+    /// The agent of a connection that ended sent what the protocol has no use for.
+    Oddities(Counters),
+    /// A direct dial ended.
+    Dialled(SessionId, Result<TcpStream, String>),
+    /// A session that was not a connection's is over, or one whose socket was never attached.
+    SessionOver {
+        session: SessionId,
+        traffic: Traffic,
+        how: Over,
+    },
+    Agents(oneshot::Sender<Vec<AgentInfo>>),
+    Agent(AgentId, oneshot::Sender<Vec<AgentInfo>>),
+    Sessions(oneshot::Sender<Vec<SessionRow>>),
+    Counters(oneshot::Sender<NodeSnapshot>),
+    /// Is a session open or being opened?
+    IsBusy(oneshot::Sender<bool>),
+    Explain {
+        target: Target,
+        agent: Option<AgentId>,
+        reply: oneshot::Sender<Explanation>,
+    },
+    IsConnected {
+        agent: AgentId,
+        reply: oneshot::Sender<bool>,
+    },
+    /// Say whether an agent gets new sessions by routing.
+    Drain {
+        agent: AgentId,
+        drained: bool,
+        reply: oneshot::Sender<()>,
+    },
+    /// End an open session; tell whether there was one.
+    Kill {
+        session: SessionId,
+        reply: oneshot::Sender<bool>,
+    },
+    /// Close the connections of an agent that may not connect any more; tell how many there were.
+    Disconnect {
+        agent: AgentId,
+        reply: oneshot::Sender<usize>,
+    },
+    /// Close everything, and end with the last connection.
+    Stop,
+}
+
+/// What a connection tells the node.
+#[derive(Debug)]
+pub(crate) enum FromConnection {
+    /// It is established; the way to its task.
+    Up(ConnectionSender<GatewayCommand>),
+    Event(AgentEvent),
+    SessionOver {
+        slot: Slot,
+        traffic: Traffic,
+        how: Over,
+    },
+}

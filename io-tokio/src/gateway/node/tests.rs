@@ -1,0 +1,228 @@
+use std::{
+    sync::atomic::{AtomicBool, Ordering},
+    task::{Context, Poll, Waker},
+};
+
+use adit_proto_core::{
+    gateway::dispatch::DispatchConfig,
+    id::{AgentId, Slot},
+    identity::AgentIdentity,
+    route::RouteSet,
+};
+use tokio::sync::oneshot;
+use uuid::Uuid;
+
+use super::*;
+use crate::{
+    connection_task::{ConnectionReceiver, connection_queues},
+    handoff::handoff,
+};
+
+#[test]
+fn a_handshake_that_ends_after_its_agent_was_deleted_is_closed() {
+    let mut bed = Bed::new();
+    let known = bed.up(1);
+    bed.registered(1);
+    // Its certificate was admitted; then the agent is deleted.
+    let late = bed.up(2);
+    bed.enrolled.0.store(false, Ordering::Relaxed);
+    assert_eq!(bed.disconnect(), 1);
+    assert_eq!(closes(&known), [CloseReason::Revoked]);
+    bed.registered(2);
+    assert_eq!(closes(&late), [CloseReason::Revoked]);
+    assert!(!bed.is_listed());
+    bed.event(
+        2,
+        AgentEvent::Routes {
+            epoch: 1,
+            routes: RouteSet::default(),
+        },
+    );
+    assert!(!bed.is_listed());
+    assert_eq!(bed.disconnect(), 0);
+    for conn in [1, 2] {
+        bed.event(conn, AgentEvent::Closed);
+    }
+    assert!(bed.node.connections.is_empty());
+}
+
+#[test]
+fn a_handshake_that_ends_between_deleting_and_closing_is_closed() {
+    let mut bed = Bed::new();
+    let late = bed.up(1);
+    bed.enrolled.0.store(false, Ordering::Relaxed);
+    bed.registered(1);
+    assert_eq!(closes(&late), [CloseReason::Revoked]);
+    assert_eq!(bed.disconnect(), 0);
+}
+
+#[test]
+fn an_agent_that_enrolled_again_stays() {
+    let mut bed = Bed::new();
+    bed.enrolled.0.store(false, Ordering::Relaxed);
+    assert_eq!(bed.disconnect(), 0);
+    bed.enrolled.0.store(true, Ordering::Relaxed);
+    let conn = bed.up(1);
+    bed.registered(1);
+    assert!(closes(&conn).is_empty());
+    assert!(bed.is_listed());
+    // It has been so quick that the closing of its former connections comes only now.
+    assert_eq!(bed.disconnect(), 0);
+    assert!(closes(&conn).is_empty());
+    assert!(bed.is_listed());
+}
+
+#[test]
+fn a_session_is_ended_by_whoever_carries_it() {
+    let mut bed = Bed::new();
+    let conn = bed.up(1);
+    bed.registered(1);
+    let (reply, mut opened) = oneshot::channel();
+    let request = OpenRequest {
+        target: "10.0.0.1:22".parse().unwrap(),
+        agent: Some(AGENT),
+        user: "127.0.0.1:1".parse().unwrap(),
+        ingress: "socks5".into(),
+    };
+    let number = 0;
+    bed.input(NodeInput::Open {
+        number,
+        request,
+        reply,
+    });
+    let asked = commands(&conn)
+        .into_iter()
+        .find_map(|command| match command {
+            Command::Role(GatewayCommand::Open { attempt, .. }) => Some(attempt),
+            Command::Role(_)
+            | Command::Close(_)
+            | Command::Stop(_)
+            | Command::Attach(..)
+            | Command::Discard(_)
+            | Command::Kill(_) => None,
+        });
+    let attempt = asked.unwrap();
+    let slot = Slot(4);
+    bed.event(1, AgentEvent::Opened { attempt, slot });
+    let session = opened.try_recv().unwrap().unwrap();
+    assert!(!bed.kill(SessionId(Uuid::nil())));
+    assert!(commands(&conn).is_empty());
+    assert!(bed.kill(session.id()));
+    assert!(matches!(
+        commands(&conn).make_contiguous(),
+        [Command::Kill(Slot(4))]
+    ));
+    assert!(!bed.kill(session.id()), "it is ending already");
+    assert!(commands(&conn).is_empty());
+    let (traffic, how) = (Traffic::new(), Over::Killed);
+    bed.take(1, FromConnection::SessionOver { slot, traffic, how });
+    assert!(!bed.kill(session.id()));
+}
+
+struct Enrolled(AtomicBool);
+
+impl Admission for Enrolled {
+    fn admit(&self, _: &AgentIdentity) -> bool {
+        self.0.load(Ordering::Relaxed)
+    }
+}
+
+struct Bed {
+    node: Node,
+    enrolled: Arc<Enrolled>,
+    now: Instant,
+}
+
+impl Bed {
+    fn new() -> Self {
+        let (own, inputs) = handoff(16);
+        let enrolled = Arc::new(Enrolled(AtomicBool::new(true)));
+        let dispatch = Dispatch::new(DispatchConfig::default());
+        let node = Node::new(
+            dispatch,
+            Arc::new(Policy::direct(&[], vec![])),
+            Arc::<Enrolled>::clone(&enrolled),
+            Arc::new(|_| {}),
+            &Seed::new([0; 32]),
+            inputs,
+            own,
+        );
+        let now = Instant::now();
+        Self {
+            node,
+            enrolled,
+            now,
+        }
+    }
+
+    fn up(&mut self, conn: u64) -> ConnectionReceiver<GatewayCommand> {
+        let (sender, queues) = connection_queues();
+        self.take(conn, FromConnection::Up(sender));
+        queues
+    }
+
+    fn registered(&mut self, conn: u64) {
+        let identity = AgentIdentity {
+            id: AGENT,
+            name: "a".into(),
+            fingerprint: [0; 32],
+            spki_sha256: [0; 32],
+        };
+        let renewed = false;
+        self.event(conn, AgentEvent::Registered { identity, renewed });
+    }
+
+    fn event(&mut self, conn: u64, event: AgentEvent) {
+        self.take(conn, FromConnection::Event(event));
+    }
+
+    fn take(&mut self, conn: u64, what: FromConnection) {
+        self.input(NodeInput::Connection(ConnId(conn), what));
+    }
+
+    fn input(&mut self, input: NodeInput) {
+        self.node.take(self.now, input);
+        self.node.drain(self.now);
+    }
+
+    fn kill(&mut self, session: SessionId) -> bool {
+        let (reply, mut answer) = oneshot::channel();
+        self.input(NodeInput::Kill { session, reply });
+        answer.try_recv().unwrap()
+    }
+
+    fn disconnect(&mut self) -> usize {
+        let (reply, mut answer) = oneshot::channel();
+        let agent = AGENT;
+        self.input(NodeInput::Disconnect { agent, reply });
+        answer.try_recv().unwrap()
+    }
+
+    fn is_listed(&self) -> bool {
+        !self.node.dispatch.hub().list(self.now).is_empty()
+    }
+}
+
+fn commands(conn: &ConnectionReceiver<GatewayCommand>) -> VecDeque<Command<GatewayCommand>> {
+    let mut commands = VecDeque::new();
+    match conn
+        .commands
+        .poll_take(&Context::from_waker(Waker::noop()), &mut commands)
+    {
+        Poll::Ready(()) | Poll::Pending => commands,
+    }
+}
+
+fn closes(conn: &ConnectionReceiver<GatewayCommand>) -> Vec<CloseReason> {
+    let reason = |command| match command {
+        Command::Close(reason) => Some(reason),
+        Command::Stop(_)
+        | Command::Attach(..)
+        | Command::Discard(_)
+        | Command::Kill(_)
+        | Command::Role(_) => None,
+    };
+    commands(conn).into_iter().filter_map(reason).collect()
+}
+
+const AGENT: AgentId = AgentId(Uuid::from_u128(7));

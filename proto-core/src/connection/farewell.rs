@@ -1,0 +1,102 @@
+//! The orderly end of a connection: what was sent reaches the peer first, and what the peer had sent is not lost.
+
+use std::{collections::VecDeque, time::Instant};
+
+use super::{Connection, State};
+use crate::{
+    close::{CloseReason, Closed},
+    id::Slot,
+    limits,
+    link::{Broken, ReadState, StreamRef},
+    output::{Event, SessionEnd},
+};
+
+/// What a connection waits for before it is closed here.
+#[derive(Debug)]
+pub(super) enum Farewell {
+    /// To have carried nothing for a while. What the peer sent for its last session may still be under way when that
+    /// is over here.
+    WhenIdle {
+        /// Since when it carries nothing.
+        since: Option<Instant>,
+    },
+    /// That the sessions which have ended have reached the peer.
+    WhenSent {
+        /// What the peer is told.
+        reason: CloseReason,
+        /// Closed by then.
+        until: Instant,
+    },
+}
+
+impl Farewell {
+    pub(super) fn poll_timeout(&self) -> Option<Instant> {
+        match self {
+            Self::WhenIdle { since } => since.map(|since| since + limits::DRAIN_LINGER),
+            Self::WhenSent { until, .. } => Some(*until),
+        }
+    }
+}
+
+impl Connection {
+    pub(super) fn bid_farewell(&mut self, now: Instant) {
+        if self.state != State::Up {
+            return;
+        }
+        let is_sent = self.unacked.is_empty() && self.unsent.is_empty();
+        let is_idle = is_sent && !self.is_busy();
+        let reason = match &mut self.farewell {
+            None => return,
+            Some(Farewell::WhenIdle { since }) if is_idle => {
+                let since = *since.get_or_insert(now);
+                if now < since + limits::DRAIN_LINGER {
+                    return;
+                }
+                CloseReason::Renewed
+            }
+            Some(Farewell::WhenIdle { since }) => {
+                *since = None;
+                return;
+            }
+            Some(Farewell::WhenSent { until, .. }) if !is_sent && now < *until => return,
+            Some(Farewell::WhenSent { reason, .. }) => reason.clone(),
+        };
+        self.shut(now, reason.code(), reason.text(), Closed::Local);
+    }
+
+    /// Ends our half of a session's stream cleanly.
+    pub(super) fn finish(&mut self, slot: Slot) -> Result<(), Broken> {
+        self.link.finish(StreamRef::Session(slot))?;
+        self.unacked.insert(slot);
+        Ok(())
+    }
+
+    /// Abandons both halves of a session's stream.
+    pub(super) fn abandon(&mut self, slot: Slot, code: u32) {
+        self.unacked.remove(&slot);
+        self.link.abandon(StreamRef::Session(slot), code);
+    }
+
+    /// The connection is lost. A session of which the peer has everything, and of which everything from the peer is
+    /// here, has lost nothing by that, however much of it is still unread: acknowledged is not read, and a peer that
+    /// drains cannot know the difference.
+    pub(super) fn deliver_rests(&mut self) {
+        let whole = |slot: &Slot| !self.unsent.contains_key(slot) && !self.unacked.contains(slot);
+        let ended: Vec<Slot> = (self.sessions.iter())
+            .filter(|(slot, carried)| carried.lacks_only_the_peers_end() && whole(slot))
+            .map(|(slot, _)| *slot)
+            .collect();
+        for slot in ended {
+            let mut rest = VecDeque::new();
+            let read = self
+                .link
+                .read(StreamRef::Session(slot), usize::MAX, |chunk| {
+                    rest.push_back(chunk);
+                });
+            if read == Ok(ReadState::End) {
+                self.events.push_back(Event::SessionRest { slot, rest });
+                self.end_session(slot, SessionEnd::Clean);
+            }
+        }
+    }
+}

@@ -1,0 +1,37 @@
+//! What an endpoint counts.
+
+/// What an endpoint did without a connection.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct EndpointCounters {
+    /// Handshakes begun by peers.
+    pub accepted: u64,
+    /// Clients asked to prove their address.
+    pub retried: u64,
+    /// Handshakes refused because a limit was reached.
+    pub refused: HandshakesRefused,
+    /// First packets that were no good.
+    pub malformed: u64,
+    /// Stateless resets not sent because the source had used its allowance.
+    pub resets_withheld: u64,
+    /// Datagrams that led to nothing.
+    pub dropped: u64,
+}
+
+/// Handshakes refused, by the limit of [`EndpointLimits`](super::EndpointLimits) that was reached first.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct HandshakesRefused {
+    /// [`EndpointLimits::connections`](super::EndpointLimits::connections).
+    pub connections: u64,
+    /// [`EndpointLimits::handshakes`](super::EndpointLimits::handshakes).
+    pub handshakes: u64,
+    /// [`EndpointLimits::handshakes_per_source`](super::EndpointLimits::handshakes_per_source).
+    pub source: u64,
+}
+
+impl HandshakesRefused {
+    /// All of them.
+    #[must_use]
+    pub fn total(self) -> u64 {
+        self.connections + self.handshakes + self.source
+    }
+}
