@@ -337,7 +337,7 @@ impl Gateway {
         let lists = Arc::new(AtomicUsize::new(0));
         let api = agents_router(&store, tokens, &presence, &live, &lists, &counters);
         let health = Health::new(store.clone());
-        let whole = public_router(enrolment, api, &health);
+        let whole = public_router(enrolment, api, None, &health);
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let addr = listener.local_addr().unwrap();
         let runtime = tokio::runtime::Builder::new_multi_thread()

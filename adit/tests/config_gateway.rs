@@ -58,12 +58,17 @@ fn what_only_talks_to_a_gateway_leaves_the_named_files_alone() {
         name = "s"
         listen = "0.0.0.0:1080"
         users_file = "/nowhere/users"
+        [[user]]
+        name = "alice"
+        targets = ["10.0.0.0/8"]
+        [websocket]
+        target_roots = "/nowhere/roots.pem"
         [provisioner]
         public_key_file = "/nowhere/key.pem"
         revocation_list = "/nowhere/jrl.json"
         "#;
     let told = load_with(dir.path(), text, &[], &[]).unwrap_err();
-    assert_eq!(told.problems.len(), 3, "{told}");
+    assert_eq!(told.problems.len(), 4, "{told}");
     let state_dir = |text: &str| {
         let path = dir.path().join("gateway.toml");
         fs::write(&path, text).unwrap();
@@ -104,10 +109,18 @@ fn a_full_file_is_understood() {
         [[socks5]]
         name = "socks"
         listen = "0.0.0.0:1080"
+        allow_from = ["10.0.0.0/8"]
+        proxy_protocol = true
         users_file = "{}"
         [[http_connect]]
         name = "http"
         listen = "[::1]:8080"
+        [[user]]
+        name = "alice"
+        targets = ["10.0.0.0/8:22", "*.x.y"]
+        [websocket]
+        sessions = 5
+        allow_from = ["::1"]
         [direct]
         allow = ["10.0.0.0/8", "*.x.y", "h.x:443", "[2001:db8::1]:22"]
         [limits]
@@ -122,13 +135,16 @@ fn a_full_file_is_understood() {
     assert_eq!(config.tunnel.names.len(), 2);
     assert!(matches!(config.enroll.tls, EnrollTls::Operator { .. }));
     assert!(config.forwards[0].agent.is_some());
-    assert!(
-        config.socks5[0]
-            .users
-            .as_ref()
-            .unwrap()
-            .check(b"alice", b"secret")
-    );
+    let users = config.socks5[0].users.as_ref().unwrap();
+    let alice = users.check(b"alice", b"secret").unwrap();
+    assert!(alice.may_open(&"10.9.9.9:22".parse().unwrap()));
+    assert!(!alice.may_open(&"10.9.9.9:23".parse().unwrap()));
+    assert!(config.socks5[0].entrance.admits([10, 0, 0, 1].into()));
+    assert!(!config.socks5[0].entrance.admits([11, 0, 0, 1].into()));
+    assert!(config.socks5[0].entrance.proxy_protocol);
+    assert!(config.forwards[0].entrance.admits([11, 0, 0, 1].into()));
+    assert_eq!(config.websocket.sessions.get(), 5);
+    assert!(!config.websocket.entrance.admits([10, 0, 0, 1].into()));
     assert_eq!(config.direct[2].port, Some(443));
     assert!(matches!(config.direct[3].range, DirectRange::Subnet(_)));
     assert!(config.direct[0].allows(&"10.9.9.9:1".parse().unwrap()));
@@ -225,6 +241,46 @@ const BAD: &[(&str, &str)] = &[
         "gateway.toml:5: `forward[0].agent`: `a` is no agent id",
     ),
     (
+        "[[forward]]\nname = \"x\"\nallow_from = [\"10.0.0.0/40\"]",
+        "gateway.toml:3: `forward[0].allow_from`: `10.0.0.0/40`: ",
+    ),
+    (
+        "[[socks5]]\nname = \"x\"\nproxy_protocol = 2",
+        "gateway.toml:3: `socks5[0].proxy_protocol` is a number",
+    ),
+    (
+        "[[socks5]]\nname = \"websocket\"",
+        "gateway.toml:2: the name `websocket` is used twice",
+    ),
+    (
+        "[[user]]\ntargets = [\"10.0.0.0/8\"]",
+        "gateway.toml:1: `user[0].name` is missing",
+    ),
+    (
+        "[[user]]\nname = \"a\"\ntargets = []",
+        "gateway.toml:1: `user[0].targets` is missing or empty",
+    ),
+    (
+        "[[user]]\nname = \"a\"\ntargets = [\"*\"]",
+        "gateway.toml:3: `user[0].targets`: `*`: write a range",
+    ),
+    (
+        "[[user]]\nname = \"a\"\ntargets = [\"h.x\"]\n[[user]]\nname = \"a\"\ntargets = [\"h.y\"]",
+        "gateway.toml:5: the user `a` has two entries; join them",
+    ),
+    (
+        "[[user]]\nname = \"a\"\ntargets = [\"h.x\"]",
+        "gateway.toml:2: no users file that is used has a user `a`",
+    ),
+    (
+        "[websocket]\nsessions = 0",
+        "gateway.toml:2: `websocket.sessions`",
+    ),
+    (
+        "[websocket]\ntarget_roots = \"/nonexistent.pem\"",
+        "gateway.toml:2: /nonexistent.pem: ",
+    ),
+    (
         "[log]\nlevel = \"adit=loud\"",
         "gateway.toml:2: `log.level`",
     ),
@@ -303,7 +359,8 @@ fn users_files_are_checked() {
     let dir = tempfile::tempdir().unwrap();
     let users = dir.path().join("users");
     let text = format!(
-        "[[socks5]]\nname = \"s\"\nlisten = \"0.0.0.0:1080\"\nusers_file = \"{}\"",
+        "[[socks5]]\nname = \"s\"\nlisten = \"0.0.0.0:1080\"\nusers_file = \"{}\"\n\
+         [[user]]\nname = \"a\"\ntargets = [\"10.0.0.0/8\"]",
         users.display()
     );
     let said = |content: Option<(&str, u32)>| {
@@ -315,7 +372,10 @@ fn users_files_are_checked() {
             .unwrap_err()
             .to_string()
     };
-    assert!(said(None).contains("gateway.toml:4: users file"));
+    let absent = said(None);
+    assert!(absent.contains("gateway.toml:4: users file"), "{absent}");
+    // Whom it would have named, nobody knows.
+    assert!(!absent.contains("has a user"), "{absent}");
     assert!(said(Some(("a:b\n", 0o644))).contains("chmod o-rwx"));
     let line = said(Some(("a:hunter2\nhunter3\n", 0o600)));
     assert!(

@@ -425,7 +425,8 @@ impl Gateway {
             let is_connected = connected.lock().unwrap().contains(&id);
             async move { is_connected }
         });
-        let router = public_router(enrolment, axum::Router::new(), &Health::new(store.clone()));
+        let health = Health::new(store.clone());
+        let router = public_router(enrolment, axum::Router::new(), None, &health);
         let runtime = tokio::runtime::Builder::new_multi_thread()
             .worker_threads(1)
             .enable_all()

@@ -18,17 +18,14 @@ use adit_proto_core::{
     output::{Event, Input, Output, SessionEnd, ToConnection, Transmit, TransmitBuf},
 };
 use bytes::Bytes;
-use tokio::{
-    net::TcpStream,
-    time::{Sleep, sleep_until},
-};
+use tokio::time::{Sleep, sleep_until};
 
 use crate::{
     handoff::{Receiver, Sender, handoff},
     pump::Traffic,
     receive::FromTask,
     sessions::Sessions,
-    socket::Carried,
+    socket::{Carried, Socket},
     udp::{Blocked, UdpPort},
 };
 
@@ -295,6 +292,7 @@ impl<R: Role> ConnectionTask<R> {
             } else {
                 Over::PeerReset
             };
+            tcp.reset(how.text());
             return self.role.on_session_over(slot, Traffic::new(), how);
         }
         match self.at_home(tcp) {
@@ -315,12 +313,12 @@ impl<R: Role> ConnectionTask<R> {
 
     /// Sockets come registered with the runtime that accepted them; on another thread they change over, so that every
     /// wake-up stays on one thread.
-    fn at_home(&self, tcp: Carried) -> io::Result<TcpStream> {
+    fn at_home(&self, tcp: Carried) -> io::Result<Socket> {
         let tcp = tcp.release().ok_or(io::ErrorKind::NotConnected)?;
         if self.is_first_shard {
             Ok(tcp)
         } else {
-            TcpStream::from_std(tcp.into_std()?)
+            tcp.move_here()
         }
     }
 

@@ -10,6 +10,7 @@ mod connection_task;
 mod dial;
 pub mod gateway;
 mod handoff;
+mod pipe;
 mod pump;
 mod ready;
 mod receive;
@@ -21,3 +22,5 @@ mod udp;
 
 pub use clock::{SystemClock, system_env};
 pub use gateway::{GatewayHandle, OpenRequest, PendingSession, SessionRow, Stopped};
+pub use pipe::{PIPE_LEN, Pipe};
+pub use socket::Socket;

@@ -16,12 +16,12 @@ use adit_proto_core::{
     session::{Read, SessionError, Written},
 };
 use bytes::{Buf, BufMut, Bytes, BytesMut};
-use tokio::{io::AsyncWrite, net::TcpStream};
+use tokio::io::AsyncWrite;
 use tokio_util::io::poll_read_buf;
 
 use crate::{
     ready::{ReadyQueue, SlotWaker},
-    socket::reset_on_close,
+    socket::Socket,
 };
 
 /// Read from a socket at once, in bytes.
@@ -44,7 +44,7 @@ pub(crate) struct Pool {
 #[derive(Debug)]
 pub(crate) struct Pump {
     slot: Slot,
-    tcp: TcpStream,
+    tcp: Socket,
     ready: Arc<SlotWaker>,
     waker: Waker,
     /// Read from the socket and not yet taken by the connection.
@@ -144,7 +144,7 @@ impl Traffic {
 
 impl Pump {
     /// Takes a socket over. `early` is what was read from it already.
-    pub(crate) fn new(queue: &Arc<ReadyQueue>, slot: Slot, tcp: TcpStream, early: Bytes) -> Self {
+    pub(crate) fn new(queue: &Arc<ReadyQueue>, slot: Slot, tcp: Socket, early: Bytes) -> Self {
         let ready = SlotWaker::new(queue, slot);
         let waker = Waker::from(Arc::clone(&ready));
         let mut traffic = Traffic::new();
@@ -216,7 +216,7 @@ impl Pump {
     /// goes unseen. Tells whether it died.
     pub(crate) fn died(&mut self) -> bool {
         let unread = self.outbound != Outbound::Open;
-        let dead = unread && !matches!(self.tcp.take_error(), Ok(None));
+        let dead = unread && self.tcp.has_failed();
         if dead {
             self.outbound = Outbound::Failed;
         }
@@ -224,8 +224,8 @@ impl Pump {
     }
 
     /// Closes the socket hard: the program at its other end sees a reset, never a clean end.
-    pub(crate) fn abort(self) -> Traffic {
-        reset_on_close(&self.tcp);
+    pub(crate) fn abort(self, why: &'static str) -> Traffic {
+        self.tcp.reset(why);
         self.traffic
     }
 

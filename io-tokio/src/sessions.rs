@@ -9,12 +9,12 @@ use std::{
 
 use adit_proto_core::{close::session_code, connection::Connection, id::Slot};
 use bytes::Bytes;
-use tokio::net::TcpStream;
 
 use crate::{
     connection_task::Over,
     pump::{Break, Pool, Pump, Traffic, Turn},
     ready::ReadyQueue,
+    socket::Socket,
 };
 
 /// Least time between the failure of a socket and the reset that tells the peer: what was read before it must reach the
@@ -48,7 +48,7 @@ pub(crate) struct Sessions {
 
 impl Sessions {
     /// Takes a socket over for a session that is open on the connection.
-    pub(crate) fn attach(&mut self, now: Instant, slot: Slot, tcp: TcpStream, early: Bytes) {
+    pub(crate) fn attach(&mut self, now: Instant, slot: Slot, tcp: Socket, early: Bytes) {
         self.moved.0 += early.len() as u64;
         self.pumps
             .insert(slot, Pump::new(&self.ready, slot, tcp, early));
@@ -224,7 +224,7 @@ impl Sessions {
         let traffic = if how == Over::Clean {
             pump.traffic()
         } else {
-            pump.abort()
+            pump.abort(how.text())
         };
         self.over.push((slot, traffic, how));
     }

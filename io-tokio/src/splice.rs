@@ -7,12 +7,16 @@ use tokio::{
     sync::oneshot,
 };
 
-use crate::{connection_task::Over, pump::Traffic, socket::Carried};
+use crate::{
+    connection_task::Over,
+    pump::Traffic,
+    socket::{Carried, Socket},
+};
 
 /// Moves bytes both ways until both directions have ended, with half-close, or an operator ends them. That, an error at
 /// one end, or the end of the process becomes a reset at both, never a clean end.
 pub(crate) async fn splice(
-    user: TcpStream,
+    user: Socket,
     target: TcpStream,
     early: Bytes,
     killed: oneshot::Receiver<()>,
@@ -30,7 +34,10 @@ pub(crate) async fn splice(
     let moved = tokio::select! {
         biased;
         // Whoever could do it may be gone; then it moves on.
-        Ok(()) = killed => return (traffic, Over::Killed),
+        Ok(()) = killed => {
+            user.reset(Over::Killed.text());
+            return (traffic, Over::Killed);
+        }
         moved = moving => moved,
     };
     match moved {

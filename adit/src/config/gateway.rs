@@ -1,25 +1,17 @@
 //! The gateway's configuration, `gateway.toml`.
 
-use std::{
-    net::{IpAddr, SocketAddr},
-    num::NonZeroU32,
-    path::PathBuf,
-    time::Duration,
-};
+use std::{net::SocketAddr, num::NonZeroU32, path::PathBuf, time::Duration};
 
 use adit_proto_core::{
-    gateway::dispatch::{DirectRange, DirectRule},
-    id::AgentId,
+    gateway::dispatch::DirectRule,
     limits,
     target::{Host, Target},
 };
 
 use super::{
-    ConfigError, Loaded, LogConfig, MetricsConfig, Override, ProvisionerConfig, Surroundings,
-    Users, UsersError,
-    file::Kind,
-    log, metrics, parse, provisioner,
-    reader::{Reader, Source, Sourced},
+    ConfigError, ForwardConfig, Loaded, LogConfig, MetricsConfig, Override, ProvisionerConfig,
+    ProxyConfig, Surroundings, WebSocketConfig, file::Kind, ingress, log, metrics, parse,
+    provisioner, reader::Reader, taken::Taken, websocket,
 };
 
 /// What a gateway runs with.
@@ -45,6 +37,8 @@ pub struct GatewayConfig {
     pub socks5: Vec<ProxyConfig>,
     /// HTTP CONNECT listeners.
     pub http_connect: Vec<ProxyConfig>,
+    /// How users come in over the enrolment listener, with tokens of the provisioner.
+    pub websocket: WebSocketConfig,
     /// Targets that the gateway may dial itself; empty: none.
     pub direct: Vec<DirectRule>,
     /// Bounds.
@@ -89,30 +83,6 @@ pub enum EnrollTls {
     },
     /// Not at all; the operator has asked for it.
     PlainHttp,
-}
-
-/// A fixed forward.
-#[derive(Clone, Debug)]
-pub struct ForwardConfig {
-    /// Its name in logs and listings.
-    pub name: Box<str>,
-    /// TCP address to listen on.
-    pub listen: SocketAddr,
-    /// Where its sessions go.
-    pub target: Target,
-    /// The agent that must carry them; none: the routing table decides.
-    pub agent: Option<AgentId>,
-}
-
-/// A listener of a proxy protocol.
-#[derive(Clone, Debug)]
-pub struct ProxyConfig {
-    /// Its name in logs and listings.
-    pub name: Box<str>,
-    /// TCP address to listen on; on loopback where `users` is none.
-    pub listen: SocketAddr,
-    /// Who may use it; none: everybody on this machine.
-    pub users: Option<Users>,
 }
 
 /// Bounds; each refusal that they cause is counted and logged.
@@ -160,19 +130,19 @@ impl GatewayConfig {
     }
 
     fn read(mut r: Reader<'_>, around: &Surroundings) -> Result<Loaded<Self>, ConfigError> {
-        let mut taken = Taken::default();
+        let mut taken = Taken::new();
         let state_dir = state_dir(&mut r, around);
         let (threads, grace) = (threads(&mut r), grace(&mut r));
         let tunnel = tunnel(&mut r);
         let enroll = enroll(&mut r, &mut taken);
         let provisioner = provisioner::provisioner(&mut r);
         let metrics = metrics::metrics(&mut r, |r, l| taken.listener(r, "metrics", l));
-        let forwards = forwards(&mut r, &mut taken);
-        let socks5 = proxies(&mut r, &mut taken, "socks5");
-        let http_connect = proxies(&mut r, &mut taken, "http_connect");
-        let direct = r.list("direct.allow", direct_rule);
+        let ways_in = ingress::ways_in(&mut r, &mut taken);
+        let websocket = websocket::websocket(&mut r);
+        let direct = r.list("direct.allow", parse::target_rule);
         let (limits, log) = (limits_section(&mut r), log(&mut r));
         let config = || {
+            let ways_in = ways_in?;
             Some(Self {
                 state_dir: state_dir?,
                 threads: threads?,
@@ -181,9 +151,10 @@ impl GatewayConfig {
                 enroll: enroll?,
                 provisioner: provisioner?,
                 metrics: metrics?,
-                forwards: forwards?,
-                socks5: socks5?,
-                http_connect: http_connect?,
+                forwards: ways_in.forwards,
+                socks5: ways_in.socks5,
+                http_connect: ways_in.http_connect,
+                websocket: websocket?,
                 direct: direct?.into_iter().map(|d| d.value).collect(),
                 limits: limits?,
                 log: log?,
@@ -265,133 +236,6 @@ fn enroll(r: &mut Reader<'_>, taken: &mut Taken) -> Option<EnrollConfig> {
     })
 }
 
-fn forwards(r: &mut Reader<'_>, taken: &mut Taken) -> Option<Vec<ForwardConfig>> {
-    let mut all = Some(Vec::new());
-    for (prefix, entry) in r.entries("forward") {
-        let one = forward(r, taken, &prefix, &entry);
-        all = all.zip(one).map(|(mut list, one)| {
-            list.push(one);
-            list
-        });
-    }
-    all
-}
-
-fn forward(
-    r: &mut Reader<'_>,
-    taken: &mut Taken,
-    prefix: &str,
-    entry: &Source,
-) -> Option<ForwardConfig> {
-    let (name, listen) = place(r, taken, prefix, entry);
-    let target = r.required(&format!("{prefix}target"), Kind::Text, entry, parse::target);
-    let agent = r.optional(&format!("{prefix}agent"), Kind::Text, parse::agent_id);
-    let public = r.scalar(
-        &format!("{prefix}public"),
-        Kind::Switch,
-        "false",
-        parse::switch,
-    );
-    let (name, listen, public) = (name?, listen?, public?);
-    if !public.value && !on_loopback(listen.value) {
-        let message = format!(
-            "forward `{}` listens on {}, where others can reach its target without credentials; listen on \
-             127.0.0.1 or [::1], or set `public = true` if they may",
-            name.value, listen.value
-        );
-        r.problem(listen.source, message);
-        return None;
-    }
-    Some(ForwardConfig {
-        name: name.value,
-        listen: listen.value,
-        target: target?.value,
-        agent: agent?.map(|a| a.value),
-    })
-}
-
-fn proxies(r: &mut Reader<'_>, taken: &mut Taken, kind: &str) -> Option<Vec<ProxyConfig>> {
-    let mut all = Some(Vec::new());
-    for (prefix, entry) in r.entries(kind) {
-        let one = proxy(r, taken, kind, &prefix, &entry);
-        all = all.zip(one).map(|(mut list, one)| {
-            list.push(one);
-            list
-        });
-    }
-    all
-}
-
-fn proxy(
-    r: &mut Reader<'_>,
-    taken: &mut Taken,
-    kind: &str,
-    prefix: &str,
-    entry: &Source,
-) -> Option<ProxyConfig> {
-    let (name, listen) = place(r, taken, prefix, entry);
-    let file = r.optional(&format!("{prefix}users_file"), Kind::Text, parse::path);
-    let users = match file? {
-        None => None,
-        Some(_) if !r.reads_named_files() => Some(Users::default()),
-        Some(file) => Some(users(r, file)?),
-    };
-    let (name, listen) = (name?, listen?);
-    if users.is_none() && !on_loopback(listen.value) {
-        let message = format!(
-            "{kind} `{}` would be an open proxy on {}; set `users_file`, or listen on 127.0.0.1 or [::1]",
-            name.value, listen.value
-        );
-        r.problem(listen.source, message);
-        return None;
-    }
-    Some(ProxyConfig {
-        name: name.value,
-        listen: listen.value,
-        users,
-    })
-}
-
-fn users(r: &mut Reader<'_>, file: Sourced<PathBuf>) -> Option<Users> {
-    match Users::read(&file.value) {
-        Ok(users) => Some(users),
-        Err(UsersError::Line(line, message)) => {
-            r.problem(Source::File(file.value.into(), line), message.to_owned());
-            None
-        }
-        Err(error) => {
-            r.problem(
-                file.source,
-                format!("users file {}: {error}", file.value.display()),
-            );
-            None
-        }
-    }
-}
-
-/// What every ingress has: a name and an address, both its own.
-fn place(
-    r: &mut Reader<'_>,
-    taken: &mut Taken,
-    prefix: &str,
-    entry: &Source,
-) -> (Option<Sourced<Box<str>>>, Option<Sourced<SocketAddr>>) {
-    let name = r.required(&format!("{prefix}name"), Kind::Text, entry, parse::label);
-    let listen = r.required(
-        &format!("{prefix}listen"),
-        Kind::Text,
-        entry,
-        parse::address,
-    );
-    if let Some(name) = &name {
-        taken.name(r, name);
-    }
-    if let (Some(name), Some(listen)) = (&name, &listen) {
-        taken.listener(r, &name.value, listen);
-    }
-    (name, listen)
-}
-
 fn limits_section(r: &mut Reader<'_>) -> Option<LimitsConfig> {
     // What stands as a bound in the core cannot be raised here.
     let mut one = |key: &str, default: usize, most: usize| {
@@ -425,75 +269,6 @@ fn limits_section(r: &mut Reader<'_>) -> Option<LimitsConfig> {
     })
 }
 
-/// `10.0.0.0/8`, `10.0.0.5`, `*.x.y`, each with or without `:PORT`; IPv6 with a port in brackets.
-fn direct_rule(text: &str) -> Result<DirectRule, String> {
-    let rule = |range, port| Ok(DirectRule { range, port });
-    if let Ok(net) = parse::subnet(text) {
-        return rule(DirectRange::Subnet(net), None);
-    }
-    let (host, port) = match text.rsplit_once(':') {
-        None => (text, None),
-        Some((host, port)) => match port.parse() {
-            Ok(port) if port > 0 => (host, Some(port)),
-            Ok(_) | Err(_) => return Err("the port is not a number from 1 to 65535".to_owned()),
-        },
-    };
-    let bare = host.strip_prefix('[').and_then(|h| h.strip_suffix(']'));
-    if let Ok(net) = parse::subnet(bare.unwrap_or(host)) {
-        return rule(DirectRange::Subnet(net), port);
-    }
-    match parse::domain(host) {
-        Ok(domain) => rule(DirectRange::Domain(domain), port),
-        Err(_) => Err(
-            "write a range, an address or a domain, as 10.0.0.0/8, *.x.y or h.x.y:443".to_owned(),
-        ),
-    }
-}
-
 pub(super) fn on_loopback(addr: SocketAddr) -> bool {
     addr.ip().to_canonical().is_loopback()
-}
-
-/// Names and TCP addresses that are given away already.
-#[derive(Default)]
-struct Taken {
-    names: Vec<Box<str>>,
-    listeners: Vec<(String, SocketAddr)>,
-}
-
-impl Taken {
-    fn name(&mut self, r: &mut Reader<'_>, name: &Sourced<Box<str>>) {
-        if self.names.contains(&name.value) {
-            let message = format!(
-                "the name `{}` is used twice; every ingress has its own",
-                name.value
-            );
-            r.problem(name.source.clone(), message);
-        }
-        self.names.push(name.value.clone());
-    }
-
-    fn listener(&mut self, r: &mut Reader<'_>, name: &str, listen: &Sourced<SocketAddr>) {
-        let clash = self
-            .listeners
-            .iter()
-            .find(|(_, other)| overlap(*other, listen.value));
-        if let Some((other, addr)) = clash {
-            let message = format!(
-                "`{name}` listens on {}, which `{other}` has taken with {addr}; choose another port",
-                listen.value
-            );
-            r.problem(listen.source.clone(), message);
-        }
-        self.listeners.push((name.to_owned(), listen.value));
-    }
-}
-
-/// Two TCP listeners on one port exclude each other where one covers the other's address; `[::]` covers IPv4 too.
-fn overlap(a: SocketAddr, b: SocketAddr) -> bool {
-    let covers = |a: IpAddr, b: IpAddr| a.is_unspecified() && (a.is_ipv6() || b.is_ipv4());
-    let (ip_a, ip_b) = (a.ip().to_canonical(), b.ip().to_canonical());
-    a.port() == b.port()
-        && a.port() != 0
-        && (ip_a == ip_b || covers(ip_a, ip_b) || covers(ip_b, ip_a))
 }

@@ -1,27 +1,32 @@
 //! Configuration: text from flags, environment and a TOML file becomes checked values, or every problem at once.
 
 mod agent;
+mod entrance;
 mod file;
 mod gateway;
+mod ingress;
 mod metrics;
 mod parse;
 mod paths;
 mod provisioner;
 mod reader;
+mod taken;
 mod users;
+mod websocket;
 
 use std::fmt;
 
 pub use agent::{AgentConfig, HeartbeatConfig, advertised};
-pub use gateway::{
-    EnrollConfig, EnrollTls, ForwardConfig, GatewayConfig, LimitsConfig, ProxyConfig, TunnelConfig,
-};
+pub use entrance::Entrance;
+pub use gateway::{EnrollConfig, EnrollTls, GatewayConfig, LimitsConfig, TunnelConfig};
+pub use ingress::{ForwardConfig, ProxyConfig};
 pub use metrics::MetricsConfig;
 pub use parse::duration;
 pub use paths::{ENROLLMENT_STRING, Role, Surroundings, admin_socket, agent_socket, config_file};
 pub use provisioner::ProvisionerConfig;
 pub use reader::{Override, Setting, Source};
-pub use users::{Users, UsersError};
+pub use users::{Account, Users, UsersError};
+pub use websocket::WebSocketConfig;
 
 /// How and what to log.
 #[derive(Clone, Debug, PartialEq, Eq)]

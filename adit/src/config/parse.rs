@@ -8,6 +8,7 @@ use std::{
 
 use adit_proto_core::{
     domain::DomainPattern,
+    gateway::dispatch::{DirectRange, DirectRule},
     id::AgentId,
     target::{Host, Target},
 };
@@ -75,6 +76,31 @@ pub(super) fn domain(text: &str) -> Result<DomainPattern, String> {
     }
     DomainPattern::parse(text.strip_suffix('.').unwrap_or(text))
         .map_err(|e| format!("{e}; write a domain as db.corp.local or *.corp.local"))
+}
+
+/// `10.0.0.0/8`, `10.0.0.5`, `*.x.y`, each with or without `:PORT`; IPv6 with a port in brackets.
+pub(super) fn target_rule(text: &str) -> Result<DirectRule, String> {
+    let rule = |range, port| Ok(DirectRule { range, port });
+    if let Ok(net) = subnet(text) {
+        return rule(DirectRange::Subnet(net), None);
+    }
+    let (host, port) = match text.rsplit_once(':') {
+        None => (text, None),
+        Some((host, port)) => match port.parse() {
+            Ok(port) if port > 0 => (host, Some(port)),
+            Ok(_) | Err(_) => return Err("the port is not a number from 1 to 65535".to_owned()),
+        },
+    };
+    let bare = host.strip_prefix('[').and_then(|h| h.strip_suffix(']'));
+    if let Ok(net) = subnet(bare.unwrap_or(host)) {
+        return rule(DirectRange::Subnet(net), port);
+    }
+    match domain(host) {
+        Ok(domain) => rule(DirectRange::Domain(domain), port),
+        Err(_) => Err(
+            "write a range, an address or a domain, as 10.0.0.0/8, *.x.y or h.x.y:443".to_owned(),
+        ),
+    }
 }
 
 /// A port, or a range of them.

@@ -4,8 +4,10 @@ use std::{
     fmt, io,
     os::unix::fs::PermissionsExt,
     path::{Path, PathBuf},
+    sync::Arc,
 };
 
+use adit_proto_core::{gateway::dispatch::DirectRule, target::Target};
 use sha2::{Digest, Sha256};
 use subtle::{Choice, ConstantTimeEq};
 use zeroize::Zeroizing;
@@ -16,9 +18,35 @@ pub struct Users(Vec<User>);
 
 #[derive(Clone)]
 struct User {
-    name: Box<str>,
+    account: Account,
     salt: Box<str>,
     hash: [u8; 32],
+}
+
+/// One who has shown the right password, and what that allows.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Account {
+    name: Arc<str>,
+    /// None: everything.
+    targets: Option<Arc<[DirectRule]>>,
+}
+
+impl Account {
+    /// The name in the users file.
+    #[must_use]
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// Tells whether the user may open a session to a target. Names are not resolved for this: they match the domains
+    /// that are allowed, addresses the subnets.
+    #[must_use]
+    pub fn may_open(&self, target: &Target) -> bool {
+        let Some(rules) = &self.targets else {
+            return true;
+        };
+        rules.iter().any(|rule| rule.allows(target))
+    }
 }
 
 /// Why a users file cannot be used.
@@ -65,7 +93,7 @@ impl Users {
                 continue;
             }
             let user = parse_line(line).map_err(|e| UsersError::Line(i + 1, e))?;
-            if users.iter().any(|u| u.name == user.name) {
+            if users.iter().any(|u| u.account.name == user.account.name) {
                 return Err(UsersError::Line(i + 1, "this user is named twice"));
             }
             users.push(user);
@@ -76,16 +104,30 @@ impl Users {
         Ok(Self(users))
     }
 
-    /// Tells whether a name and a password belong together. Every user is compared with, so that the time taken does
-    /// not depend on which name exists.
+    /// Finds the user whose name and password these are. Every user is compared with, so that the time taken does not
+    /// depend on which name exists.
     #[must_use]
-    pub fn check(&self, name: &[u8], password: &[u8]) -> bool {
-        let mut found = Choice::from(0);
+    pub fn check(&self, name: &[u8], password: &[u8]) -> Option<&Account> {
+        let mut found = None;
         for user in &self.0 {
-            let same_name = Sha256::digest(user.name.as_bytes()).ct_eq(&Sha256::digest(name));
-            found |= same_name & hash(&user.salt, password).ct_eq(&user.hash);
+            let same_name =
+                Sha256::digest(user.account.name.as_bytes()).ct_eq(&Sha256::digest(name));
+            let same: Choice = same_name & hash(&user.salt, password).ct_eq(&user.hash);
+            if same.into() {
+                found = Some(&user.account);
+            }
         }
-        found.into()
+        found
+    }
+
+    /// Allows one user these targets and no others; tells whether there is such a user.
+    pub(super) fn restrict(&mut self, name: &str, targets: &Arc<[DirectRule]>) -> bool {
+        let user = self.0.iter_mut().find(|user| &*user.account.name == name);
+        let Some(user) = user else {
+            return false;
+        };
+        user.account.targets = Some(Arc::clone(targets));
+        true
     }
 }
 
@@ -108,7 +150,10 @@ fn parse_line(line: &str) -> Result<User, &'static str> {
         None => ("", hash("", password.as_bytes())),
     };
     Ok(User {
-        name: name.into(),
+        account: Account {
+            name: name.into(),
+            targets: None,
+        },
         salt: salt.into(),
         hash,
     })
@@ -161,13 +206,43 @@ mod tests {
             ("carol", "secret", false),
             ("", "", false),
         ] {
-            assert_eq!(
-                users.check(name.as_bytes(), password.as_bytes()),
-                good,
-                "{name}"
-            );
+            let found = users.check(name.as_bytes(), password.as_bytes());
+            assert_eq!(found.map(Account::name), good.then_some(name), "{name}");
         }
         assert_eq!(format!("{users:?}"), "Users(2)");
+    }
+
+    #[test]
+    fn a_restricted_user_opens_what_the_rules_name() {
+        let mut users = Users::parse("alice:a\nbob:b\n").unwrap();
+        let rule = |text: &str| crate::config::parse::target_rule(text).unwrap();
+        let rules = [
+            "10.0.0.0/8:5432",
+            "*.corp.local",
+            "[2001:db8::/32]:22",
+            "gw.x:1",
+        ]
+        .map(rule);
+        assert!(users.restrict("alice", &Arc::from(rules)));
+        assert!(!users.restrict("carol", &Arc::from([])));
+        for (target, allowed) in [
+            ("10.1.2.3:5432", true),
+            ("10.1.2.3:5433", false),
+            ("11.1.2.3:5432", false),
+            ("db.corp.local:1", true),
+            ("DB.corp.local.:1", true),
+            ("corp.local:1", false),
+            ("xcorp.local:1", false),
+            ("[2001:db8::1]:22", true),
+            ("[::ffff:10.1.2.3]:5432", true),
+            ("gw.x:1", true),
+            ("a.gw.x:1", false),
+        ] {
+            let target = target.parse().unwrap();
+            let alice = users.check(b"alice", b"a").unwrap();
+            assert_eq!(alice.may_open(&target), allowed, "{target}");
+            assert!(users.check(b"bob", b"b").unwrap().may_open(&target));
+        }
     }
 
     #[test]

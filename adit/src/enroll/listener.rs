@@ -9,7 +9,12 @@ use std::{
 };
 
 use axum::Router;
-use hyper::server::conn::http1;
+use hyper::{
+    Request,
+    body::Incoming,
+    server::conn::http1,
+    service::{Service, service_fn},
+};
 use hyper_util::{
     rt::{TokioIo, TokioTimer},
     service::TowerToHyperService,
@@ -25,7 +30,7 @@ use tokio::{
 };
 use tokio_rustls::TlsAcceptor;
 
-use crate::{pki::server::ServerCert, share::Shares};
+use crate::{http::Ends, ingress::tune, pki::server::ServerCert, share::Shares};
 
 /// What the HTTP listener shows to those who connect.
 pub enum ListenerTls {
@@ -173,26 +178,33 @@ pub async fn serve(
             accepted = accepted => accepted,
         };
         let (stream, source) = match accepted {
-            Ok((stream, source)) => (stream, source.ip()),
+            Ok(accepted) => accepted,
             Err(error) => {
                 tracing::warn!(%error, "cannot accept an HTTP connection");
                 sleep(ACCEPT_PAUSE).await;
                 continue;
             }
         };
-        let Some(share) = shares.take(source) else {
+        let Some(share) = shares.take(source.ip()) else {
             tracing::debug!(%source, "HTTP connection closed: its source has its share of places");
             continue;
         };
+        let ends = Ends {
+            user: source,
+            local: stream.local_addr().ok(),
+        };
+        if let Err(error) = tune(&stream) {
+            tracing::debug!(%source, %error, "socket options");
+        }
         let (tls, router, stopped) = (tls.clone(), router.clone(), stopped.clone());
         connections.spawn(async move {
             let _place = (slot, share);
             let Some(tls) = tls else {
-                return converse(stream, router, stopped).await;
+                return converse(stream, ends, router, stopped).await;
             };
             // A failed handshake is the caller's: nothing is owed to it.
             if let Ok(Ok(stream)) = timeout(HANDSHAKE_TIMEOUT, tls.accept(stream)).await {
-                converse(stream, router, stopped).await;
+                converse(stream, ends, router, stopped).await;
             }
         });
     }
@@ -205,14 +217,19 @@ pub async fn serve(
     Ok(())
 }
 
-async fn converse<S>(stream: S, router: Router, mut stopped: watch::Receiver<bool>)
+async fn converse<S>(stream: S, ends: Ends, router: Router, mut stopped: watch::Receiver<bool>)
 where
     S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
+    let service = TowerToHyperService::new(router);
+    let service = service_fn(move |mut request: Request<Incoming>| {
+        request.extensions_mut().insert(ends);
+        service.call(request)
+    });
     let connection = http1::Builder::new()
         .timer(TokioTimer::new())
         .header_read_timeout(HEADER_TIMEOUT)
-        .serve_connection(TokioIo::new(stream), TowerToHyperService::new(router))
+        .serve_connection(TokioIo::new(stream), service)
         .with_upgrades();
     tokio::pin!(connection);
     // The guard that `wait_for` yields must not live across an await.

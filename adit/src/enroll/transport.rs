@@ -3,12 +3,10 @@
 use std::{fmt, io::Read, io::Write, sync::Arc, time::Duration};
 
 use rustls::{
-    CertificateError, ClientConfig, ClientConnection, DigitallySignedStruct, SignatureScheme,
-    StreamOwned,
-    client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier},
-    crypto::{CryptoProvider, aws_lc_rs, verify_tls12_signature, verify_tls13_signature},
+    CertificateError, ClientConfig, ClientConnection, StreamOwned,
+    client::danger::ServerCertVerifier, crypto::aws_lc_rs,
 };
-use rustls_pki_types::{CertificateDer, ServerName, UnixTime};
+use rustls_pki_types::ServerName;
 use ureq::{
     http::Uri,
     unversioned::{
@@ -20,7 +18,7 @@ use ureq::{
     },
 };
 
-use crate::pki::certificate_spki_sha256;
+use crate::pki::pinned::{Pin, PinVerifier};
 
 /// Whom to trust on first use.
 #[derive(Clone, Copy, Debug)]
@@ -101,70 +99,12 @@ fn client_config(trust: Trust) -> Result<ClientConfig, rustls::Error> {
         .with_safe_default_protocol_versions()?
         .dangerous();
     let verifier: Arc<dyn ServerCertVerifier> = match trust {
-        Trust::Pin(spki_sha256) => Arc::new(PinVerifier {
-            spki_sha256,
-            provider,
-        }),
+        Trust::Pin(spki_sha256) => Arc::new(PinVerifier::new(Pin::Key(spki_sha256), provider)),
         Trust::SystemRoots => Arc::new(rustls_platform_verifier::Verifier::new(provider)?),
     };
     Ok(builder
         .with_custom_certificate_verifier(verifier)
         .with_no_client_auth())
-}
-
-/// Trusts exactly one key. Names, dates and issuers prove nothing more, but the server must show that it holds the
-/// key: signatures of the handshake are checked as ever.
-#[derive(Debug)]
-struct PinVerifier {
-    spki_sha256: [u8; 32],
-    provider: Arc<CryptoProvider>,
-}
-
-impl ServerCertVerifier for PinVerifier {
-    fn verify_server_cert(
-        &self,
-        end_entity: &CertificateDer<'_>,
-        _intermediates: &[CertificateDer<'_>],
-        _server_name: &ServerName<'_>,
-        _ocsp_response: &[u8],
-        _now: UnixTime,
-    ) -> Result<ServerCertVerified, rustls::Error> {
-        let shown = certificate_spki_sha256(end_entity)
-            .map_err(|_| rustls::Error::InvalidCertificate(CertificateError::BadEncoding))?;
-        if shown == self.spki_sha256 {
-            Ok(ServerCertVerified::assertion())
-        } else {
-            Err(rustls::Error::InvalidCertificate(
-                CertificateError::ApplicationVerificationFailure,
-            ))
-        }
-    }
-
-    fn verify_tls12_signature(
-        &self,
-        message: &[u8],
-        cert: &CertificateDer<'_>,
-        dss: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, rustls::Error> {
-        let schemes = &self.provider.signature_verification_algorithms;
-        verify_tls12_signature(message, cert, dss, schemes)
-    }
-
-    fn verify_tls13_signature(
-        &self,
-        message: &[u8],
-        cert: &CertificateDer<'_>,
-        dss: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, rustls::Error> {
-        let schemes = &self.provider.signature_verification_algorithms;
-        verify_tls13_signature(message, cert, dss, schemes)
-    }
-
-    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
-        self.provider
-            .signature_verification_algorithms
-            .supported_schemes()
-    }
 }
 
 /// Puts TLS with our own configuration on a connection; the client's own connector takes no verifier.

@@ -168,7 +168,8 @@ impl Service {
 }
 
 fn named(id: Named) -> Result<AgentId, Refusal> {
-    id.map(|Path(id)| AgentId(id)).map_err(|_| Refusal::BadId)
+    id.map(|Path(id)| AgentId(id))
+        .map_err(|_| Refusal::BadId("an agent's"))
 }
 
 /// The connection that new sessions of an agent go through; of equals the newest.

@@ -42,7 +42,7 @@ pub struct HttpCounters {
     pub calls: AtomicU64,
     /// Calls of the agents API that were refused.
     pub calls_refused: Causes,
-    /// Tokens refused, by either.
+    /// Tokens refused, by any of them and by the way in for WebSockets.
     pub tokens_refused: Causes,
 }
 
@@ -55,6 +55,13 @@ impl HttpCounters {
         self.count(outcome, &self.calls, &self.calls_refused);
     }
 
+    /// Counts a refusal for want of a good token.
+    pub(crate) fn token(&self, refusal: &Refusal) {
+        if [StatusCode::UNAUTHORIZED, StatusCode::FORBIDDEN].contains(&refusal.status()) {
+            self.tokens_refused.add(refusal.word());
+        }
+    }
+
     fn count<T>(&self, outcome: &Result<T, Refusal>, done: &AtomicU64, refused: &Causes) {
         match outcome {
             Ok(_) => {
@@ -62,9 +69,7 @@ impl HttpCounters {
             }
             Err(refusal) => {
                 refused.add(refusal.word());
-                if [StatusCode::UNAUTHORIZED, StatusCode::FORBIDDEN].contains(&refusal.status()) {
-                    self.tokens_refused.add(refusal.word());
-                }
+                self.token(refusal);
             }
         }
     }

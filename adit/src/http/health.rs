@@ -39,20 +39,26 @@ impl Health {
         self.condition.send_replace(condition);
     }
 
+    /// Tells whether users and agents are served.
+    ///
+    /// # Errors
+    /// [`Refusal::NotReady`], saying why not.
+    pub(crate) fn ready(&self) -> Result<(), Refusal> {
+        let now = *self.condition.borrow();
+        match now {
+            Condition::Ready if !self.store.is_running() => Err(Refusal::NotReady(
+                "the gateway's store has stopped; restart the gateway",
+            )),
+            Condition::Ready => Ok(()),
+            Condition::Starting => Err(Refusal::NotReady("the gateway is starting")),
+            Condition::Stopping => Err(Refusal::NotReady("the gateway is stopping")),
+        }
+    }
+
     /// `/livez` answers whenever the process does, `/readyz` only while users and agents are served.
     pub(super) fn router(&self) -> Router {
-        let (condition, store) = (self.condition.subscribe(), self.store.clone());
-        let ready = async move || {
-            let now = *condition.borrow();
-            match now {
-                Condition::Ready if !store.is_running() => Err(Refusal::NotReady(
-                    "the gateway's store has stopped; restart the gateway",
-                )),
-                Condition::Ready => Ok("ready\n"),
-                Condition::Starting => Err(Refusal::NotReady("the gateway is starting")),
-                Condition::Stopping => Err(Refusal::NotReady("the gateway is stopping")),
-            }
-        };
+        let health = self.clone();
+        let ready = async move || health.ready().map(|()| "ready\n");
         Router::new()
             .route("/livez", get(async || "ok\n"))
             .route("/readyz", get(ready))

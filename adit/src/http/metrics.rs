@@ -231,7 +231,7 @@ impl Page {
 
     fn ingress(&self, out: &mut Out<'_>) -> fmt::Result {
         type Field = fn(&ingress::Counters) -> &AtomicU64;
-        let each: [(&str, &str, Field); 9] = [
+        let each: [(&str, &str, Field); 11] = [
             ("accepted", "Connections of users accepted", |c| &c.accepted),
             ("opened", "Connections that became sessions", |c| &c.opened),
             ("refused", "Connections whose session was refused", |c| {
@@ -241,6 +241,16 @@ impl Page {
                 "left",
                 "Users who left before their session was open",
                 |c| &c.left,
+            ),
+            (
+                "source_refused",
+                "Connections from addresses that may not use the ingress",
+                |c| &c.source_refused,
+            ),
+            (
+                "not_allowed",
+                "Sessions refused because their user may not open the target",
+                |c| &c.not_allowed,
             ),
             ("unauthorised", "Users without good credentials", |c| {
                 &c.unauthorised

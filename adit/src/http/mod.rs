@@ -9,7 +9,11 @@ pub mod metrics;
 mod offload;
 mod refusal;
 
+use std::net::SocketAddr;
+
 use axum::{Router, extract::DefaultBodyLimit};
+
+use crate::ingress::websocket::WebSockets;
 
 pub(crate) use bearer::bearer;
 pub use counters::{Causes, HttpCounters};
@@ -19,8 +23,23 @@ pub(crate) use refusal::Problem;
 pub use refusal::Refusal;
 
 /// Joins what is served on the public listener.
-pub fn public_router(enrolment: Router, agents: Router, health: &Health) -> Router {
-    whole(enrolment.merge(agents).merge(health.router()))
+pub fn public_router(
+    enrolment: Router,
+    agents: Router,
+    websockets: Option<&WebSockets>,
+    health: &Health,
+) -> Router {
+    let users = websockets.map_or_else(Router::new, WebSockets::router);
+    whole(enrolment.merge(agents).merge(users).merge(health.router()))
+}
+
+/// The two ends of the connection that a request came over; the listener adds it to every request.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Ends {
+    /// Who sent it.
+    pub(crate) user: SocketAddr,
+    /// Where it was sent to, as far as that is known.
+    pub(crate) local: Option<SocketAddr>,
 }
 
 /// Joins what is served on the listener for those who watch the gateway.

@@ -37,9 +37,9 @@ pub enum Refusal {
     /// An agent with this id is connected.
     #[error("an agent with this id is connected; stop it first, or enrol with a fresh id")]
     Connected,
-    /// The path should name an agent.
-    #[error("the path must end with an agent's id, a UUID")]
-    BadId,
+    /// The path should name an agent, or a session; whose id is said.
+    #[error("the path must end with {0} id, a UUID")]
+    BadId(&'static str),
     /// No agent has this id.
     #[error("no agent with the id {0} is enrolled")]
     UnknownAgent(AgentId),
@@ -49,6 +49,12 @@ pub enum Refusal {
     /// The gateway does not serve users now.
     #[error("{0}")]
     NotReady(&'static str),
+    /// The user's address may not come in.
+    #[error("your address may not come in here")]
+    Source,
+    /// Every place is taken; which ones is said.
+    #[error("{0}; try again later")]
+    Full(&'static str),
     /// There is nothing at this path.
     #[error("there is nothing at this path")]
     NotFound,
@@ -67,7 +73,7 @@ impl Refusal {
         match self {
             Self::Token(e) => StatusCode::from_u16(e.status()).unwrap_or(StatusCode::UNAUTHORIZED),
             Self::Body { status, .. } => *status,
-            Self::BadId
+            Self::BadId(_)
             | Self::Sign(PkiError::BadAgentName | PkiError::BadHostname | PkiError::Csr(_)) => {
                 StatusCode::BAD_REQUEST
             }
@@ -77,7 +83,9 @@ impl Refusal {
             Self::Store(StoreError::OtherKey) | Self::Connected => StatusCode::CONFLICT,
             Self::Store(StoreError::Busy | StoreError::ScopesFull)
             | Self::Busy
+            | Self::Full(_)
             | Self::NotReady(_) => StatusCode::SERVICE_UNAVAILABLE,
+            Self::Source => StatusCode::FORBIDDEN,
             Self::NotFound | Self::UnknownAgent(_) => StatusCode::NOT_FOUND,
             Self::Method => StatusCode::METHOD_NOT_ALLOWED,
             Self::Sign(_) | Self::Store(_) | Self::Internal => StatusCode::INTERNAL_SERVER_ERROR,
@@ -96,7 +104,9 @@ impl Refusal {
             Self::Store(StoreError::OtherKey) => "other_key",
             Self::Connected => "connected",
             Self::NotReady(_) => "not_ready",
-            Self::BadId
+            Self::Source => "source",
+            Self::Full(_) => "full",
+            Self::BadId(_)
             | Self::UnknownAgent(_)
             | Self::Body { .. }
             | Self::Sign(_)
@@ -110,6 +120,7 @@ impl Refusal {
                 StatusCode::METHOD_NOT_ALLOWED => "method",
                 StatusCode::PAYLOAD_TOO_LARGE => "too_large",
                 StatusCode::UNSUPPORTED_MEDIA_TYPE => "media_type",
+                StatusCode::UPGRADE_REQUIRED => "upgrade",
                 StatusCode::UNPROCESSABLE_ENTITY => "unprocessable",
                 StatusCode::SERVICE_UNAVAILABLE => "busy",
                 _ => "internal",

@@ -14,6 +14,12 @@ pub struct Answer {
     pub http: u16,
 }
 
+/// To a user who may not open the target.
+pub(super) const NOT_ALLOWED: Answer = Answer {
+    socks: Reply::NotAllowed,
+    http: 403,
+};
+
 /// Looks up what to answer.
 #[must_use]
 pub fn answer(error: &OpenError) -> Answer {

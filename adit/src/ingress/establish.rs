@@ -20,8 +20,14 @@ use tokio::{
     time::timeout,
 };
 
-use super::Shared;
-use crate::share::{Share, Shares};
+use super::{
+    Door,
+    answers::{self, Answer},
+};
+use crate::{
+    config::Account,
+    share::{Share, Shares},
+};
 
 /// Why a connection became no session.
 #[derive(Debug, thiserror::Error)]
@@ -41,6 +47,9 @@ pub(super) enum Ended {
     /// The user has no or wrong credentials.
     #[error("no or wrong credentials")]
     Unauthorised,
+    /// The user may not open this target.
+    #[error("the user `{0}` may not open this target")]
+    NotAllowed(Box<str>),
     /// The user left before the session was open.
     #[error("the user left")]
     UserLeft,
@@ -49,11 +58,29 @@ pub(super) enum Ended {
     Refused(#[from] OpenError),
 }
 
+impl Ended {
+    /// What the user is told, where there is a protocol to say it in.
+    pub(super) fn answer(&self) -> Option<Answer> {
+        match self {
+            Self::Refused(error) => Some(answers::answer(error)),
+            Self::NotAllowed(_) => Some(answers::NOT_ALLOWED),
+            Self::Handshake(_)
+            | Self::Socks5(_)
+            | Self::HandshakeIo(_)
+            | Self::HandshakeTimedOut
+            | Self::Unauthorised
+            | Self::UserLeft => None,
+        }
+    }
+}
+
 /// What a user wants, as the handshake has found out.
 #[derive(Debug)]
 pub(super) struct Wanted {
     pub(super) target: Target,
     pub(super) agent: Option<AgentId>,
+    /// Who wants it, where the ingress knows its users.
+    pub(super) account: Option<Account>,
     /// What the user has sent behind the handshake.
     pub(super) early: BytesMut,
 }
@@ -96,7 +123,7 @@ impl Permit {
 /// One user's connection to one ingress.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Visit<'a> {
-    pub(super) shared: &'a Shared,
+    pub(super) door: &'a Door,
     pub(super) user: SocketAddr,
 }
 
@@ -132,7 +159,7 @@ impl Visit<'_> {
         })
     }
 
-    /// Asks the gateway for a session, and gives up as soon as the user does.
+    /// Asks the gateway for a session that the user may open, and gives up as soon as the user does.
     pub(super) async fn open<S>(
         self,
         stream: &TcpStream,
@@ -140,11 +167,19 @@ impl Visit<'_> {
         at_end: AtEnd,
         open: impl AsyncFnOnce(OpenRequest) -> Result<S, OpenError>,
     ) -> Result<S, Ended> {
+        if let Some(account) = &wanted.account
+            && !account.may_open(&wanted.target)
+        {
+            return Err(Ended::NotAllowed(account.name().into()));
+        }
+        let account = wanted.account.as_ref().map(|account| account.name().into());
         let request = OpenRequest {
+            account,
+            association: None,
             target: wanted.target.clone(),
             agent: wanted.agent,
             user: self.user,
-            ingress: self.shared.name.clone(),
+            ingress: self.door.name.clone(),
         };
         tokio::select! {
             biased;

@@ -8,6 +8,7 @@ pub(super) fn wanted(target: &Target, agent: Option<AgentId>) -> Wanted {
     Wanted {
         target: target.clone(),
         agent,
+        account: None,
         early: bytes::BytesMut::new(),
     }
 }

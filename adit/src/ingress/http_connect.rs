@@ -10,11 +10,8 @@ use tokio::{
 };
 use zeroize::Zeroizing;
 
-use super::{
-    answers,
-    establish::{AtEnd, Ended, Established, Permit, Visit, Wanted, dismiss},
-};
-use crate::config::Users;
+use super::establish::{AtEnd, Ended, Established, Permit, Visit, Wanted, dismiss};
+use crate::config::{Account, Users};
 
 /// What a request head says.
 #[derive(Debug, PartialEq, Eq)]
@@ -27,6 +24,8 @@ enum Head {
         target: Target,
         /// Bytes of the head.
         len: usize,
+        /// Whose credentials came with it.
+        account: Option<Account>,
     },
     /// The user is refused.
     Refused(Refusal),
@@ -57,17 +56,20 @@ fn read_head(bytes: &[u8], users: Option<&Users>) -> Head {
     if request.method != Some("CONNECT") {
         return refused(405, "only CONNECT is served here");
     }
-    if let Some(users) = users
-        && !authorised(request.headers, users)
-    {
+    let account = users.map(|users| authorised(request.headers, users));
+    let Some(account) = account.map_or(Some(None), |found| found.map(Some)) else {
         return refused(
             407,
             "name and password are needed, or those given are wrong",
         );
-    }
+    };
     // Requests to a tunnel have no content (RFC 9110 section 9.3.6); one that claims some cannot be told from data.
     match request.path.map(str::parse) {
-        Some(Ok(target)) => Head::Connect { target, len },
+        Some(Ok(target)) => Head::Connect {
+            target,
+            len,
+            account: account.cloned(),
+        },
         Some(Err(_)) | None => refused(400, "the target is not HOST:PORT"),
     }
 }
@@ -106,13 +108,9 @@ pub(super) async fn serve<S>(
             })
         }
         Err(ended) => {
-            if let Ended::Refused(error) = &ended {
-                let text = error.to_string();
-                dismiss(
-                    stream,
-                    response(answers::answer(error).http, &text).as_bytes(),
-                )
-                .await;
+            if let Some(answer) = ended.answer() {
+                let text = ended.to_string();
+                dismiss(stream, response(answer.http, &text).as_bytes()).await;
             }
             Err(ended)
         }
@@ -150,11 +148,16 @@ async fn handshake(
         match read_head(&bytes, users) {
             Head::Partial => {}
             Head::Refused(refusal) => return Ok(Err(refusal)),
-            Head::Connect { target, len } => {
+            Head::Connect {
+                target,
+                len,
+                account,
+            } => {
                 bytes.advance(len);
                 return Ok(Ok(Wanted {
                     target,
                     agent: None,
+                    account,
                     early: bytes,
                 }));
             }
@@ -163,26 +166,24 @@ async fn handshake(
 }
 
 /// Basic credentials (RFC 7617); a password may hold colons.
-fn authorised(headers: &[httparse::Header<'_>], users: &Users) -> bool {
+fn authorised<'u>(headers: &[httparse::Header<'_>], users: &'u Users) -> Option<&'u Account> {
     let mut fields = headers
         .iter()
         .filter(|h| h.name.eq_ignore_ascii_case("proxy-authorization"));
     let (Some(field), None) = (fields.next(), fields.next()) else {
-        return false;
+        return None;
     };
-    let Some((scheme, rest)) = field.value.split_at_checked(6) else {
-        return false;
-    };
+    let (scheme, rest) = field.value.split_at_checked(6)?;
     if !scheme.eq_ignore_ascii_case(b"basic ") {
-        return false;
+        return None;
     }
     let Ok(plain) = STANDARD.decode(rest.trim_ascii()).map(Zeroizing::new) else {
-        return false;
+        return None;
     };
     let mut parts = plain.splitn(2, |&b| b == b':');
     match (parts.next(), parts.next()) {
         (Some(name), Some(password)) => users.check(name, password),
-        (_, _) => false,
+        (_, _) => None,
     }
 }
 

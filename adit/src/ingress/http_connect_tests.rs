@@ -4,7 +4,7 @@ use adit_proto_core::gateway::OpenError;
 use tokio::{net::TcpListener, sync::oneshot};
 
 use super::*;
-use crate::ingress::{Counters, Protocol, Shared};
+use crate::{config::Entrance, ingress::Door};
 
 const REQUEST: &str = "CONNECT db.corp.local:5432 HTTP/1.1\r\nHost: db.corp.local:5432\r\n\r\n";
 
@@ -40,7 +40,8 @@ fn a_head_is_partial_until_its_last_byte() {
         head,
         Head::Connect {
             target,
-            len: REQUEST.len()
+            len: REQUEST.len(),
+            account: None,
         }
     );
 }
@@ -92,11 +93,11 @@ fn credentials_are_demanded_where_users_are_known() {
     assert_eq!(check(&twice), 407);
 }
 
-fn shared() -> Shared {
-    Shared {
+fn door() -> Door {
+    Door {
         name: "web".into(),
-        protocol: Protocol::HttpConnect { users: None },
-        counters: Arc::new(Counters::default()),
+        entrance: Entrance::default(),
+        counters: Arc::default(),
     }
 }
 
@@ -117,9 +118,9 @@ async fn exchange(
 ) -> (Result<Established<()>, Ended>, String) {
     let (mut user, stream) = pair().await;
     user.set_nodelay(true).unwrap();
-    let shared = shared();
+    let door = door();
     let visit = Visit {
-        shared: &shared,
+        door: &door,
         user: user.local_addr().unwrap(),
     };
     let talk = async {
@@ -158,9 +159,9 @@ async fn bytes_behind_the_head_go_into_the_session() {
     user.write_all(format!("{REQUEST}hello").as_bytes())
         .await
         .unwrap();
-    let shared = shared();
+    let door = door();
     let visit = Visit {
-        shared: &shared,
+        door: &door,
         user: user.local_addr().unwrap(),
     };
     let mut target = None;
@@ -201,9 +202,9 @@ async fn refusals_arrive_with_a_reason() {
 async fn a_user_who_leaves_cancels_the_open() {
     let (mut user, stream) = pair().await;
     user.write_all(REQUEST.as_bytes()).await.unwrap();
-    let shared = shared();
+    let door = door();
     let visit = Visit {
-        shared: &shared,
+        door: &door,
         user: user.local_addr().unwrap(),
     };
     let (opening, opened) = oneshot::channel();
@@ -233,9 +234,9 @@ async fn a_forwards_user_may_end_first_and_still_listens() {
     let (mut user, stream) = pair().await;
     user.write_all(b"GET").await.unwrap();
     user.shutdown().await.unwrap();
-    let shared = shared();
+    let door = door();
     let visit = Visit {
-        shared: &shared,
+        door: &door,
         user: user.local_addr().unwrap(),
     };
     let wanted = crate::ingress::forward::wanted(&"h:1".parse().unwrap(), None);
@@ -254,9 +255,9 @@ async fn a_forwards_user_may_end_first_and_still_listens() {
 async fn a_slow_handshake_ends_at_its_deadline() {
     let (mut user, stream) = pair().await;
     user.write_all(b"CONNECT").await.unwrap();
-    let shared = shared();
+    let door = door();
     let visit = Visit {
-        shared: &shared,
+        door: &door,
         user: user.local_addr().unwrap(),
     };
     let mut target = None;

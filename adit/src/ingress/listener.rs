@@ -10,7 +10,7 @@ use tokio::{
     time::sleep,
 };
 
-use super::{Counters, IngressConfig, Protocol, Shared, bump, establish::Permit};
+use super::{Counters, Door, IngressConfig, Protocol, Shared, bump, establish::Permit};
 use crate::share::Shares;
 
 /// An ingress cannot listen.
@@ -51,9 +51,12 @@ impl IngressListener {
             handshakes: Arc::new(Semaphore::new(config.handshakes_max)),
             shares: Shares::of(config.handshakes_max),
             shared: Arc::new(Shared {
-                name: config.name,
+                door: Door {
+                    name: config.name,
+                    entrance: config.entrance,
+                    counters: Arc::default(),
+                },
                 protocol: config.protocol,
-                counters: Arc::default(),
             }),
         })
     }
@@ -69,13 +72,13 @@ impl IngressListener {
     /// The ingress's name.
     #[must_use]
     pub fn name(&self) -> &str {
-        &self.shared.name
+        &self.shared.door.name
     }
 
     /// What has happened here; stays readable while [`Self::serve`] runs.
     #[must_use]
     pub fn counters(&self) -> Arc<Counters> {
-        self.shared.counters.clone()
+        self.shared.door.counters.clone()
     }
 
     /// Accepts until it is dropped. Connections that are being established then go on by themselves.
@@ -83,6 +86,7 @@ impl IngressListener {
         let mut failing = false;
         let mut full = false;
         let mut greedy = false;
+        let mut strange = false;
         loop {
             let Some(permit) = self.permit(&mut full).await else {
                 return;
@@ -91,7 +95,7 @@ impl IngressListener {
                 Ok(accepted) => accepted,
                 Err(error) if is_of_one_connection(&error) => continue,
                 Err(error) => {
-                    bump(&self.shared.counters.accept_failed);
+                    bump(&self.shared.door.counters.accept_failed);
                     if !failing {
                         tracing::warn!(ingress = self.name(), %error, "accept fails; trying on");
                     }
@@ -101,12 +105,23 @@ impl IngressListener {
                 }
             };
             failing = false;
-            bump(&self.shared.counters.accepted);
+            bump(&self.shared.door.counters.accepted);
+            if !self.shared.door.entrance.admits(user.ip()) {
+                bump(&self.shared.door.counters.source_refused);
+                if !strange {
+                    tracing::warn!(ingress = self.name(), %user, "an address that `allow_from` does not name; more are closed");
+                }
+                strange = true;
+                // An end would look like an empty answer of the target.
+                let _gone = SockRef::from(&stream).set_linger(Some(Duration::ZERO));
+                continue;
+            }
+            strange = false;
             if let Err(error) = tune(&stream) {
                 tracing::debug!(ingress = self.name(), %user, %error, "socket options");
             }
             let Some(permit) = permit.shared(&self.shares, user.ip()) else {
-                bump(&self.shared.counters.share_full);
+                bump(&self.shared.door.counters.share_full);
                 if !greedy {
                     tracing::warn!(ingress = self.name(), %user, "one source has its share of handshakes in progress; more are closed");
                 }
@@ -127,7 +142,7 @@ impl IngressListener {
         }
         let was_full = std::mem::replace(full, self.handshakes.available_permits() == 0);
         if *full {
-            bump(&self.shared.counters.handshakes_full);
+            bump(&self.shared.door.counters.handshakes_full);
         }
         if *full && !was_full {
             tracing::warn!(
@@ -154,7 +169,8 @@ fn listen(addr: SocketAddr) -> io::Result<TcpListener> {
     TcpListener::from_std(socket.into())
 }
 
-fn tune(stream: &TcpStream) -> io::Result<()> {
+/// Sends what is written at once, and finds out when the user's machine is gone.
+pub(crate) fn tune(stream: &TcpStream) -> io::Result<()> {
     stream.set_nodelay(true)?;
     SockRef::from(stream).set_tcp_keepalive(&TcpKeepalive::new().with_time(KEEP_ALIVE))
 }
@@ -207,6 +223,7 @@ mod tests {
             name: "web".into(),
             listen,
             protocol: Protocol::HttpConnect { users: None },
+            entrance: crate::config::Entrance::default(),
             handshakes_max: 1,
         }
     }

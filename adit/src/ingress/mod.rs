@@ -8,7 +8,9 @@ mod establish;
 mod forward;
 mod http_connect;
 mod listener;
+mod proxy_protocol;
 mod socks5;
+pub mod websocket;
 
 use std::{
     net::SocketAddr,
@@ -20,12 +22,15 @@ use std::{
 
 use adit_io_tokio::GatewayHandle;
 use adit_proto_core::{gateway::OpenError, id::AgentId, target::Target};
+use bytes::BytesMut;
 use tokio::net::TcpStream;
 
-use crate::config::Users;
+use crate::config::{Entrance, Users};
 use establish::Ended;
 
+pub(crate) use listener::tune;
 pub use listener::{IngressError, IngressListener};
+pub(crate) use proxy_protocol::header as proxy_header;
 
 /// One ingress as the configuration describes it.
 #[derive(Clone, Debug)]
@@ -36,6 +41,8 @@ pub struct IngressConfig {
     pub listen: SocketAddr,
     /// What is spoken there.
     pub protocol: Protocol,
+    /// Who may come in, and what targets are told of them.
+    pub entrance: Entrance,
     /// Handshakes in progress at a time; more connections wait in the backlog.
     pub handshakes_max: usize,
 }
@@ -77,6 +84,10 @@ pub struct Counters {
     pub handshakes_failed: AtomicU64,
     /// Users without or with wrong credentials.
     pub unauthorised: AtomicU64,
+    /// Connections from addresses that may not use the ingress.
+    pub source_refused: AtomicU64,
+    /// Sessions refused because their user may not open the target.
+    pub not_allowed: AtomicU64,
     /// Users who left before their session was open.
     pub left: AtomicU64,
     /// Sessions that could not be opened.
@@ -89,30 +100,43 @@ pub struct Counters {
 #[must_use]
 pub fn configs(config: &crate::config::GatewayConfig) -> Vec<IngressConfig> {
     let handshakes_max = config.limits.ingress_handshakes.get() as usize;
-    let one = |name: &str, listen, protocol| IngressConfig {
+    let one = |name: &str, listen, entrance: &Entrance, protocol| IngressConfig {
         name: name.into(),
         listen,
         protocol,
+        entrance: entrance.clone(),
         handshakes_max,
     };
     let users = |p: &crate::config::ProxyConfig| p.users.clone().map(Arc::new);
     let forwards = config.forwards.iter().map(|f| {
         let (target, agent) = (f.target.clone(), f.agent);
-        one(&f.name, f.listen, Protocol::Forward { target, agent })
+        let protocol = Protocol::Forward { target, agent };
+        one(&f.name, f.listen, &f.entrance, protocol)
     });
-    let socks5 = config.socks5.iter();
-    let socks5 = socks5.map(|p| one(&p.name, p.listen, Protocol::Socks5 { users: users(p) }));
-    let http = config.http_connect.iter();
-    let http = http.map(|p| one(&p.name, p.listen, Protocol::HttpConnect { users: users(p) }));
+    let socks5 = config.socks5.iter().map(|p| {
+        let protocol = Protocol::Socks5 { users: users(p) };
+        one(&p.name, p.listen, &p.entrance, protocol)
+    });
+    let http = config.http_connect.iter().map(|p| {
+        let protocol = Protocol::HttpConnect { users: users(p) };
+        one(&p.name, p.listen, &p.entrance, protocol)
+    });
     forwards.chain(socks5).chain(http).collect()
+}
+
+/// What all ways in have.
+#[derive(Debug)]
+struct Door {
+    name: Box<str>,
+    entrance: Entrance,
+    counters: Arc<Counters>,
 }
 
 /// What the tasks of one ingress share.
 #[derive(Debug)]
 struct Shared {
-    name: Box<str>,
+    door: Door,
     protocol: Protocol,
-    counters: Arc<Counters>,
 }
 
 impl Shared {
@@ -125,36 +149,40 @@ impl Shared {
         gateway: GatewayHandle,
     ) {
         let open = async |request| gateway.open(request).await;
+        let door = &self.door;
+        let visit = establish::Visit { door, user };
+        // What the user connected to; the socket forgets it when the user resets the connection.
+        let local = stream.local_addr().ok();
         let mut target = None;
         let result = match &self.protocol {
             Protocol::Forward { target: to, agent } => {
                 let wanted = forward::wanted(to, *agent);
                 target = Some(to.clone());
-                establish::Visit { shared: self, user }
-                    .forward(stream, wanted, open)
-                    .await
+                visit.forward(stream, wanted, open).await
             }
             Protocol::Socks5 { users } => {
-                let visit = establish::Visit { shared: self, user };
                 socks5::serve(visit, stream, users.as_deref(), permit, &mut target, open).await
             }
             Protocol::HttpConnect { users } => {
-                let visit = establish::Visit { shared: self, user };
                 http_connect::serve(visit, stream, users.as_deref(), permit, &mut target, open)
                     .await
             }
         };
         match result {
             Ok(established) => {
-                bump(&self.counters.opened);
+                bump(&door.counters.opened);
+                let mut first = BytesMut::from(door.entrance.preface(user, local));
+                first.extend_from_slice(&established.early);
                 established
                     .session
-                    .attach(established.stream, established.early);
+                    .attach(established.stream, first.freeze());
             }
-            Err(ended) => self.note(user, target.as_ref(), &ended),
+            Err(ended) => door.note(user, target.as_ref(), &ended),
         }
     }
+}
 
+impl Door {
     /// Counts a connection that became no session, and logs it in one line.
     fn note(&self, user: SocketAddr, target: Option<&Target>, ended: &Ended) {
         let counter = match ended {
@@ -163,6 +191,7 @@ impl Shared {
             | Ended::HandshakeIo(_)
             | Ended::HandshakeTimedOut => &self.counters.handshakes_failed,
             Ended::Unauthorised => &self.counters.unauthorised,
+            Ended::NotAllowed(_) => &self.counters.not_allowed,
             Ended::UserLeft => &self.counters.left,
             Ended::Refused(_) => &self.counters.refused,
         };
@@ -178,6 +207,7 @@ impl Shared {
             | Ended::HandshakeIo(_)
             | Ended::HandshakeTimedOut
             | Ended::Unauthorised
+            | Ended::NotAllowed(_)
             | Ended::Refused(_) => {
                 tracing::info!(%user, ingress, target, reason = %ended, "no session");
             }
@@ -195,23 +225,24 @@ mod tests {
 
     #[test]
     fn each_end_has_its_counter() {
-        let shared = Shared {
+        let door = Door {
             name: "web".into(),
-            protocol: Protocol::HttpConnect { users: None },
+            entrance: Entrance::default(),
             counters: Arc::default(),
         };
-        let c = &shared.counters;
+        let c = &door.counters;
         let user = SocketAddr::from(([127, 0, 0, 1], 1));
         for (ended, counter) in [
             (Ended::Handshake("odd"), &c.handshakes_failed),
             (Ended::HandshakeTimedOut, &c.handshakes_failed),
             (Ended::Unauthorised, &c.unauthorised),
+            (Ended::NotAllowed("alice".into()), &c.not_allowed),
             (Ended::UserLeft, &c.left),
             (Ended::Refused(OpenError::NoRoute), &c.refused),
             (Ended::Refused(OpenError::Stopping), &c.refused),
         ] {
             let before = counter.load(Ordering::Relaxed);
-            shared.note(user, None, &ended);
+            door.note(user, None, &ended);
             assert_eq!(counter.load(Ordering::Relaxed), before + 1, "{ended}");
         }
     }

@@ -12,10 +12,7 @@ use tokio::{
     net::TcpStream,
 };
 
-use super::{
-    answers,
-    establish::{AtEnd, Ended, Established, Permit, Visit, Wanted, dismiss},
-};
+use super::establish::{AtEnd, Ended, Established, Permit, Visit, Wanted, dismiss};
 use crate::config::Users;
 
 /// Runs one connection up to the hand-over; refusals are answered here.
@@ -56,8 +53,8 @@ pub(super) async fn serve<S>(
             })
         }
         Err(ended) => {
-            if let Ended::Refused(error) = &ended {
-                let answer = reply(&mut socks, answers::answer(error).socks);
+            if let Some(answer) = ended.answer() {
+                let answer = reply(&mut socks, answer.socks);
                 dismiss(stream, &answer).await;
             }
             Err(ended)
@@ -71,6 +68,7 @@ async fn handshake(
     users: Option<&Users>,
 ) -> Result<Wanted, Ended> {
     let mut bytes = BytesMut::new();
+    let mut account = None;
     loop {
         bytes.reserve(READ_LEN);
         if stream.read_buf(&mut bytes).await? == 0 {
@@ -85,15 +83,16 @@ async fn handshake(
                 match step {
                     Step::Send(answer) => stream.write_all(&answer).await?,
                     Step::Authenticate { user, password } => {
-                        let check =
-                            |users: &Users| users.check(user.as_bytes(), password.as_bytes());
-                        socks.authenticated(users.is_some_and(check));
+                        account = users
+                            .and_then(|users| users.check(user.as_bytes(), password.as_bytes()));
+                        socks.authenticated(account.is_some());
                         judged = true;
                     }
                     Step::Connect(target) => {
                         return Ok(Wanted {
                             target,
                             agent: None,
+                            account: account.cloned(),
                             early: bytes,
                         });
                     }
@@ -137,7 +136,7 @@ mod tests {
     use tokio::net::TcpListener;
 
     use super::*;
-    use crate::ingress::{Counters, Protocol, Shared};
+    use crate::{config::Entrance, ingress::Door};
 
     const CONNECT: &[u8] = b"\x05\x01\x00\x01\x0a\x00\x00\x05\x00\x50";
 
@@ -153,13 +152,13 @@ mod tests {
             .await
             .unwrap();
         let (stream, addr) = listener.accept().await.unwrap();
-        let shared = Shared {
+        let door = Door {
             name: "socks".into(),
-            protocol: Protocol::Socks5 { users: None },
-            counters: Arc::new(Counters::default()),
+            entrance: Entrance::default(),
+            counters: Arc::default(),
         };
         let visit = Visit {
-            shared: &shared,
+            door: &door,
             user: addr,
         };
         let talk = async {

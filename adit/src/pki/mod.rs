@@ -3,6 +3,7 @@
 pub mod ca;
 pub mod csr;
 pub mod names;
+pub(crate) mod pinned;
 pub mod server;
 
 use std::path::PathBuf;

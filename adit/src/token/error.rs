@@ -47,6 +47,12 @@ pub enum TokenError {
     /// A good token for another purpose.
     #[error("the token is good, but for another purpose; this needs one of type {0}")]
     WrongType(&'static str),
+    /// A good token for another session than the one that is asked for.
+    #[error("the path must end with the token's session id (jet_aid)")]
+    OtherSession,
+    /// A good token that demands what this gateway cannot do.
+    #[error("the token demands {0}, which this gateway cannot do")]
+    Unsupported(&'static str),
     /// A good token whose scope does not cover the call.
     #[error("the token's scope does not allow this; it needs {0} or *")]
     Scope(&'static str),
@@ -57,7 +63,7 @@ impl TokenError {
     #[must_use]
     pub fn status(self) -> u16 {
         match self {
-            Self::WrongType(_) | Self::Scope(_) => 403,
+            Self::WrongType(_) | Self::Scope(_) | Self::OtherSession | Self::Unsupported(_) => 403,
             Self::Missing
             | Self::Malformed
             | Self::Algorithm
@@ -91,6 +97,8 @@ impl TokenError {
             Self::Revoked => "revoked",
             Self::WrongType(_) => "wrong_type",
             Self::Scope(_) => "wrong_scope",
+            Self::OtherSession => "other_session",
+            Self::Unsupported(_) => "unsupported",
         }
     }
 }

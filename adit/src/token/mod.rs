@@ -1,6 +1,7 @@
 //! Tokens: those that this gateway signs, and the check of those that come back, its own and those of an external
 //! provisioner (agent-tunnel 14.4 and 15, design 3.9 and 8.10).
 
+mod association;
 mod error;
 mod provisioner;
 mod revocation;
@@ -16,6 +17,7 @@ use serde::Serialize;
 use uuid::Uuid;
 use zeroize::Zeroizing;
 
+pub use association::{Association, Reuse, TARGETS_MAX};
 pub use error::TokenError;
 use provisioner::VerifyingKey;
 pub use provisioner::{ProvisionerKey, ProvisionerKeyError};
@@ -168,3 +170,4 @@ struct Claims<'a> {
 
 const KEY_FILE: &str = "token-key.pem";
 const ENROLLMENT: &str = "ENROLLMENT";
+const ASSOCIATION: &str = "ASSOCIATION";

@@ -13,7 +13,7 @@ use serde_json::{Map, Value};
 use uuid::Uuid;
 
 use super::{
-    ENROLLMENT, LEEWAY_S, ProvisionerKey, RevocationList, TokenError, TokenKey,
+    ASSOCIATION, ENROLLMENT, LEEWAY_S, ProvisionerKey, RevocationList, TokenError, TokenKey,
     provisioner::VerifyingKey,
 };
 
@@ -86,7 +86,7 @@ impl TokenVerifier {
 
     /// What all kinds of tokens have in common. The purpose is looked at last: only a token that is good otherwise is
     /// told that it has another one.
-    fn check(
+    pub(super) fn check(
         &self,
         now: UnixTime,
         token: &str,
@@ -192,10 +192,10 @@ impl Scope {
     }
 }
 
-struct Checked {
-    jti: Uuid,
-    expires_at: u64,
-    claims: Map<String, Value>,
+pub(super) struct Checked {
+    pub(super) jti: Uuid,
+    pub(super) expires_at: u64,
+    pub(super) claims: Map<String, Value>,
 }
 
 /// What the header says before any of it is believed.
@@ -270,7 +270,10 @@ fn check_purpose(
     Err(TokenError::UnknownType)
 }
 
-fn text<'a>(claims: &'a Map<String, Value>, name: &'static str) -> Result<&'a str, TokenError> {
+pub(super) fn text<'a>(
+    claims: &'a Map<String, Value>,
+    name: &'static str,
+) -> Result<&'a str, TokenError> {
     claims
         .get(name)
         .and_then(Value::as_str)
@@ -284,7 +287,7 @@ fn seconds(claims: &Map<String, Value>, name: &'static str) -> Result<u64, Token
         .ok_or(TokenError::MissingClaim(name))
 }
 
-fn uuid_of(value: &Value) -> Option<Uuid> {
+pub(super) fn uuid_of(value: &Value) -> Option<Uuid> {
     value.as_str()?.parse().ok()
 }
 
@@ -293,7 +296,7 @@ const SCOPE: &str = "SCOPE";
 const PURPOSES: [&str; 10] = [
     ENROLLMENT,
     SCOPE,
-    "ASSOCIATION",
+    ASSOCIATION,
     "BRIDGE",
     "JMUX",
     "JREC",
@@ -305,6 +308,6 @@ const PURPOSES: [&str; 10] = [
 const TOKEN_LEN_MAX: usize = 8 * 1024;
 
 #[cfg(test)]
-mod bed;
+pub(super) mod bed;
 #[cfg(test)]
 mod tests;

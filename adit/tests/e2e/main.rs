@@ -8,6 +8,8 @@
 
 mod harness;
 
+mod access;
+mod association;
 mod basics;
 mod enrolment;
 mod garbage;
@@ -25,3 +27,4 @@ mod revoke;
 mod shutdown;
 mod startup;
 mod transfer;
+mod websocket;

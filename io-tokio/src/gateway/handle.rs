@@ -29,7 +29,7 @@ use crate::{
     handoff::Sender,
     pump::Traffic,
     receive::FromTask,
-    socket::Carried,
+    socket::{Carried, Socket},
     splice::splice,
 };
 
@@ -45,12 +45,17 @@ pub struct GatewayHandle {
 /// What a user asks for.
 #[derive(Clone, Debug)]
 pub struct OpenRequest {
+    /// The session's id as whoever sent the user knows it; none, or one that a session has already: the gateway draws
+    /// one.
+    pub association: Option<SessionId>,
     /// Where to.
     pub target: Target,
     /// The agent that must carry it; none: the routing table decides.
     pub agent: Option<AgentId>,
     /// Who asks, for the log and `sessions list`.
     pub user: SocketAddr,
+    /// The name that was proved with a password, for the log; none where there was none.
+    pub account: Option<Box<str>>,
     /// Which ingress took it, for the log and `sessions list`: its name in the configuration.
     pub ingress: Box<str>,
 }
@@ -302,19 +307,20 @@ impl PendingSession {
         self.id
     }
 
-    /// Hands the user's socket over; from here on the gateway moves the bytes. `early` is what was read from it
-    /// beyond the ingress protocol, at most one read's worth.
-    pub fn attach(mut self, stream: TcpStream, early: Bytes) {
+    /// Hands the user's socket over; from here on the gateway moves the bytes. `early` goes to the target before them:
+    /// what was read from the socket beyond the ingress protocol, at most one read's worth.
+    pub fn attach(mut self, socket: impl Into<Socket>, early: Bytes) {
+        let socket = socket.into();
         match self.carrier.take() {
             Some(Pending::Agent { slot, commands }) => {
-                let sent = commands.push(Command::Attach(slot, Carried::new(stream), early));
+                let sent = commands.push(Command::Attach(slot, Carried::new(socket), early));
                 // A connection that has ended drops the socket, and so resets it.
                 sent.unwrap_or_else(|_| self.over(Over::ConnectionLost));
             }
             Some(Pending::Direct { target, killed }) => {
                 let (id, node) = (self.id, self.node.clone());
                 tokio::spawn(async move {
-                    let (traffic, how) = splice(stream, target, early, killed).await;
+                    let (traffic, how) = splice(socket, target, early, killed).await;
                     node.push_or_stop(NodeInput::SessionOver {
                         session: id,
                         traffic,

@@ -2,6 +2,7 @@
 
 mod counters;
 mod handle;
+mod ids;
 mod input;
 mod node;
 mod role;

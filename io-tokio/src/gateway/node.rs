@@ -22,14 +22,13 @@ use adit_proto_core::{
     session_table::{Carrier, SessionTable},
     target::Target,
 };
-use rand_chacha::{ChaCha12Rng, rand_core::Rng};
 use tokio::{net::TcpStream, sync::oneshot, task::AbortHandle};
-use uuid::Builder;
 
 use super::{
     Confirm,
     counters::{Bytes, NodeCounters, NodeSnapshot},
     handle::{OpenRequest, PendingSession, SessionRow},
+    ids::Ids,
     input::{FromConnection, NodeInput},
     role::GatewayCommand,
 };
@@ -55,7 +54,7 @@ struct Wish {
 pub(crate) struct Node {
     dispatch: Dispatch,
     sessions: SessionTable,
-    ids: ChaCha12Rng,
+    ids: Ids,
     direct: Arc<Policy>,
     admission: Arc<dyn Admission>,
     confirm: Confirm,
@@ -90,7 +89,7 @@ impl Node {
         Self {
             dispatch,
             sessions: SessionTable::new(),
-            ids: seed.derive("session-id"),
+            ids: Ids::new(seed),
             direct,
             admission,
             confirm,
@@ -246,9 +245,10 @@ impl Node {
         request: OpenRequest,
         reply: oneshot::Sender<Result<PendingSession, OpenError>>,
     ) {
-        let mut bytes = [0; 16];
-        self.ids.fill_bytes(&mut bytes);
-        let session = SessionId(Builder::from_random_bytes(bytes).into_uuid());
+        let known = request
+            .association
+            .filter(|id| !self.wishes.contains_key(id) && self.sessions.get(*id).is_none());
+        let session = known.unwrap_or_else(|| self.ids.draw());
         let (target, agent) = (request.target.clone(), request.agent);
         self.numbers.insert(number, session);
         self.wishes.insert(
@@ -451,6 +451,7 @@ impl Node {
         tracing::info!(
             %session,
             user = user.as_ref().map(|user| tracing::field::display(user.user)),
+            account = user.as_ref().and_then(|user| user.account.as_deref()),
             ingress = user.as_ref().map(|user| tracing::field::display(&user.ingress)),
             target = %entry.target,
             agent = entry.agent.map(tracing::field::display),

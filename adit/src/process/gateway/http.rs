@@ -19,7 +19,10 @@ use crate::{
         metrics::{self, MetricsParts},
         public_router, watch_router,
     },
-    ingress::IngressListener,
+    ingress::{
+        IngressListener,
+        websocket::{self, WebSocketParts, WebSockets},
+    },
     token::TokenVerifier,
 };
 
@@ -31,21 +34,15 @@ pub(super) struct Served<'a> {
     pub(super) health: &'a Health,
     pub(super) control: &'a Control,
     pub(super) counters: Arc<HttpCounters>,
+    pub(super) tokens: Arc<TokenVerifier>,
 }
 
 impl Served<'_> {
     /// What agents and consoles reach; agents are told to connect to `endpoint`.
-    pub(super) fn public(&self, endpoint: &str) -> Router {
-        let provisioner = self.config.provisioner.clone();
-        let tokens = Arc::new(TokenVerifier::new(
-            &self.state.tokens,
-            provisioner.public_key,
-            provisioner.gateway_id,
-            provisioner.revoked,
-        ));
+    pub(super) fn public(&self, endpoint: &str, websockets: Option<&WebSockets>) -> Router {
         let enrolment = EnrolParts {
             ca: Arc::clone(&self.state.ca),
-            tokens: Arc::clone(&tokens),
+            tokens: Arc::clone(&self.tokens),
             store: self.state.store.clone(),
             quic_endpoint: endpoint.to_owned(),
             server_spki_sha256: self.state.tunnel_pin(),
@@ -56,13 +53,28 @@ impl Served<'_> {
             let gateway = gateway.clone();
             async move { gateway.is_connected(agent).await.unwrap_or(false) }
         });
-        public_router(enrolment, self.agents(tokens), self.health)
+        public_router(enrolment, self.agents(), websockets, self.health)
     }
 
-    fn agents(&self, tokens: Arc<TokenVerifier>) -> Router {
+    /// The way in by WebSocket; none where nobody could make tokens for it.
+    pub(super) fn websockets(&self) -> Option<WebSockets> {
+        let signed = self.config.provisioner.public_key.is_some();
+        signed.then(|| {
+            WebSockets::new(WebSocketParts {
+                tokens: Arc::clone(&self.tokens),
+                store: self.state.store.clone(),
+                gateway: self.control.gateway().clone(),
+                health: self.health.clone(),
+                config: self.config.websocket.clone(),
+                http: Arc::clone(&self.counters),
+            })
+        })
+    }
+
+    fn agents(&self) -> Router {
         let [listing, showing, control] = std::array::from_fn(|_| self.control.clone());
         agents::router(AgentsParts {
-            tokens,
+            tokens: Arc::clone(&self.tokens),
             store: self.state.store.clone(),
             presence: self.watch.presence.clone(),
             agents: Arc::new(move || {
@@ -85,10 +97,15 @@ impl Served<'_> {
     }
 
     /// What those see who watch the gateway.
-    pub(super) fn watch(&self, doors: &[IngressListener]) -> Router {
+    pub(super) fn watch(
+        &self,
+        doors: &[IngressListener],
+        websockets: Option<&WebSockets>,
+    ) -> Router {
         let ingress = doors
             .iter()
-            .map(|door| (door.name().into(), door.counters()));
+            .map(|door| (door.name().into(), door.counters()))
+            .chain(websockets.map(|door| (websocket::NAME.into(), door.counters())));
         let metrics = metrics::router(MetricsParts {
             gateway: self.control.gateway().clone(),
             directory: self.state.store.directory(),
@@ -98,6 +115,17 @@ impl Served<'_> {
         });
         watch_router(metrics, self.health)
     }
+}
+
+/// What checks every token that comes in over HTTP.
+pub(super) fn verifier(config: &GatewayConfig, state: &GatewayState) -> Arc<TokenVerifier> {
+    let provisioner = config.provisioner.clone();
+    Arc::new(TokenVerifier::new(
+        &state.tokens,
+        provisioner.public_key,
+        provisioner.gateway_id,
+        provisioner.revoked,
+    ))
 }
 
 /// Serves one listener until it is dropped.

@@ -29,7 +29,7 @@ use crate::{
     enroll::listener::{ListenerTls, OperatorCert},
     exit::{Code, CommandFailure},
     http::health::{Condition, Health},
-    ingress::{self, IngressListener},
+    ingress::{self, IngressListener, websocket::WebSockets},
     pki::{
         EndpointKeys,
         ca::Ca,
@@ -64,6 +64,7 @@ pub struct GatewayProcess {
     tokens: TokenMaker,
     control: Control,
     ingress: Vec<(Box<str>, SocketAddr)>,
+    websockets: Option<WebSockets>,
     enroll: SocketAddr,
     grace: Duration,
     _state: GatewayState,
@@ -125,14 +126,10 @@ impl GatewayProcess {
                 failure(e)
             }
         })?;
-        let doors: Vec<_> = ingress::configs(config)
-            .into_iter()
-            .map(IngressListener::bind)
-            .collect::<Result<_, _>>()
-            .map_err(failure)?;
+        let doors = bind_doors(config)?;
         let enroll = bind_tcp("enroll", config.enroll.listen)?;
-        let metrics = config.metrics.listen;
-        let metrics = metrics.map(|addr| bind_tcp("metrics", addr)).transpose()?;
+        let metrics = config.metrics.listen.map(|at| bind_tcp("metrics", at));
+        let metrics = metrics.transpose()?;
         let enroll_addr = enroll.local_addr()?;
         let https = https(config, &state)?;
         let watch = driver::Watch::new(&state);
@@ -153,12 +150,15 @@ impl GatewayProcess {
             health: &health,
             control: &control,
             counters: Arc::default(),
+            tokens: http::verifier(config, &state),
         };
-        let public = served.public(&endpoint.to_string());
+        let websockets = served.websockets();
+        let public = served.public(&endpoint.to_string(), websockets.as_ref());
         services.spawn(http::serve("enrolment", enroll, tls, public));
         if let Some(metrics) = metrics {
             tracing::info!(addr = %metrics.local_addr()?, "metrics open");
-            services.spawn(http::serve("metrics", metrics, None, served.watch(&doors)));
+            let watch = served.watch(&doors, websockets.as_ref());
+            services.spawn(http::serve("metrics", metrics, None, watch));
         }
         services.spawn(admin.serve(Backend::Gateway(AdminBackend {
             control: control.clone(),
@@ -171,6 +171,7 @@ impl GatewayProcess {
             tokens,
             control,
             ingress: Vec::new(),
+            websockets,
             enroll: enroll_addr,
             grace: config.grace,
             _state: state,
@@ -255,16 +256,34 @@ impl GatewayProcess {
     pub async fn stop(mut self) {
         self.services.abort_all();
         self.gateway.stop(CLOSE_PATIENCE).await;
+        let told = async {
+            let mut tick = tokio::time::interval(DRAIN_TICK);
+            while is_busy(self.websockets.as_ref()) {
+                tick.tick().await;
+            }
+        };
+        // Late: those users do not listen.
+        let _told = tokio::time::timeout(CLOSE_PATIENCE, told).await;
         tracing::info!("gateway stopped");
     }
 
     async fn sessions_ended(&self) {
         let handle = self.gateway.handle();
         let mut tick = tokio::time::interval(DRAIN_TICK);
-        while handle.is_busy().await.unwrap_or(false) {
+        while handle.is_busy().await.unwrap_or(false) || is_busy(self.websockets.as_ref()) {
             tick.tick().await;
         }
     }
+}
+
+fn is_busy(websockets: Option<&WebSockets>) -> bool {
+    websockets.is_some_and(WebSockets::is_busy)
+}
+
+fn bind_doors(config: &GatewayConfig) -> Result<Vec<IngressListener>, CommandFailure> {
+    let doors = ingress::configs(config).into_iter();
+    let bound: Result<_, _> = doors.map(IngressListener::bind).collect();
+    bound.map_err(failure)
 }
 
 fn start_tunnel(

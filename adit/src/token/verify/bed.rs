@@ -18,13 +18,13 @@ use crate::{
     },
 };
 
-pub(super) const NOW: u64 = 1_790_000_000;
-pub(super) const GATEWAY: Uuid = Uuid::from_u128(5);
-pub(super) const JTI: Uuid = Uuid::from_u128(0xabc1);
+pub(in crate::token) const NOW: u64 = 1_790_000_000;
+pub(in crate::token) const GATEWAY: Uuid = Uuid::from_u128(5);
+pub(in crate::token) const JTI: Uuid = Uuid::from_u128(0xabc1);
 
 /// Kinds of keys that a console may sign with.
 #[derive(Clone, Copy, Debug)]
-pub(super) enum Kind {
+pub(in crate::token) enum Kind {
     Rsa,
     P256,
     P384,
@@ -32,9 +32,9 @@ pub(super) enum Kind {
 }
 
 impl Kind {
-    pub(super) const ALL: [Self; 4] = [Self::Rsa, Self::P256, Self::P384, Self::Ed];
+    pub(in crate::token) const ALL: [Self; 4] = [Self::Rsa, Self::P256, Self::P384, Self::Ed];
 
-    pub(super) fn algorithms(self) -> &'static [Algorithm] {
+    pub(in crate::token) fn algorithms(self) -> &'static [Algorithm] {
         match self {
             Self::Rsa => &[Algorithm::RS256, Algorithm::RS384, Algorithm::RS512],
             Self::P256 => &[Algorithm::ES256],
@@ -43,7 +43,7 @@ impl Kind {
         }
     }
 
-    pub(super) fn generate(self) -> KeyPair {
+    pub(in crate::token) fn generate(self) -> KeyPair {
         let alg = match self {
             Self::Rsa => &rcgen::PKCS_RSA_SHA256,
             Self::P256 => &rcgen::PKCS_ECDSA_P256_SHA256,
@@ -54,20 +54,20 @@ impl Kind {
     }
 }
 
-pub(super) struct Fixture {
+pub(in crate::token) struct Fixture {
     _root: tempfile::TempDir,
-    pub(super) dir: StateDir,
-    pub(super) key: TokenKey,
-    pub(super) console: Option<(Kind, KeyPair)>,
-    pub(super) tokens: TokenVerifier,
+    pub(in crate::token) dir: StateDir,
+    pub(in crate::token) key: TokenKey,
+    pub(in crate::token) console: Option<(Kind, KeyPair)>,
+    pub(in crate::token) tokens: TokenVerifier,
 }
 
 impl Fixture {
-    pub(super) fn new(gateway_id: Option<Uuid>) -> Self {
+    pub(in crate::token) fn new(gateway_id: Option<Uuid>) -> Self {
         Self::of(gateway_id, None)
     }
 
-    pub(super) fn of(gateway_id: Option<Uuid>, console: Option<Kind>) -> Self {
+    pub(in crate::token) fn of(gateway_id: Option<Uuid>, console: Option<Kind>) -> Self {
         let root = tempfile::tempdir().unwrap();
         let dir = StateDir::open(root.path().join("s")).unwrap();
         let key = TokenKey::open(&dir, gateway_id).unwrap();
@@ -88,20 +88,25 @@ impl Fixture {
     }
 
     /// Signs with the gateway's key; entries of `header` stand over the usual ones, null removes one.
-    pub(super) fn sign(&self, header: Value, claims: &Value) -> String {
+    pub(in crate::token) fn sign(&self, header: Value, claims: &Value) -> String {
         let text = head(Algorithm::ES256, header) + "." + &encode(claims);
         signed(text, &self.key.encoding, Algorithm::ES256)
     }
 
     /// Signs any text in the place of claims.
-    pub(super) fn sign_text(&self, claims: &str) -> String {
+    pub(in crate::token) fn sign_text(&self, claims: &str) -> String {
         let claims = BASE64_URL_SAFE_NO_PAD.encode(claims);
         let text = head(Algorithm::ES256, json!({})) + "." + &claims;
         signed(text, &self.key.encoding, Algorithm::ES256)
     }
 
     /// Signs as the console does.
-    pub(super) fn console(&self, alg: Algorithm, header: Value, claims: &Value) -> String {
+    pub(in crate::token) fn console(
+        &self,
+        alg: Algorithm,
+        header: Value,
+        claims: &Value,
+    ) -> String {
         let (kind, key) = self.console.as_ref().unwrap();
         let pem = key.serialize_pem();
         let key = match kind {
@@ -116,7 +121,7 @@ impl Fixture {
         )
     }
 
-    pub(super) fn verify(
+    pub(in crate::token) fn verify(
         &self,
         header: Value,
         claims: &Value,
@@ -125,7 +130,7 @@ impl Fixture {
     }
 }
 
-pub(super) fn head(alg: Algorithm, header: Value) -> String {
+pub(in crate::token) fn head(alg: Algorithm, header: Value) -> String {
     let mut full = json!({"alg": format!("{alg:?}"), "typ": "JWT", "cty": ENROLLMENT});
     for (name, value) in header.as_object().unwrap() {
         full[name] = value.clone();
@@ -134,12 +139,12 @@ pub(super) fn head(alg: Algorithm, header: Value) -> String {
     encode(&full)
 }
 
-pub(super) fn signed(text: String, key: &EncodingKey, alg: Algorithm) -> String {
+pub(in crate::token) fn signed(text: String, key: &EncodingKey, alg: Algorithm) -> String {
     let signature = jsonwebtoken::crypto::sign(text.as_bytes(), key, alg).unwrap();
     format!("{text}.{signature}")
 }
 
-pub(super) fn new_token() -> NewToken {
+pub(in crate::token) fn new_token() -> NewToken {
     NewToken {
         gateway_url: "https://gw.example:8443".to_owned(),
         agent_name: "site a".to_owned(),
@@ -148,22 +153,22 @@ pub(super) fn new_token() -> NewToken {
     }
 }
 
-pub(super) fn good_claims() -> Value {
+pub(in crate::token) fn good_claims() -> Value {
     json!({
         "exp": NOW + 3600, "nbf": NOW, "jti": Uuid::from_u128(1), "jet_gw_id": GATEWAY,
         "jet_gw_url": "https://gw", "jet_agent_name": "a",
     })
 }
 
-pub(super) fn encode(value: &Value) -> String {
+pub(in crate::token) fn encode(value: &Value) -> String {
     BASE64_URL_SAFE_NO_PAD.encode(value.to_string())
 }
 
-pub(super) fn part(text: &str, index: usize) -> Value {
+pub(in crate::token) fn part(text: &str, index: usize) -> Value {
     let part = text.split('.').nth(index).unwrap();
     serde_json::from_slice(&BASE64_URL_SAFE_NO_PAD.decode(part).unwrap()).unwrap()
 }
 
-pub(super) fn at(seconds: u64) -> UnixTime {
+pub(in crate::token) fn at(seconds: u64) -> UnixTime {
     UnixTime::since_unix_epoch(Duration::from_secs(seconds))
 }

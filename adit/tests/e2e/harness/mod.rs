@@ -1,10 +1,13 @@
 //! Processes, configurations, targets and users for the tests. Everything waits for events with a deadline.
 
+pub(crate) mod console;
 pub(crate) mod process;
 pub(crate) mod reference;
 pub(crate) mod site;
 pub(crate) mod targets;
+pub(crate) mod tls_target;
 pub(crate) mod users;
+pub(crate) mod websocket;
 
 use std::{
     future::Future,

@@ -94,7 +94,10 @@ impl Site {
     /// Enrols an agent by a token through the administration socket; does not start it.
     pub(crate) fn enrol(&self, name: &str, gateway: &Gateway, advertise: &str) -> Agent {
         let agent = self.agent(name);
-        let ran = agent.up(&gateway.token(name), advertise, &[]);
+        let plain = fs::read_to_string(&gateway.config).unwrap();
+        let plain = plain.contains("insecure_http = true");
+        let more = if plain { &["--allow-http"][..] } else { &[] };
+        let ran = agent.up(&gateway.token(name), advertise, more);
         assert_eq!(ran.code, 0, "{ran:?}");
         agent
     }

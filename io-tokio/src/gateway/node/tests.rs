@@ -5,7 +5,7 @@ use std::{
 
 use adit_proto_core::{
     gateway::dispatch::DispatchConfig,
-    id::{AgentId, Slot},
+    id::{AgentId, AttemptId, Slot},
     identity::AgentIdentity,
     route::RouteSet,
 };
@@ -73,35 +73,52 @@ fn an_agent_that_enrolled_again_stays() {
 }
 
 #[test]
+fn a_session_has_the_id_that_it_came_with_unless_another_has_it() {
+    let mut bed = Bed::new();
+    let conn = bed.up(1);
+    bed.registered(1);
+    let id = SessionId(Uuid::from_u128(7));
+    let asked = |association, number, bed: &mut Bed| {
+        let (reply, answer) = oneshot::channel();
+        let request = OpenRequest {
+            association,
+            ..request()
+        };
+        bed.input(NodeInput::Open {
+            number,
+            request,
+            reply,
+        });
+        let (attempt, session) = opens(&conn).unwrap();
+        let slot = Slot(number * 4);
+        (AgentEvent::Opened { attempt, slot }, session, answer)
+    };
+    let (_, first, _opening) = asked(Some(id), 0, &mut bed);
+    assert_eq!(first, id);
+    // Its attempt is under way.
+    let (opened, second, _open) = asked(Some(id), 1, &mut bed);
+    assert_ne!(second, id);
+    bed.event(1, opened);
+    // It is open.
+    let (_, third, _) = asked(Some(second), 2, &mut bed);
+    assert_ne!(third, second);
+    let (_, drawn, _) = asked(None, 3, &mut bed);
+    assert!(![first, second, third].contains(&drawn));
+}
+
+#[test]
 fn a_session_is_ended_by_whoever_carries_it() {
     let mut bed = Bed::new();
     let conn = bed.up(1);
     bed.registered(1);
     let (reply, mut opened) = oneshot::channel();
-    let request = OpenRequest {
-        target: "10.0.0.1:22".parse().unwrap(),
-        agent: Some(AGENT),
-        user: "127.0.0.1:1".parse().unwrap(),
-        ingress: "socks5".into(),
-    };
-    let number = 0;
+    let (request, number) = (request(), 0);
     bed.input(NodeInput::Open {
         number,
         request,
         reply,
     });
-    let asked = commands(&conn)
-        .into_iter()
-        .find_map(|command| match command {
-            Command::Role(GatewayCommand::Open { attempt, .. }) => Some(attempt),
-            Command::Role(_)
-            | Command::Close(_)
-            | Command::Stop(_)
-            | Command::Attach(..)
-            | Command::Discard(_)
-            | Command::Kill(_) => None,
-        });
-    let attempt = asked.unwrap();
+    let (attempt, _) = opens(&conn).unwrap();
     let slot = Slot(4);
     bed.event(1, AgentEvent::Opened { attempt, slot });
     let session = opened.try_recv().unwrap().unwrap();
@@ -117,6 +134,17 @@ fn a_session_is_ended_by_whoever_carries_it() {
     let (traffic, how) = (Traffic::new(), Over::Killed);
     bed.take(1, FromConnection::SessionOver { slot, traffic, how });
     assert!(!bed.kill(session.id()));
+}
+
+fn request() -> OpenRequest {
+    OpenRequest {
+        association: None,
+        target: "10.0.0.1:22".parse().unwrap(),
+        agent: Some(AGENT),
+        user: "127.0.0.1:1".parse().unwrap(),
+        account: None,
+        ingress: "socks5".into(),
+    }
 }
 
 struct Enrolled(AtomicBool);
@@ -211,6 +239,22 @@ fn commands(conn: &ConnectionReceiver<GatewayCommand>) -> VecDeque<Command<Gatew
     {
         Poll::Ready(()) | Poll::Pending => commands,
     }
+}
+
+/// The first session that is asked for among the commands.
+fn opens(conn: &ConnectionReceiver<GatewayCommand>) -> Option<(AttemptId, SessionId)> {
+    let open = |command| match command {
+        Command::Role(GatewayCommand::Open {
+            attempt, session, ..
+        }) => Some((attempt, session)),
+        Command::Role(_)
+        | Command::Close(_)
+        | Command::Stop(_)
+        | Command::Attach(..)
+        | Command::Discard(_)
+        | Command::Kill(_) => None,
+    };
+    commands(conn).into_iter().find_map(open)
 }
 
 fn closes(conn: &ConnectionReceiver<GatewayCommand>) -> Vec<CloseReason> {

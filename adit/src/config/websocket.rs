@@ -1,0 +1,59 @@
+//! The section `[websocket]`: users who come in over the enrolment listener, each with a token of the provisioner.
+
+use std::{num::NonZeroU32, path::PathBuf};
+
+use rustls_pki_types::{CertificateDer, pem::PemObject};
+
+use super::{
+    Entrance, entrance,
+    file::Kind,
+    parse,
+    reader::{Reader, Sourced},
+};
+
+/// How users come in by WebSocket. They do only where a provisioner's key is configured.
+#[derive(Clone, Debug)]
+pub struct WebSocketConfig {
+    /// Who may come in, and what targets are told of them.
+    pub entrance: Entrance,
+    /// Users at a time.
+    pub sessions: NonZeroU32,
+    /// Who vouches for targets that are spoken to in TLS, beside the system's roots.
+    pub target_roots: Vec<CertificateDer<'static>>,
+}
+
+/// Reads the section, and the file that it names.
+pub(super) fn websocket(r: &mut Reader<'_>) -> Option<WebSocketConfig> {
+    let entrance = entrance::entrance(r, "websocket.");
+    let sessions = r.scalar("websocket.sessions", Kind::Number, "1024", parse::count);
+    let roots = r.optional("websocket.target_roots", Kind::Text, parse::path);
+    let target_roots = roots_of(r, roots?);
+    Some(WebSocketConfig {
+        entrance: entrance?,
+        sessions: sessions?.value,
+        target_roots: target_roots?,
+    })
+}
+
+fn roots_of(
+    r: &mut Reader<'_>,
+    file: Option<Sourced<PathBuf>>,
+) -> Option<Vec<CertificateDer<'static>>> {
+    let Some(file) = file.filter(|_| r.reads_named_files()) else {
+        return Some(Vec::new());
+    };
+    let read = CertificateDer::pem_file_iter(&file.value)
+        .and_then(Iterator::collect::<Result<Vec<_>, _>>)
+        .map_err(|error| error.to_string())
+        .and_then(|roots| match roots.is_empty() {
+            true => Err("holds no certificate".to_owned()),
+            false => Ok(roots),
+        });
+    match read {
+        Ok(roots) => Some(roots),
+        Err(error) => {
+            r.problem(file.source, format!("{}: {error}", file.value.display()));
+            None
+        }
+    }
+}

@@ -1,0 +1,296 @@
+//! A WebSocket as a byte stream (RFC 6455; agent-tunnel 15.1): binary messages carry the bytes, pieces of any length.
+//!
+//! A WebSocket has no half-close. The user's Close ends the user's bytes, and what the target still sends has nobody to
+//! hear it. The target's end becomes a Close; what the user had sent before answering it still reaches the target.
+//! A user who vanishes without a Close resets the session, and a reset session is a Close with 1011.
+
+use std::{error::Error as _, io, time::Duration};
+
+use axum::{
+    Error,
+    extract::ws::{CloseFrame, Message, WebSocket, WebSocketUpgrade},
+};
+use bytes::{Bytes, BytesMut};
+use futures_util::{
+    SinkExt, StreamExt,
+    stream::{SplitSink, SplitStream},
+};
+use tokio::{
+    io::{
+        AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, ReadHalf, WriteHalf, copy, sink, split,
+    },
+    time::timeout,
+};
+use tungstenite::error::{Error as Broken, ProtocolError};
+
+/// What a user is told at the end.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Farewell {
+    code: u16,
+    reason: String,
+}
+
+impl Farewell {
+    pub(super) fn new(code: u16, reason: impl Into<String>) -> Self {
+        let reason = reason.into();
+        Self { code, reason }
+    }
+
+    fn frame(&self) -> Message {
+        let end = self.reason.floor_char_boundary(REASON_LEN_MAX);
+        Message::Close(Some(CloseFrame {
+            code: self.code,
+            reason: self.reason[..end].into(),
+        }))
+    }
+}
+
+/// How a user's side ended.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) enum UserEnd {
+    /// With a Close that says that all is well.
+    Closed,
+    /// With a Close that says that something broke, or with none: the user's bytes are not whole.
+    Lost,
+    /// The user sent what a byte stream has no place for.
+    Fault(Farewell),
+}
+
+/// How the way from user to target ended.
+enum Up {
+    User(UserEnd),
+    /// The target takes nothing more. Why, its other direction knows.
+    TargetGone,
+}
+
+/// How the way from target to user ended.
+enum Down {
+    Ended,
+    Failed(io::Error),
+    UserGone,
+}
+
+/// Both directions of a user's WebSocket.
+#[derive(Debug)]
+pub(super) struct User {
+    stream: SplitStream<WebSocket>,
+    sink: SplitSink<WebSocket, Message>,
+    /// What came before there was a target to take it.
+    early: BytesMut,
+}
+
+/// Bounds what one user can make the gateway hold: a message while it comes in, and answers to pings while the user
+/// reads nothing.
+pub(super) fn bounded(upgrade: WebSocketUpgrade) -> WebSocketUpgrade {
+    upgrade
+        .max_message_size(MESSAGE_LEN_MAX)
+        .max_frame_size(MESSAGE_LEN_MAX)
+        .read_buffer_size(READ_LEN)
+        .write_buffer_size(0)
+        .max_write_buffer_size(UNSENT_LEN_MAX)
+}
+
+impl User {
+    pub(super) fn new(socket: WebSocket) -> Self {
+        let (sink, stream) = socket.split();
+        Self {
+            stream,
+            sink,
+            early: BytesMut::new(),
+        }
+    }
+
+    /// Ends when the user has left. Reads ahead what the user sends meanwhile, for a Close hides behind it.
+    pub(super) async fn departure(&mut self) -> UserEnd {
+        while self.early.len() < EARLY_LEN_MAX {
+            match next(&mut self.stream).await {
+                Ok(bytes) => self.early.extend_from_slice(&bytes),
+                Err(end) => return end,
+            }
+        }
+        std::future::pending().await
+    }
+
+    /// Moves bytes both ways until the session is over, and gives what the user is to be told; none where a Close was
+    /// sent already, or nobody is there to hear it. A target that has not heard the end of the user's bytes by then is
+    /// dropped without one, which is a reset.
+    pub(super) async fn carry<T: AsyncRead + AsyncWrite>(&mut self, target: T) -> Option<Farewell> {
+        let (mut from, to) = split(target);
+        let early = self.early.split().freeze();
+        let mut up = Box::pin(upstream(&mut self.stream, early, to));
+        let mut down = Box::pin(downstream(&mut from, &mut self.sink));
+        let first = tokio::select! {
+            end = &mut up => Ok(end),
+            end = &mut down => Err(end),
+        };
+        let down_end = match first {
+            Ok(Up::User(UserEnd::Closed)) => {
+                drop(down);
+                // The answer to the user's Close; from here on nothing can be sent (RFC 6455 section 5.5.1).
+                let _told = timeout(LINGER, self.sink.flush()).await;
+                let _unheard = timeout(DISCARD_PATIENCE, copy(&mut from, &mut sink())).await;
+                return None;
+            }
+            Ok(Up::User(UserEnd::Lost)) => return None,
+            Ok(Up::User(UserEnd::Fault(farewell))) => return Some(farewell),
+            Ok(Up::TargetGone) => down.await,
+            Err(end) => {
+                drop(down);
+                end
+            }
+        };
+        match down_end {
+            Down::Ended => {
+                let close = Farewell::new(code::NORMAL, "").frame();
+                let last = async {
+                    // A user who is gone has nothing more under way either.
+                    if self.sink.send(close).await.is_ok() {
+                        up.await;
+                    }
+                };
+                let _late = timeout(CLOSE_PATIENCE, last).await;
+                None
+            }
+            Down::Failed(error) => {
+                let reason = format!("the session was reset: {error}");
+                Some(Farewell::new(code::FAILED, reason))
+            }
+            Down::UserGone => None,
+        }
+    }
+
+    /// Says farewell, and waits a moment for the user's answer: a connection that is closed with unread data may lose
+    /// the last that was written to it.
+    pub(super) async fn dismiss(mut self, farewell: Option<Farewell>) {
+        let told = async {
+            if let Some(farewell) = farewell {
+                self.sink.flush().await?;
+                self.sink.send(farewell.frame()).await?;
+            } else {
+                self.sink.flush().await?;
+            }
+            while let Some(Ok(_)) = self.stream.next().await {}
+            Ok::<(), Error>(())
+        };
+        // Late or broken: the user does not listen, and there is nobody else to tell.
+        let _told = timeout(LINGER, told).await;
+    }
+}
+
+/// User to target. The end of the user's bytes has been passed on when this gives [`UserEnd::Closed`].
+async fn upstream<T: AsyncWrite>(
+    stream: &mut SplitStream<WebSocket>,
+    early: Bytes,
+    mut to: WriteHalf<T>,
+) -> Up {
+    let mut bytes = early;
+    loop {
+        let written = async {
+            to.write_all(&bytes).await?;
+            to.flush().await
+        };
+        if written.await.is_err() {
+            return Up::TargetGone;
+        }
+        bytes = match next(stream).await {
+            Ok(bytes) => bytes,
+            Err(UserEnd::Closed) => {
+                return match to.shutdown().await {
+                    Ok(()) => Up::User(UserEnd::Closed),
+                    Err(_) => Up::TargetGone,
+                };
+            }
+            Err(end) => return Up::User(end),
+        };
+    }
+}
+
+/// Target to user.
+async fn downstream<T: AsyncRead>(
+    from: &mut ReadHalf<T>,
+    sink: &mut SplitSink<WebSocket, Message>,
+) -> Down {
+    let mut buf = BytesMut::new();
+    loop {
+        buf.reserve(READ_LEN);
+        match from.read_buf(&mut buf).await {
+            Ok(0) => return Down::Ended,
+            Ok(_) => {}
+            Err(error) => return Down::Failed(error),
+        }
+        let send = async {
+            // Answers to pings may fill the room for what is not sent yet; they go first.
+            sink.flush().await?;
+            sink.send(Message::Binary(buf.split().freeze())).await
+        };
+        if send.await.is_err() {
+            return Down::UserGone;
+        }
+    }
+}
+
+/// The user's next bytes.
+async fn next(stream: &mut SplitStream<WebSocket>) -> Result<Bytes, UserEnd> {
+    loop {
+        match stream.next().await {
+            Some(Ok(Message::Binary(bytes))) if !bytes.is_empty() => return Ok(bytes),
+            Some(Ok(Message::Binary(_) | Message::Ping(_) | Message::Pong(_))) => {}
+            Some(Ok(Message::Text(_))) => {
+                let reason = "only binary messages carry bytes";
+                return Err(UserEnd::Fault(Farewell::new(code::UNSUPPORTED, reason)));
+            }
+            Some(Ok(Message::Close(frame))) => {
+                let well = frame.is_none_or(|f| [code::NORMAL, code::GOING_AWAY].contains(&f.code));
+                return Err(if well { UserEnd::Closed } else { UserEnd::Lost });
+            }
+            Some(Err(error)) => return Err(broken(&error)),
+            None => return Err(UserEnd::Lost),
+        }
+    }
+}
+
+/// Tells what the user did wrong from a connection that broke.
+fn broken(error: &Error) -> UserEnd {
+    let code = match error.source().and_then(|e| e.downcast_ref()) {
+        Some(Broken::Capacity(_)) => code::TOO_BIG,
+        Some(Broken::Utf8(_)) => code::INVALID,
+        Some(Broken::Protocol(ProtocolError::ResetWithoutClosingHandshake)) => {
+            return UserEnd::Lost;
+        }
+        Some(Broken::Protocol(_)) => code::PROTOCOL,
+        Some(_) | None => return UserEnd::Lost,
+    };
+    UserEnd::Fault(Farewell::new(code, error.to_string()))
+}
+
+/// Close codes (RFC 6455 section 7.4.1 and its registry; agent-tunnel 15.1).
+pub(super) mod code {
+    pub(in crate::ingress::websocket) const NORMAL: u16 = 1000;
+    pub(in crate::ingress::websocket) const GOING_AWAY: u16 = 1001;
+    pub(in crate::ingress::websocket) const PROTOCOL: u16 = 1002;
+    pub(in crate::ingress::websocket) const UNSUPPORTED: u16 = 1003;
+    pub(in crate::ingress::websocket) const INVALID: u16 = 1007;
+    pub(in crate::ingress::websocket) const TOO_BIG: u16 = 1009;
+    pub(in crate::ingress::websocket) const FAILED: u16 = 1011;
+    pub(in crate::ingress::websocket) const BAD_GATEWAY: u16 = 1014;
+}
+
+/// Longest message and frame.
+const MESSAGE_LEN_MAX: usize = 1 << 20;
+/// Read at once, from either side; the longest message to a user.
+const READ_LEN: usize = 16 << 10;
+/// What is written and not sent yet: one message and answers to pings.
+const UNSENT_LEN_MAX: usize = 64 << 10;
+/// What is read ahead for a session that is not open yet, beside one message.
+const EARLY_LEN_MAX: usize = 16 << 10;
+/// A control frame carries 125 bytes, of which the code takes two.
+const REASON_LEN_MAX: usize = 123;
+/// Time for a user to take the last that is said.
+const LINGER: Duration = Duration::from_secs(1);
+/// Time for a target to end after its user has closed.
+const DISCARD_PATIENCE: Duration = Duration::from_secs(5);
+/// Time for a user to answer the Close that tells of the target's end, with what is still under way before the answer.
+const CLOSE_PATIENCE: Duration = Duration::from_secs(10);
+
+#[cfg(test)]
+mod tests;

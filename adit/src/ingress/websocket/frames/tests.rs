@@ -1,0 +1,286 @@
+use std::{net::SocketAddr, time::Instant};
+
+use adit_io_tokio::{PIPE_LEN, Pipe};
+use axum::{Router, routing::any};
+use futures_util::{SinkExt, StreamExt};
+use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt},
+    net::{TcpListener, TcpStream},
+    sync::{mpsc, oneshot},
+};
+use tokio_tungstenite::{WebSocketStream, client_async};
+use tungstenite::{
+    Message as Sent,
+    protocol::{CloseFrame as SentClose, frame::coding::CloseCode},
+};
+
+use super::*;
+
+type Client = WebSocketStream<TcpStream>;
+
+/// A user, the target's end of the session, and what the user was told at its end.
+struct Bed {
+    user: Client,
+    target: Pipe,
+    told: oneshot::Receiver<Option<Farewell>>,
+}
+
+impl Bed {
+    async fn new() -> Self {
+        let (give, mut taken) = mpsc::channel(1);
+        let addr = serve(give).await;
+        let tcp = TcpStream::connect(addr).await.unwrap();
+        let (user, _) = client_async(format!("ws://{addr}/"), tcp).await.unwrap();
+        let (near, target) = Pipe::pair();
+        let (tell, told) = oneshot::channel();
+        let socket = taken.recv().await.unwrap();
+        tokio::spawn(async move {
+            let mut user = User::new(socket);
+            let farewell = user.carry(near).await;
+            user.dismiss(farewell.clone()).await;
+            tell.send(farewell).unwrap();
+        });
+        Self { user, target, told }
+    }
+
+    /// Sends bytes that are no frame of a client's, and gives the code of the Close that comes for them.
+    async fn provoke(mut self, bytes: &[u8]) -> u16 {
+        self.user.get_mut().write_all(bytes).await.unwrap();
+        let code = self.close().await.unwrap().0;
+        let told = self.told.await.unwrap().unwrap();
+        assert_eq!(told.code, code);
+        assert_reset(&mut self.target).await;
+        code
+    }
+
+    /// Reads on to the Close; none where the connection ends without one.
+    async fn close(&mut self) -> Option<(u16, String)> {
+        loop {
+            match self.user.next().await? {
+                Ok(Sent::Close(frame)) => {
+                    return frame.map(|f| (f.code.into(), f.reason.to_string()));
+                }
+                Ok(_) => {}
+                Err(_) => return None,
+            }
+        }
+    }
+}
+
+async fn serve(give: mpsc::Sender<WebSocket>) -> SocketAddr {
+    let router = Router::new().route(
+        "/",
+        any(async move |upgrade: WebSocketUpgrade| {
+            bounded(upgrade).on_upgrade(|socket| async move { give.send(socket).await.unwrap() })
+        }),
+    );
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let addr = listener.local_addr().unwrap();
+    tokio::spawn(async move {
+        let (tcp, _) = listener.accept().await.unwrap();
+        let service = hyper_util::service::TowerToHyperService::new(router);
+        let io = hyper_util::rt::TokioIo::new(tcp);
+        let connection = hyper::server::conn::http1::Builder::new().serve_connection(io, service);
+        connection.with_upgrades().await.unwrap();
+    });
+    addr
+}
+
+async fn assert_reset(target: &mut Pipe) {
+    let mut rest = Vec::new();
+    let error = target.read_to_end(&mut rest).await.unwrap_err();
+    assert_eq!(error.kind(), io::ErrorKind::ConnectionReset);
+}
+
+fn binary(bytes: &[u8]) -> Sent {
+    Sent::Binary(Bytes::copy_from_slice(bytes))
+}
+
+#[tokio::test]
+async fn bytes_pass_whatever_the_messages() {
+    let bed = Bed::new().await;
+    let all: Vec<u8> = (0..1 << 20).map(|n: u32| n.to_le_bytes()[1]).collect();
+    let (mut sink, mut stream) = bed.user.split();
+    let (mut from, mut to) = split(bed.target);
+    let sent = all.clone();
+    let user = tokio::spawn(async move {
+        sink.send(Sent::Binary(Bytes::new())).await.unwrap();
+        for piece in sent.chunks(99_991) {
+            sink.send(binary(piece)).await.unwrap();
+            sink.send(Sent::Ping(Bytes::from_static(b"?")))
+                .await
+                .unwrap();
+        }
+        sink
+    });
+    let echo = tokio::spawn(async move { copy(&mut from, &mut to).await });
+    let mut got = Vec::new();
+    let mut pongs = 0;
+    while got.len() < all.len() {
+        match stream.next().await.unwrap().unwrap() {
+            Sent::Binary(bytes) => got.extend_from_slice(&bytes),
+            Sent::Pong(_) => pongs += 1,
+            Sent::Text(_) | Sent::Ping(_) | Sent::Close(_) | Sent::Frame(_) => panic!("not sent"),
+        }
+    }
+    assert!(got == all);
+    assert!(pongs > 0);
+    drop((user.await.unwrap(), stream, echo));
+}
+
+#[tokio::test]
+async fn the_targets_end_is_a_close_and_the_users_answer_its_end() {
+    let mut bed = Bed::new().await;
+    bed.target.write_all(b"all of it").await.unwrap();
+    bed.target.shutdown().await.unwrap();
+    let first = bed.user.next().await.unwrap().unwrap();
+    assert_eq!(first, binary(b"all of it"));
+    assert_eq!(bed.close().await.unwrap().0, 1000);
+    // The library answers by itself with the next poll.
+    assert!(bed.user.next().await.is_none());
+    let mut rest = Vec::new();
+    bed.target.read_to_end(&mut rest).await.unwrap();
+    assert_eq!(bed.told.await.unwrap(), None);
+}
+
+#[tokio::test]
+async fn what_was_under_way_before_the_answer_to_a_close_still_arrives() {
+    let mut bed = Bed::new().await;
+    bed.target.shutdown().await.unwrap();
+    bed.user.send(binary(b"late")).await.unwrap();
+    assert_eq!(bed.close().await.unwrap().0, 1000);
+    assert!(bed.user.next().await.is_none());
+    let mut rest = Vec::new();
+    bed.target.read_to_end(&mut rest).await.unwrap();
+    assert_eq!(rest, b"late");
+}
+
+#[tokio::test]
+async fn the_users_close_is_the_end_of_the_users_bytes() {
+    for code in [None, Some(1000), Some(1001)] {
+        let mut bed = Bed::new().await;
+        bed.user.send(binary(b"bye")).await.unwrap();
+        let frame = code.map(|code| SentClose {
+            code: CloseCode::from(code),
+            reason: "".into(),
+        });
+        bed.user.close(frame).await.unwrap();
+        let mut got = Vec::new();
+        bed.target.read_to_end(&mut got).await.unwrap();
+        assert_eq!(got, b"bye");
+        bed.target.write_all(b"unheard").await.unwrap();
+        bed.target.shutdown().await.unwrap();
+        bed.close().await;
+        assert_eq!(bed.told.await.unwrap(), None);
+    }
+}
+
+#[tokio::test]
+async fn a_user_who_vanishes_or_gives_up_resets_the_session() {
+    let mut bed = Bed::new().await;
+    bed.user.send(binary(b"half a")).await.unwrap();
+    drop(bed.user);
+    let mut got = [0; 6];
+    bed.target.read_exact(&mut got).await.unwrap();
+    assert_reset(&mut bed.target).await;
+    assert_eq!(bed.told.await.unwrap(), None);
+
+    let mut bed = Bed::new().await;
+    let frame = SentClose {
+        code: CloseCode::Error,
+        reason: "".into(),
+    };
+    bed.user.close(Some(frame)).await.unwrap();
+    assert_reset(&mut bed.target).await;
+}
+
+#[tokio::test]
+async fn a_reset_session_is_a_close_that_says_so_behind_what_came_before() {
+    let mut bed = Bed::new().await;
+    bed.target.write_all(b"half").await.unwrap();
+    drop(bed.target);
+    let (near, _) = Pipe::pair();
+    bed.target = near;
+    let first = bed.user.next().await.unwrap().unwrap();
+    assert_eq!(first, binary(b"half"));
+    let (code, reason) = bed.close().await.unwrap();
+    assert_eq!((code, &*reason), (1011, "the session was reset: cut"));
+}
+
+#[tokio::test]
+async fn what_is_no_byte_stream_is_named() {
+    // Masked with zeros, so that the payload is as it stands here.
+    let frame = |first: u8, payload: &[u8]| {
+        let len = 0x80 | u8::try_from(payload.len()).unwrap();
+        [&[first, len, 0, 0, 0, 0], payload].concat()
+    };
+    for (bytes, code) in [
+        (frame(0x81, b"text"), 1003),
+        (frame(0x81, b"\xff"), 1007),
+        (vec![0x82, 1, b'x'], 1002),
+        (frame(0x83, b""), 1002),
+        (frame(0xc2, b""), 1002),
+        (frame(0x80, b"stray"), 1002),
+        (frame(0x09, b"cut"), 1002),
+        (b"GET / HTTP/1.1\r\n\r\n".to_vec(), 1002),
+        // A length of 2^63 - 1, and one more than is taken.
+        (
+            [&[0x82, 0xff, 0x7f][..], &[0xff; 7], &[0; 4]].concat(),
+            1009,
+        ),
+        (
+            vec![0x82, 0xff, 0, 0, 0, 0, 0, 0x10, 0, 1, 0, 0, 0, 0],
+            1009,
+        ),
+    ] {
+        let shown = format!("{bytes:x?}");
+        assert_eq!(Bed::new().await.provoke(&bytes).await, code, "{shown}");
+    }
+}
+
+#[tokio::test]
+async fn a_user_who_reads_nothing_stops_the_target_and_pings_pile_up_nowhere() {
+    let mut bed = Bed::new().await;
+    // Full buffers on the way: the system's, and the pipe.
+    let chunk = vec![7; 64 << 10];
+    let mut taken = 0;
+    while let Ok(done) = timeout(Duration::from_millis(300), bed.target.write_all(&chunk)).await {
+        done.unwrap();
+        taken += chunk.len();
+        assert!(taken < 64 << 20, "nothing stops the target");
+    }
+    assert!(taken > PIPE_LEN);
+    // Each ping has an answer that cannot leave. They are taken all the same, and so are bytes behind them.
+    for _ in 0..100_000 {
+        bed.user
+            .feed(Sent::Ping(Bytes::from_static(&[0; 125])))
+            .await
+            .unwrap();
+    }
+    bed.user.send(binary(b"still heard")).await.unwrap();
+    let mut got = [0; 11];
+    bed.target.read_exact(&mut got).await.unwrap();
+    assert_eq!(&got, b"still heard");
+    // The user reads again: everything that was taken arrives, and only the answers for which there was room.
+    let mut bytes = 0;
+    let mut pongs = 0;
+    let start = Instant::now();
+    while bytes < taken && start.elapsed() < Duration::from_secs(15) {
+        match bed.user.next().await.unwrap().unwrap() {
+            Sent::Binary(piece) => bytes += piece.len(),
+            Sent::Pong(_) => pongs += 1,
+            Sent::Text(_) | Sent::Ping(_) | Sent::Close(_) | Sent::Frame(_) => panic!("not sent"),
+        }
+    }
+    assert!(bytes >= taken);
+    assert!(pongs < 2_000, "{pongs} answers were kept");
+}
+
+#[test]
+fn a_long_reason_is_cut_between_characters() {
+    let reason = "ä".repeat(100);
+    let Message::Close(Some(frame)) = Farewell::new(1011, reason).frame() else {
+        panic!("no Close");
+    };
+    assert_eq!(frame.reason.as_str().len(), 122);
+}
