@@ -9,6 +9,7 @@ pub mod enroll;
 pub mod exit;
 pub mod http;
 pub mod ingress;
+pub mod live;
 pub mod log;
 pub mod output;
 pub mod pki;

@@ -1,8 +1,13 @@
 //! Logs: always on stderr, text for a terminal, JSON for everything else.
 
-use std::io::{self, IsTerminal};
+use std::{
+    io::{self, IsTerminal},
+    sync::OnceLock,
+};
 
-use tracing_subscriber::EnvFilter;
+use tracing_subscriber::{
+    EnvFilter, Layer, Registry, layer::SubscriberExt, reload, util::SubscriberInitExt,
+};
 
 use crate::config::{LogConfig, LogFormat};
 
@@ -21,21 +26,46 @@ pub fn init(config: &LogConfig, verbosity: i8) -> Result<(), String> {
         LogFormat::Text => false,
         LogFormat::Auto => !terminal,
     };
-    // Without the module's path, whose key is `target`: the field of that name is a session's.
-    let builder = tracing_subscriber::fmt()
-        .with_env_filter(filter)
+    let (filter, handle) = reload::Layer::new(filter);
+    let lines = tracing_subscriber::fmt::layer()
         .with_writer(io::stderr)
         // The module that speaks says nothing to the reader, and its key would stand beside a session's target.
         .with_target(false)
         .with_ansi(terminal);
-    // An error means that a subscriber is in place already.
-    let _already = if json {
-        builder.json().flatten_event(true).try_init()
+    let lines = if json {
+        lines.json().flatten_event(true).boxed()
     } else {
-        builder.try_init()
+        lines.boxed()
     };
+    let subscriber = tracing_subscriber::registry().with(filter).with(lines);
+    // An error means that a subscriber is in place already, whose level is another's to change.
+    if subscriber.try_init().is_ok() {
+        let _first = RELOAD.set(Reload { verbosity, handle });
+    }
     Ok(())
 }
+
+/// Goes by another level from now on, unless flags of the command line took the place of the configured one. Does nothing
+/// where [`init`] was not what started logging.
+///
+/// # Errors
+/// The text of the filter's error; the configuration has checked its level before.
+pub fn set_level(configured: &str) -> Result<(), String> {
+    let Some(reload) = RELOAD.get() else {
+        return Ok(());
+    };
+    let filter = EnvFilter::try_new(level(configured, reload.verbosity));
+    let filter = filter.map_err(|e| e.to_string())?;
+    reload.handle.reload(filter).map_err(|e| e.to_string())
+}
+
+/// The way to the filter of this process's one subscriber.
+struct Reload {
+    verbosity: i8,
+    handle: reload::Handle<EnvFilter, Registry>,
+}
+
+static RELOAD: OnceLock<Reload> = OnceLock::new();
 
 /// Tells whether a text is a filter that [`init`] takes.
 ///

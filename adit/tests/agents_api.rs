@@ -26,6 +26,7 @@ use adit::{
         health::{Condition, Health},
         public_router,
     },
+    live::Live,
     pki::{ca::Ca, hex},
     presence::Presence,
     state::StateDir,
@@ -324,7 +325,7 @@ impl Gateway {
         ));
         let counters = Arc::new(HttpCounters::default());
         let enrolment = EnrolParts {
-            ca: Arc::new(Ca::open(&dir, UnixTime::now()).unwrap()),
+            ca: Arc::new(Live::new(Ca::open(&dir, UnixTime::now()).unwrap())),
             tokens: Arc::clone(&tokens),
             store: store.clone(),
             quic_endpoint: "gw.example:4433".to_owned(),

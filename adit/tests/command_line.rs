@@ -26,13 +26,17 @@ fn adit(home: &Path, args: &[&str]) -> (i32, String, String) {
     )
 }
 
-const VERBS: [&[&str]; 20] = [
+const VERBS: [&[&str]; 31] = [
     &["demo"],
     &["gateway", "init"],
     &["gateway", "run"],
+    &["gateway", "reload"],
     &["agent", "up"],
     &["agent", "run"],
     &["agent", "status"],
+    &["agent", "renew"],
+    &["agent", "reload"],
+    &["agent", "probe"],
     &["token", "create"],
     &["token", "list"],
     &["token", "revoke"],
@@ -46,6 +50,13 @@ const VERBS: [&[&str]; 20] = [
     &["route", "explain"],
     &["config", "show"],
     &["config", "check"],
+    &["ca", "export"],
+    &["ca", "show"],
+    &["ca", "rotate"],
+    &["ca", "retire"],
+    &["health"],
+    &["completion"],
+    &["man"],
     &["version"],
 ];
 
@@ -109,6 +120,10 @@ fn without_a_gateway_its_verbs_say_so() {
         &["route", "explain", "h:1"],
         &["token", "create", "--name", "x"],
         &["agent", "status"],
+        &["gateway", "reload"],
+        &["agent", "reload"],
+        &["ca", "rotate"],
+        &["health"],
     ] {
         let (code, out, err) = adit(home.path(), args);
         assert_eq!((code, out.as_str()), (5, ""), "{args:?}: {err}");

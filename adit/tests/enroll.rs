@@ -20,6 +20,7 @@ use adit::{
         server::{EnrolParts, router},
     },
     http::{health::Health, public_router},
+    live::Live,
     pki::{
         ca::Ca,
         hex,
@@ -397,7 +398,7 @@ impl Gateway {
     fn run(&mut self) {
         let dir = StateDir::open(self.root.path().join("state")).unwrap();
         let now = UnixTime::now();
-        let ca = Arc::new(Ca::open(&dir, now).unwrap());
+        let ca = Ca::open(&dir, now).unwrap();
         let tokens = Arc::new(TokenKey::open(&dir, None).unwrap());
         let store = Store::open(&dir).unwrap();
         let tls = match self.scheme {
@@ -411,9 +412,10 @@ impl Gateway {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let addr = listener.local_addr().unwrap();
         let config = tls.server_config(addr, false).unwrap();
+        let config = config.map(|config| Arc::new(Live::new(config)));
         let none = RevocationList::default();
         let parts = EnrolParts {
-            ca,
+            ca: Arc::new(Live::new(ca)),
             tokens: Arc::new(TokenVerifier::new(&tokens, None, None, none)),
             store: store.clone(),
             quic_endpoint: "gw.example:4433".to_owned(),

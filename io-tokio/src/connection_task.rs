@@ -16,6 +16,7 @@ use adit_proto_core::{
     connection::Connection,
     id::Slot,
     output::{Event, Input, Output, SessionEnd, ToConnection, Transmit, TransmitBuf},
+    session_timer::{SessionBounds, TimeOver},
 };
 use bytes::Bytes;
 use tokio::time::{Sleep, sleep_until};
@@ -43,8 +44,8 @@ pub(crate) enum Command<C> {
     Close(CloseReason),
     /// Close it as soon as what has ended on it has reached the peer.
     Stop(CloseReason),
-    /// Carry a session's bytes from and to this socket; the `Bytes` were read from it already.
-    Attach(Slot, Carried, Bytes),
+    /// Carry a session's bytes from and to this socket, for so long; the `Bytes` were read from it already.
+    Attach(Slot, Carried, Bytes, SessionBounds),
     /// The session is not wanted any more.
     Discard(Slot),
     /// An operator ends the session.
@@ -88,6 +89,19 @@ pub(crate) enum Over {
     Killed,
     /// An operator deleted the agent that carried it.
     Deleted,
+    /// Nothing moved for as long as is allowed.
+    Idle,
+    /// It lived for as long as is allowed.
+    Lifetime,
+}
+
+impl From<TimeOver> for Over {
+    fn from(over: TimeOver) -> Self {
+        match over {
+            TimeOver::Idle => Self::Idle,
+            TimeOver::Lifetime => Self::Lifetime,
+        }
+    }
 }
 
 impl Over {
@@ -101,6 +115,8 @@ impl Over {
             Self::ConnectionLost => "connection between agent and gateway lost",
             Self::Cut => "cut",
             Self::Killed => "ended by an operator",
+            Self::Idle => "idle for longer than limits.session_idle",
+            Self::Lifetime => "lived for limits.session_lifetime",
             Self::Deleted => "agent deleted",
         }
     }
@@ -274,7 +290,9 @@ impl<R: Role> ConnectionTask<R> {
                 self.conn.close(now, &reason);
             }
             Command::Stop(reason) => self.conn.stop(now, reason),
-            Command::Attach(slot, tcp, early) => self.attach(now, slot, tcp, early),
+            Command::Attach(slot, tcp, early, bounds) => {
+                self.attach(now, slot, (tcp, early), bounds);
+            }
             Command::Discard(slot) => self.reset(slot, session_code::CANCELLED),
             Command::Kill(slot) => {
                 self.reset(slot, session_code::KILLED);
@@ -284,7 +302,13 @@ impl<R: Role> ConnectionTask<R> {
         }
     }
 
-    fn attach(&mut self, now: Instant, slot: Slot, tcp: Carried, early: Bytes) {
+    fn attach(
+        &mut self,
+        now: Instant,
+        slot: Slot,
+        (tcp, early): (Carried, Bytes),
+        bounds: SessionBounds,
+    ) {
         if self.conn.session(slot).is_none() {
             // It ended before its socket came, which is reset now.
             let how = if self.closed {
@@ -296,7 +320,7 @@ impl<R: Role> ConnectionTask<R> {
             return self.role.on_session_over(slot, Traffic::new(), how);
         }
         match self.at_home(tcp) {
-            Ok(tcp) => self.sessions.attach(now, slot, tcp, early),
+            Ok(tcp) => self.sessions.attach(now, slot, (tcp, early), bounds),
             Err(error) => {
                 tracing::warn!(%error, "a user's socket could not change threads");
                 self.reset(slot, session_code::CANCELLED);

@@ -6,10 +6,12 @@
 pub mod agent;
 mod burst;
 mod clock;
+mod clocks;
 mod connection_task;
 mod dial;
 pub mod gateway;
 mod handoff;
+mod lines;
 mod pipe;
 mod pump;
 mod ready;
@@ -22,5 +24,6 @@ mod udp;
 
 pub use clock::{SystemClock, system_env};
 pub use gateway::{GatewayHandle, OpenRequest, PendingSession, SessionRow, Stopped};
+pub use lines::Lines;
 pub use pipe::{PIPE_LEN, Pipe};
 pub use socket::Socket;

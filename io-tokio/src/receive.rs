@@ -32,8 +32,19 @@ pub(crate) enum FromTask {
     Ended(ConnId),
     /// What has been counted, and datagrams dropped because a connection's inbox was full?
     Counters(oneshot::Sender<(EndpointCounters, u64)>),
+    /// Exchange certificates or limits.
+    Change(EndpointChange),
     /// The process stops: end when the last connection has said its farewell.
     Stop,
+}
+
+/// A change of the endpoint, made between two datagrams.
+pub(crate) struct EndpointChange(pub(crate) Box<dyn FnOnce(&mut Endpoint) + Send>);
+
+impl std::fmt::Debug for EndpointChange {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("EndpointChange")
+    }
 }
 
 /// Notices that wait; each connection causes only a handful at a time.
@@ -150,6 +161,7 @@ impl<C> Receive<C> {
                     // Whoever asked may have gone.
                     let _gone = reply.send((self.endpoint.counters(), self.overflowed));
                 }
+                FromTask::Change(change) => (change.0)(&mut self.endpoint),
                 FromTask::Stop => self.stopping = true,
             }
         }

@@ -7,10 +7,13 @@ use std::{
     time::{Duration, Instant},
 };
 
-use adit_proto_core::{close::session_code, connection::Connection, id::Slot};
+use adit_proto_core::{
+    close::session_code, connection::Connection, id::Slot, session_timer::SessionBounds,
+};
 use bytes::Bytes;
 
 use crate::{
+    clocks::Clocks,
     connection_task::Over,
     pump::{Break, Pool, Pump, Traffic, Turn},
     ready::ReadyQueue,
@@ -41,6 +44,7 @@ pub(crate) struct Sessions {
     /// Sessions that are ending, and when each is cut whatever is left of it.
     ending: BTreeSet<(Instant, Slot)>,
     sweep_at: Option<Instant>,
+    clocks: Clocks,
     /// Bytes from and to sockets that have not been told of yet.
     moved: (u64, u64),
     over: Vec<(Slot, Traffic, Over)>,
@@ -48,10 +52,17 @@ pub(crate) struct Sessions {
 
 impl Sessions {
     /// Takes a socket over for a session that is open on the connection.
-    pub(crate) fn attach(&mut self, now: Instant, slot: Slot, tcp: Socket, early: Bytes) {
+    pub(crate) fn attach(
+        &mut self,
+        now: Instant,
+        slot: Slot,
+        (tcp, early): (Socket, Bytes),
+        bounds: SessionBounds,
+    ) {
         self.moved.0 += early.len() as u64;
         self.pumps
             .insert(slot, Pump::new(&self.ready, slot, tcp, early));
+        self.clocks.watch(now, slot, bounds);
         self.runnable.push(slot);
         self.sweep_at.get_or_insert(now + SWEEP_INTERVAL);
     }
@@ -152,6 +163,9 @@ impl Sessions {
         let before = pump.traffic();
         let turn = pump.turn(conn, &mut self.pool);
         let after = pump.traffic();
+        if (before.sent, before.received) != (after.sent, after.received) {
+            self.clocks.handle_bytes(now, slot);
+        }
         self.moved.0 += after.sent - before.sent;
         self.moved.1 += after.received - before.received;
         if pump.took_room() {
@@ -182,7 +196,8 @@ impl Sessions {
     /// When [`expire`](Self::expire) is to be called.
     pub(crate) fn poll_timeout(&self) -> Option<Instant> {
         let ending = self.ending.first().map(|(at, _)| *at);
-        [ending, self.sweep_at].into_iter().flatten().min()
+        let ends = [ending, self.sweep_at, self.clocks.poll_timeout()];
+        ends.into_iter().flatten().min()
     }
 
     /// Ends the sessions whose time is over, and looks for sockets that died unseen.
@@ -201,6 +216,12 @@ impl Sessions {
                 Some(_) | None => Over::TcpReset,
             };
             self.retire(slot, how);
+        }
+        while let Some((slot, over)) = self.clocks.poll_over(now) {
+            if let Some(session) = conn.session(slot) {
+                session.reset(session_code::TIME_OVER);
+            }
+            self.retire(slot, over.into());
         }
         if self.sweep_at.is_some_and(|at| at <= now) {
             let dead = self
@@ -221,6 +242,7 @@ impl Sessions {
         let Some(pump) = self.pumps.remove(&slot) else {
             return;
         };
+        self.clocks.forget(slot);
         let traffic = if how == Over::Clean {
             pump.traffic()
         } else {

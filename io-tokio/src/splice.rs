@@ -1,8 +1,20 @@
 //! Two TCP sockets joined: a session that the gateway carries itself.
 
+use std::{
+    io,
+    pin::Pin,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+    task::{Context, Poll},
+    time::{Duration, Instant},
+};
+
+use adit_proto_core::session_timer::{SessionBounds, SessionTimer, TimeOver};
 use bytes::Bytes;
 use tokio::{
-    io::{AsyncWriteExt, copy_bidirectional},
+    io::{AsyncRead, AsyncWrite, AsyncWriteExt, ReadBuf, copy_bidirectional},
     net::TcpStream,
     sync::oneshot,
 };
@@ -13,13 +25,14 @@ use crate::{
     socket::{Carried, Socket},
 };
 
-/// Moves bytes both ways until both directions have ended, with half-close, or an operator ends them. That, an error at
-/// one end, or the end of the process becomes a reset at both, never a clean end.
+/// Moves bytes both ways until both directions have ended, with half-close, or an operator or its bounds end them. That,
+/// an error at one end, or the end of the process becomes a reset at both, never a clean end.
 pub(crate) async fn splice(
     user: Socket,
     target: TcpStream,
     early: Bytes,
     killed: oneshot::Receiver<()>,
+    bounds: SessionBounds,
 ) -> (Traffic, Over) {
     let (mut user, mut target) = (Carried::new(user), Carried::new(target));
     let mut traffic = Traffic::new();
@@ -27,9 +40,11 @@ pub(crate) async fn splice(
     let (Some(from), Some(to)) = (user.get_mut(), target.get_mut()) else {
         return (traffic, Over::TcpReset);
     };
+    let watch = Watch::new();
+    let (mut from, mut to) = (watch.on(from), watch.on(to));
     let moving = async {
         to.write_all(&early).await?;
-        copy_bidirectional(from, to).await
+        copy_bidirectional(&mut from, &mut to).await
     };
     let moved = tokio::select! {
         biased;
@@ -39,6 +54,11 @@ pub(crate) async fn splice(
             return (traffic, Over::Killed);
         }
         moved = moving => moved,
+        over = watch.over(bounds) => {
+            let over = Over::from(over);
+            user.reset(over.text());
+            return (traffic, over);
+        }
     };
     match moved {
         Ok((sent, received)) => {
@@ -48,5 +68,95 @@ pub(crate) async fn splice(
             (traffic, Over::Clean)
         }
         Err(_) => (traffic, Over::TcpReset),
+    }
+}
+
+/// Remembers when bytes moved last.
+struct Watch {
+    began: Instant,
+    /// Milliseconds from then to the last byte.
+    moved_ms: Arc<AtomicU64>,
+}
+
+impl Watch {
+    fn new() -> Self {
+        Self {
+            began: Instant::now(),
+            moved_ms: Arc::default(),
+        }
+    }
+
+    fn on<'a>(&self, tcp: &'a mut Socket) -> Watched<'a> {
+        Watched {
+            tcp,
+            began: self.began,
+            moved_ms: Arc::clone(&self.moved_ms),
+        }
+    }
+
+    /// Waits until the session's time is over.
+    async fn over(&self, bounds: SessionBounds) -> TimeOver {
+        let mut timer = SessionTimer::new(self.began, bounds);
+        loop {
+            let Some(at) = timer.poll_timeout() else {
+                return std::future::pending().await;
+            };
+            tokio::time::sleep_until(at.into()).await;
+            let moved = Duration::from_millis(self.moved_ms.load(Ordering::Relaxed));
+            timer.handle_bytes(self.began + moved);
+            if let Some(over) = timer.poll_over(Instant::now()) {
+                return over;
+            }
+        }
+    }
+}
+
+/// A socket whose traffic is noticed.
+struct Watched<'a> {
+    tcp: &'a mut Socket,
+    began: Instant,
+    moved_ms: Arc<AtomicU64>,
+}
+
+impl Watched<'_> {
+    fn note(&self) {
+        let ms = u64::try_from(self.began.elapsed().as_millis()).unwrap_or(u64::MAX);
+        self.moved_ms.store(ms, Ordering::Relaxed);
+    }
+}
+
+impl AsyncRead for Watched<'_> {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        let polled = Pin::new(&mut *self.tcp).poll_read(cx, buf);
+        if polled.is_ready() {
+            self.note();
+        }
+        polled
+    }
+}
+
+impl AsyncWrite for Watched<'_> {
+    fn poll_write(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        let polled = Pin::new(&mut *self.tcp).poll_write(cx, buf);
+        if polled.is_ready() {
+            self.note();
+        }
+        polled
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut *self.tcp).poll_flush(cx)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut *self.tcp).poll_shutdown(cx)
     }
 }

@@ -182,6 +182,8 @@ pub mod session_code {
     pub const STRAY: u32 = 5;
     /// An operator ended the session; 6 is reserved for a stop.
     pub const KILLED: u32 = 7;
+    /// The session was idle for too long, or has lived for as long as it may.
+    pub const TIME_OVER: u32 = 8;
 }
 
 #[cfg(test)]

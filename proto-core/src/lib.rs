@@ -22,5 +22,6 @@ pub mod output;
 pub mod route;
 pub mod session;
 pub mod session_table;
+pub mod session_timer;
 pub mod target;
 pub mod wire;

@@ -2,7 +2,9 @@
 
 use tokio::sync::{mpsc, oneshot, watch};
 
-use super::protocol::{AdminError, AgentStatus, Answer, ErrorKind, Request, VersionInfo};
+use super::protocol::{
+    AdminError, AgentStatus, Answer, ErrorKind, HealthView, Reloaded, Request, VersionInfo,
+};
 
 /// What an agent's socket answers from.
 #[derive(Clone, Debug)]
@@ -16,8 +18,8 @@ pub struct AgentBackend {
 /// What an agent is asked to do; each with the way for its answer.
 #[derive(Debug)]
 pub enum AgentOrder {
-    /// Read the configuration again; the error is for people.
-    Reload(oneshot::Sender<Result<(), String>>),
+    /// Read the configuration again; the answer names the keys whose change needs a restart, the error is for people.
+    Reload(oneshot::Sender<Result<Vec<String>, String>>),
     /// Renew the certificate; false where that is under way already.
     Renew(oneshot::Sender<bool>),
 }
@@ -27,10 +29,12 @@ impl AgentBackend {
         let failed = |text: String| AdminError::new(ErrorKind::Failed, text);
         match request {
             Request::Status {} => Ok(Answer::Agent(self.status.borrow().clone())),
+            Request::Health {} => Ok(Answer::Health(self.health())),
             Request::Version {} => Ok(Answer::Version(VersionInfo::own())),
             Request::Reload {} => {
                 let outcome = self.ask(AgentOrder::Reload).await?;
-                outcome.map(|()| Answer::Done {}).map_err(failed)
+                let reloaded = outcome.map(|needs_restart| Reloaded { needs_restart });
+                reloaded.map(Answer::Reloaded).map_err(failed)
             }
             Request::AgentRenew {} => match self.ask(AgentOrder::Renew).await? {
                 true => Ok(Answer::Done {}),
@@ -46,10 +50,27 @@ impl AgentBackend {
             | Request::RouteExplain { .. }
             | Request::TokenCreate(_)
             | Request::TokenList {}
-            | Request::TokenRevoke { .. } => {
+            | Request::TokenRevoke { .. }
+            | Request::CaShow {}
+            | Request::CaRotate {}
+            | Request::CaRetire { .. } => {
                 let text = "this is an agent; ask a gateway";
                 Err(AdminError::new(ErrorKind::BadRequest, text))
             }
+        }
+    }
+
+    fn health(&self) -> HealthView {
+        let status = self.status.borrow();
+        let detail = match (&status.gateway, &status.last_error) {
+            (Some(gateway), _) if status.connected => format!("connected to {gateway}"),
+            (_, Some(error)) => format!("not connected: {error}"),
+            (_, None) => "not connected".to_owned(),
+        };
+        HealthView {
+            healthy: status.connected,
+            role: "agent".to_owned(),
+            detail,
         }
     }
 

@@ -6,17 +6,21 @@ use adit_proto_core::{
     id::{AgentId, SessionId},
     target::Target,
 };
+use tokio::sync::{mpsc, oneshot};
 use uuid::Uuid;
 
 use super::{
     BoxFuture,
     protocol::{
-        AdminError, Answer, ErrorKind, GatewayStatus, Request, TokenCreated, TokenRequest,
-        VersionInfo,
+        AdminError, Answer, CaView, ErrorKind, GatewayStatus, HealthView, Reloaded, Request,
+        TokenCreated, TokenRequest, VersionInfo,
     },
     rows::{AgentDetails, AgentRow, DeletedAgent, DrainedAgent, ExplanationView},
 };
-use crate::control::{Actor, Control, ControlError};
+use crate::{
+    control::{Actor, Control, ControlError},
+    http::health::{Condition, Health},
+};
 
 /// Makes enrolment strings; the error is for people.
 pub type TokenMaker =
@@ -29,6 +33,33 @@ pub struct AdminBackend {
     pub control: Control,
     /// Makes enrolment strings.
     pub tokens: TokenMaker,
+    /// What only the process itself can do.
+    pub order: mpsc::Sender<GatewayOrder>,
+    /// Whether it serves.
+    pub health: Health,
+}
+
+/// What a gateway's process is asked to do; each with the way for its answer, whose error is for people.
+#[derive(Debug)]
+pub enum GatewayOrder {
+    /// Read the configuration again; the answer names the keys whose change needs a restart.
+    Reload(oneshot::Sender<Result<Vec<String>, String>>),
+    /// Tell of the CAs, or change them on behalf of somebody.
+    Ca(Actor, CaOrder, oneshot::Sender<Result<CaView, String>>),
+}
+
+/// What is asked of a gateway's CAs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum CaOrder {
+    /// To tell of them.
+    Show,
+    /// To let another one sign.
+    Rotate,
+    /// To trust the former one no more.
+    Retire {
+        /// Also where agents would have to enrol again.
+        force: bool,
+    },
 }
 
 impl fmt::Debug for AdminBackend {
@@ -46,7 +77,15 @@ impl AdminBackend {
         Ok(match request {
             Request::Status {} => Answer::Gateway(self.status().await?),
             Request::Version {} => Answer::Version(VersionInfo::own()),
-            Request::Reload {} | Request::AgentRenew {} => {
+            Request::Health {} => Answer::Health(self.health()),
+            Request::Reload {} => {
+                let needs_restart = self.ask(GatewayOrder::Reload).await?;
+                Answer::Reloaded(Reloaded { needs_restart })
+            }
+            Request::CaShow {} => self.ca(by, CaOrder::Show).await?,
+            Request::CaRotate {} => self.ca(by, CaOrder::Rotate).await?,
+            Request::CaRetire { force } => self.ca(by, CaOrder::Retire { force }).await?,
+            Request::AgentRenew {} => {
                 let text = "this is a gateway; ask an agent";
                 return Err(AdminError::new(ErrorKind::BadRequest, text));
             }
@@ -95,6 +134,32 @@ impl AdminBackend {
                 Answer::Revoked(control.revoke_token(by, jti).await?.into())
             }
         })
+    }
+
+    fn health(&self) -> HealthView {
+        let condition = self.health.condition();
+        HealthView {
+            healthy: condition == Condition::Ready,
+            role: "gateway".to_owned(),
+            detail: condition.word().to_owned(),
+        }
+    }
+
+    async fn ca(&self, by: Actor, order: CaOrder) -> Result<Answer, AdminError> {
+        let view = self.ask(|reply| GatewayOrder::Ca(by, order, reply));
+        view.await.map(Answer::Ca)
+    }
+
+    async fn ask<T>(
+        &self,
+        order: impl FnOnce(oneshot::Sender<Result<T, String>>) -> GatewayOrder,
+    ) -> Result<T, AdminError> {
+        let stopping = || AdminError::new(ErrorKind::Stopping, "the gateway is stopping");
+        let (reply, answer) = oneshot::channel();
+        let sent = self.order.send(order(reply)).await;
+        sent.map_err(|_| stopping())?;
+        let outcome = answer.await.map_err(|_| stopping())?;
+        outcome.map_err(|text| AdminError::new(ErrorKind::Failed, text))
     }
 
     async fn status(&self) -> Result<GatewayStatus, ControlError> {

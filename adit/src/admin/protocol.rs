@@ -60,7 +60,7 @@ pub enum Request {
     },
     /// Make an enrolment string.
     TokenCreate(TokenRequest),
-    /// Read your configuration again. Agents answer.
+    /// Read your configuration again. Gateways and agents answer.
     Reload {},
     /// Renew your certificate now. Agents answer.
     AgentRenew {},
@@ -73,6 +73,17 @@ pub enum Request {
     },
     /// Which program are you? Gateways and agents answer.
     Version {},
+    /// Do you serve? Gateways and agents answer.
+    Health {},
+    /// Which CA signs, and is a former one trusted?
+    CaShow {},
+    /// Let another CA sign.
+    CaRotate {},
+    /// Trust the former CA no more.
+    CaRetire {
+        /// Also where agents would have to enrol again.
+        force: bool,
+    },
 }
 
 /// What an enrolment string is made from.
@@ -121,14 +132,51 @@ pub enum Answer {
     Explanation(ExplanationView),
     /// To [`Request::TokenCreate`].
     Token(TokenCreated),
-    /// To [`Request::Reload`] and [`Request::AgentRenew`].
+    /// To [`Request::AgentRenew`].
     Done {},
+    /// To [`Request::Reload`].
+    Reloaded(Reloaded),
     /// To [`Request::TokenList`].
     Tokens(Vec<TokenRow>),
     /// To [`Request::TokenRevoke`].
     Revoked(TokenRow),
     /// To [`Request::Version`].
     Version(VersionInfo),
+    /// To [`Request::Health`].
+    Health(HealthView),
+    /// To [`Request::CaShow`], and to [`Request::CaRotate`] and [`Request::CaRetire`] as it is then.
+    Ca(CaView),
+}
+
+/// What a reload has left to do.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Reloaded {
+    /// Keys whose change takes effect with a restart.
+    pub needs_restart: Vec<String>,
+}
+
+/// Whether a process does what it is there for.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct HealthView {
+    /// It serves.
+    pub healthy: bool,
+    /// `gateway` or `agent`.
+    pub role: String,
+    /// How it stands, for people.
+    pub detail: String,
+}
+
+/// The CAs of a gateway.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct CaView {
+    /// SHA-256 of the public key of the one that signs, in hex.
+    pub key_sha256: String,
+    /// When the last certificate of the former one ends, in Unix seconds; none where none is trusted.
+    pub former_until_unix_s: Option<i64>,
+    /// Enrolled agents.
+    pub agents: usize,
+    /// Those of them that may still need the former one.
+    pub agents_on_former: usize,
 }
 
 /// A refusal.

@@ -10,6 +10,8 @@ pub use self::operate::{
 };
 use crate::config::{LogFormat, Override, Role};
 
+pub use self::tools::{CaRetire, CaVerb, HealthArgs, ManArgs, ShellArg};
+
 /// Examples and exit codes below the options of a verb.
 macro_rules! help {
     ($examples:literal) => {
@@ -23,6 +25,7 @@ macro_rules! exits {
 }
 
 mod operate;
+mod tools;
 
 /// Reach programs in private networks through one gateway: no VPN, no inbound port.
 ///
@@ -99,6 +102,21 @@ pub enum Verb {
     /// Show or check a configuration
     #[command(subcommand, after_help = EXITS)]
     Config(ConfigVerb),
+    /// Show, export or change the CA of a gateway
+    #[command(subcommand, after_help = EXITS)]
+    Ca(CaVerb),
+    /// Ask the running gateway or agent whether it serves: exit 0 yes, 1 no, 5 nobody answers
+    ///
+    /// A gateway serves once its listeners are open, until it stops; an agent while it is connected to a gateway. Without
+    /// `--role` whichever of the two runs with this state directory is asked.
+    #[command(after_help = help!("  adit health\n  adit health --role agent --json"))]
+    Health(HealthArgs),
+    /// Print the completions for a shell
+    #[command(after_help = help!("  adit completion bash > /etc/bash_completion.d/adit\n  adit completion fish | source"))]
+    Completion(ShellArg),
+    /// Print the manual page, or write one for every verb
+    #[command(after_help = help!("  adit man | man -l -\n  adit man --dir /usr/local/share/man/man1"))]
+    Man(ManArgs),
     /// Tell which version this is
     #[command(after_help = help!("  adit version --json"))]
     Version(Json),
@@ -139,6 +157,13 @@ pub enum GatewayVerb {
         "  adit gateway run\n  adit gateway run --config ./gateway.toml --tunnel-listen '[::]:4433' -v"
     ))]
     Run(GatewayRun),
+    /// Have the running gateway read its configuration again, as SIGHUP does
+    ///
+    /// Limits, grace, `direct`, the provisioner's key and revocation list, users and targets of ingresses, the operator's
+    /// certificate and the log level change at once; sessions go on. Other keys that differ are named: they need a
+    /// restart. A file with a mistake changes nothing, and the mistake is told.
+    #[command(after_help = help!("  adit gateway reload\n  adit gateway reload --json"))]
+    Reload(Json),
 }
 
 /// `gateway init`.
@@ -199,7 +224,14 @@ pub enum AgentVerb {
     /// What it advertises and what it forbids is exchanged on the living connection; sessions go on. A file with a mistake
     /// changes nothing, and the mistake is told.
     #[command(after_help = help!("  adit agent reload"))]
-    Reload,
+    Reload(Json),
+    /// Check from this machine whether the agent can reach its gateway, and tell what to do where it cannot
+    ///
+    /// Looks at the enrolment, the dates of its certificate against this machine's clock, the gateway's name, UDP to it, and
+    /// its certificate. The agent may be running or not; nothing is changed. Exit code 1: something here is wrong; 5: the
+    /// gateway is not reached.
+    #[command(after_help = help!("  adit agent probe\n  adit agent probe --json"))]
+    Probe(Json),
 }
 
 /// `agent up`.
@@ -350,6 +382,10 @@ impl Cli {
             | Verb::Sessions(_)
             | Verb::Route(_)
             | Verb::Config(_)
+            | Verb::Ca(_)
+            | Verb::Health(_)
+            | Verb::Completion(_)
+            | Verb::Man(_)
             | Verb::Version(_) => {}
         }
         list

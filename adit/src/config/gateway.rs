@@ -4,14 +4,13 @@ use std::{net::SocketAddr, num::NonZeroU32, path::PathBuf, time::Duration};
 
 use adit_proto_core::{
     gateway::dispatch::DirectRule,
-    limits,
     target::{Host, Target},
 };
 
 use super::{
-    ConfigError, ForwardConfig, Loaded, LogConfig, MetricsConfig, Override, ProvisionerConfig,
-    ProxyConfig, Surroundings, WebSocketConfig, file::Kind, ingress, log, metrics, parse,
-    provisioner, reader::Reader, taken::Taken, websocket,
+    ConfigError, ForwardConfig, LimitsConfig, Loaded, LogConfig, MetricsConfig, Override,
+    ProvisionerConfig, ProxyConfig, Surroundings, WebSocketConfig, file::Kind, ingress, limits,
+    log, metrics, parse, provisioner, reader::Reader, taken::Taken, websocket,
 };
 
 /// What a gateway runs with.
@@ -85,23 +84,6 @@ pub enum EnrollTls {
     PlainHttp,
 }
 
-/// Bounds; each refusal that they cause is counted and logged.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct LimitsConfig {
-    /// Sessions through one agent.
-    pub sessions_per_agent: NonZeroU32,
-    /// Connected agents.
-    pub agents: NonZeroU32,
-    /// QUIC handshakes in progress.
-    pub handshakes: NonZeroU32,
-    /// QUIC handshakes in progress from one address.
-    pub handshakes_per_source: NonZeroU32,
-    /// Users in the middle of a proxy handshake, for each ingress.
-    pub ingress_handshakes: NonZeroU32,
-    /// Sessions being opened.
-    pub opening: NonZeroU32,
-}
-
 impl GatewayConfig {
     /// Reads and checks the configuration. `file` is the path and whether it must exist.
     ///
@@ -140,7 +122,8 @@ impl GatewayConfig {
         let ways_in = ingress::ways_in(&mut r, &mut taken);
         let websocket = websocket::websocket(&mut r);
         let direct = r.list("direct.allow", parse::target_rule);
-        let (limits, log) = (limits_section(&mut r), log(&mut r));
+        let limits = limits::limits(&mut r);
+        let log = log(&mut r);
         let config = || {
             let ways_in = ways_in?;
             Some(Self {
@@ -233,39 +216,6 @@ fn enroll(r: &mut Reader<'_>, taken: &mut Taken) -> Option<EnrollConfig> {
         listen: listen?.value,
         url: url?.map(|u| u.value),
         tls,
-    })
-}
-
-fn limits_section(r: &mut Reader<'_>) -> Option<LimitsConfig> {
-    // What stands as a bound in the core cannot be raised here.
-    let mut one = |key: &str, default: usize, most: usize| {
-        let check = |text: &str| match parse::count(text)? {
-            count if count.get() as usize > most => Err(format!(
-                "`{text}` is above {most}, the most that is possible"
-            )),
-            count => Ok(count),
-        };
-        r.scalar(key, Kind::Number, &default.to_string(), check)
-            .map(|c| c.value)
-    };
-    const FREE: usize = u32::MAX as usize;
-    let sessions_per_agent = one(
-        "limits.sessions_per_agent",
-        limits::SESSIONS_PER_AGENT_MAX as usize,
-        limits::SESSIONS_PER_AGENT_MAX as usize,
-    );
-    let agents = one("limits.agents", limits::AGENTS_MAX, limits::AGENTS_MAX);
-    let handshakes = one("limits.handshakes", 1_024, FREE);
-    let handshakes_per_source = one("limits.handshakes_per_source", 128, FREE);
-    let ingress_handshakes = one("limits.ingress_handshakes", 1_024, FREE);
-    let opening = one("limits.opening", limits::OPENS_MAX, FREE);
-    Some(LimitsConfig {
-        sessions_per_agent: sessions_per_agent?,
-        agents: agents?,
-        handshakes: handshakes?,
-        handshakes_per_source: handshakes_per_source?,
-        ingress_handshakes: ingress_handshakes?,
-        opening: opening?,
     })
 }
 

@@ -5,6 +5,7 @@ mod entrance;
 mod file;
 mod gateway;
 mod ingress;
+mod limits;
 mod metrics;
 mod parse;
 mod paths;
@@ -18,8 +19,9 @@ use std::fmt;
 
 pub use agent::{AgentConfig, HeartbeatConfig, advertised};
 pub use entrance::Entrance;
-pub use gateway::{EnrollConfig, EnrollTls, GatewayConfig, LimitsConfig, TunnelConfig};
+pub use gateway::{EnrollConfig, EnrollTls, GatewayConfig, TunnelConfig};
 pub use ingress::{ForwardConfig, ProxyConfig};
+pub use limits::LimitsConfig;
 pub use metrics::MetricsConfig;
 pub use parse::duration;
 pub use paths::{ENROLLMENT_STRING, Role, Surroundings, admin_socket, agent_socket, config_file};

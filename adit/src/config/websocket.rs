@@ -12,7 +12,7 @@ use super::{
 };
 
 /// How users come in by WebSocket. They do only where a provisioner's key is configured.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct WebSocketConfig {
     /// Who may come in, and what targets are told of them.
     pub entrance: Entrance,

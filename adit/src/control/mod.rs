@@ -291,6 +291,7 @@ mod tests {
             hostname: None,
             enrolled_at: 0,
             not_after: 0,
+            issuer_sha256: None,
         }
     }
 }

@@ -8,6 +8,7 @@ use std::{
     time::Duration,
 };
 
+use adit_io_tokio::Lines;
 use axum::Router;
 use hyper::{
     Request,
@@ -30,7 +31,7 @@ use tokio::{
 };
 use tokio_rustls::TlsAcceptor;
 
-use crate::{http::Ends, ingress::tune, pki::server::ServerCert, share::Shares};
+use crate::{http::Ends, ingress::tune, live::Live, pki::server::ServerCert, share::Shares};
 
 /// What the HTTP listener shows to those who connect.
 pub enum ListenerTls {
@@ -52,23 +53,21 @@ impl ListenerTls {
         &self,
         bind: SocketAddr,
         insecure: bool,
-    ) -> Result<Option<Arc<ServerConfig>>, ListenError> {
-        let (chain, key) = match self {
-            Self::Own(cert) => (cert.chain().to_vec(), cert.key()),
-            Self::Operator(cert) => (cert.chain.clone(), cert.key.clone_key()),
-            Self::Plain if bind.ip().is_loopback() || insecure => return Ok(None),
-            Self::Plain => return Err(ListenError::Insecure { bind }),
-        };
-        let provider = Arc::new(aws_lc_rs::default_provider());
-        // Reference agents may use a TLS 1.2 stack of their system here.
-        let mut config = ServerConfig::builder_with_provider(provider)
-            .with_safe_default_protocol_versions()
-            .map_err(ListenError::Tls)?
-            .with_no_client_auth()
-            .with_single_cert(chain, key)
-            .map_err(ListenError::Tls)?;
-        config.alpn_protocols = vec![b"http/1.1".to_vec()];
-        Ok(Some(Arc::new(config)))
+    ) -> Result<Option<ServerConfig>, ListenError> {
+        match self {
+            Self::Own(cert) => Self::own_config(cert).map(Some),
+            Self::Operator(cert) => cert.config().map(Some),
+            Self::Plain if bind.ip().is_loopback() || insecure => Ok(None),
+            Self::Plain => Err(ListenError::Insecure { bind }),
+        }
+    }
+
+    /// Makes the TLS configuration of a certificate of the embedded authority.
+    ///
+    /// # Errors
+    /// [`ListenError::Tls`] when key and certificate do not fit.
+    pub fn own_config(cert: &ServerCert) -> Result<ServerConfig, ListenError> {
+        config_of(cert.chain().to_vec(), cert.key())
     }
 
     /// Gives the pin for enrolment strings; `None` where agents use the system's roots, or no TLS.
@@ -79,6 +78,22 @@ impl ListenerTls {
             Self::Operator(_) | Self::Plain => None,
         }
     }
+}
+
+fn config_of(
+    chain: Vec<CertificateDer<'static>>,
+    key: PrivateKeyDer<'static>,
+) -> Result<ServerConfig, ListenError> {
+    let provider = Arc::new(aws_lc_rs::default_provider());
+    // Reference agents may use a TLS 1.2 stack of their system here.
+    let mut config = ServerConfig::builder_with_provider(provider)
+        .with_safe_default_protocol_versions()
+        .map_err(ListenError::Tls)?
+        .with_no_client_auth()
+        .with_single_cert(chain, key)
+        .map_err(ListenError::Tls)?;
+    config.alpn_protocols = vec![b"http/1.1".to_vec()];
+    Ok(config)
 }
 
 impl fmt::Debug for ListenerTls {
@@ -112,6 +127,14 @@ impl OperatorCert {
             .map_err(failed(cert))?;
         let key = PrivateKeyDer::from_pem_file(key).map_err(failed(key))?;
         Ok(Self { chain, key })
+    }
+
+    /// Makes the TLS configuration.
+    ///
+    /// # Errors
+    /// [`ListenError::Tls`] when key and certificate do not fit.
+    pub fn config(&self) -> Result<ServerConfig, ListenError> {
+        config_of(self.chain.clone(), self.key.clone_key())
     }
 }
 
@@ -154,15 +177,15 @@ pub enum ListenError {
 /// Those of handing the listener to the runtime. A failed `accept`, such as for want of descriptors, is waited out.
 pub async fn serve(
     listener: std::net::TcpListener,
-    tls: Option<Arc<ServerConfig>>,
+    tls: Option<Arc<Live<ServerConfig>>>,
     router: Router,
     shutdown: impl Future<Output = ()>,
 ) -> io::Result<()> {
     listener.set_nonblocking(true)?;
     let listener = TcpListener::from_std(listener)?;
-    let tls = tls.map(TlsAcceptor::from);
     let slots = Arc::new(Semaphore::new(CONNECTIONS_MAX));
     let shares = Shares::of(CONNECTIONS_MAX);
+    let failures = Lines::new("cannot accept an HTTP connection");
     let (stop, stopped) = watch::channel(false);
     let mut connections = JoinSet::new();
     tokio::pin!(shutdown);
@@ -180,7 +203,9 @@ pub async fn serve(
         let (stream, source) = match accepted {
             Ok(accepted) => accepted,
             Err(error) => {
-                tracing::warn!(%error, "cannot accept an HTTP connection");
+                if failures.allow() {
+                    tracing::warn!(%error, "cannot accept an HTTP connection");
+                }
                 sleep(ACCEPT_PAUSE).await;
                 continue;
             }
@@ -196,10 +221,12 @@ pub async fn serve(
         if let Err(error) = tune(&stream) {
             tracing::debug!(%source, %error, "socket options");
         }
-        let (tls, router, stopped) = (tls.clone(), router.clone(), stopped.clone());
+        // Whoever connects sees the certificate of that moment.
+        let acceptor = tls.as_ref().map(|tls| TlsAcceptor::from(tls.get()));
+        let (router, stopped) = (router.clone(), stopped.clone());
         connections.spawn(async move {
             let _place = (slot, share);
-            let Some(tls) = tls else {
+            let Some(tls) = acceptor else {
                 return converse(stream, ends, router, stopped).await;
             };
             // A failed handshake is the caller's: nothing is owed to it.

@@ -20,6 +20,7 @@ use super::{
 };
 use crate::{
     http::{HttpCounters, Offload, Refusal, bearer},
+    live::Live,
     pki::{
         ca::{Ca, IssuedCert},
         csr::CheckedCsr,
@@ -33,7 +34,7 @@ use crate::{
 #[derive(Clone, Debug)]
 pub struct EnrolParts {
     /// Signs the agents' certificates.
-    pub ca: Arc<Ca>,
+    pub ca: Arc<Live<Ca>>,
     /// Checks the tokens.
     pub tokens: Arc<TokenVerifier>,
     /// Remembers agents and tokens.
@@ -95,7 +96,7 @@ async fn enrol(
     service.parts.counters.enrolment(&outcome);
     outcome
         .map(Json)
-        .inspect_err(|refusal| refusal.log("enrolment"))
+        .inspect_err(|refusal| refusal.log("enrolment", &service.parts.counters.enrolment_lines))
 }
 
 impl Service {
@@ -114,13 +115,14 @@ impl Service {
         }
         let name = claims.agent_name.clone();
         let hostname = body.agent_hostname.clone();
+        // One authority for certificate and root, whatever is exchanged meanwhile.
+        let ca = self.parts.ca.get();
+        let signing = Arc::clone(&ca);
         let issued = self
-            .off_the_data_path(move |parts| {
+            .off_the_data_path(move |_| {
                 let csr =
                     CheckedCsr::from_pem(&body.csr_pem).map_err(crate::pki::PkiError::from)?;
-                Ok(parts
-                    .ca
-                    .sign_agent(now, &csr, id, &name, hostname.as_deref())?)
+                Ok(signing.sign_agent(now, &csr, id, &name, hostname.as_deref())?)
             })
             .await?;
         let enrolment = Enrolment {
@@ -131,6 +133,7 @@ impl Service {
             reservation,
             enrolment,
             issued,
+            ca,
         })
     }
 
@@ -141,14 +144,14 @@ impl Service {
         let written = store.commit_enrolment(signed.reservation, signed.enrolment);
         written.await?;
         tracing::info!(agent = %id, name, "agent enrolled");
-        Ok(self.answer(id, signed.issued))
+        Ok(self.answer(id, signed.issued, &signed.ca))
     }
 
-    fn answer(&self, id: AgentId, issued: IssuedCert) -> EnrolAnswer {
+    fn answer(&self, id: AgentId, issued: IssuedCert, ca: &Ca) -> EnrolAnswer {
         EnrolAnswer {
             agent_id: id.0,
             client_cert_pem: issued.cert_pem,
-            gateway_ca_cert_pem: self.parts.ca.cert_pem().to_owned(),
+            gateway_ca_cert_pem: ca.cert_pem().to_owned(),
             quic_endpoint: self.parts.quic_endpoint.clone(),
             server_spki_sha256: hex(&self.parts.server_spki_sha256),
             adit: Some(Extras { renewal: 1 }),
@@ -169,6 +172,8 @@ struct Signed {
     reservation: Reservation,
     enrolment: Enrolment,
     issued: IssuedCert,
+    /// Who signed it.
+    ca: Arc<Ca>,
 }
 
 fn record_of(
@@ -187,6 +192,7 @@ fn record_of(
         hostname,
         enrolled_at: now.as_secs(),
         not_after: issued.not_after,
+        issuer_sha256: Some(issued.issuer_sha256),
     }
 }
 

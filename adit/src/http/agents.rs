@@ -113,7 +113,9 @@ impl Service {
         let outcome = timeout(CALL_TIMEOUT, answer).await;
         let outcome = outcome.unwrap_or(Err(Refusal::Busy));
         self.parts.counters.call(&outcome);
-        outcome.inspect_err(|refusal| refusal.log("call of the agents API"))
+        outcome.inspect_err(|refusal| {
+            refusal.log("call of the agents API", &self.parts.counters.call_lines)
+        })
     }
 
     /// Gives JSON: of thousands of agents, each with its routes, it takes too long to make beside users' bytes.

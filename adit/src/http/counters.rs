@@ -10,7 +10,7 @@ use std::{
 
 use axum::http::StatusCode;
 
-use super::Refusal;
+use super::{Refusal, refusal::RefusalLines};
 
 /// Events by cause. Causes are words of this program, never of a caller.
 #[derive(Debug, Default)]
@@ -44,6 +44,8 @@ pub struct HttpCounters {
     pub calls_refused: Causes,
     /// Tokens refused, by any of them and by the way in for WebSockets.
     pub tokens_refused: Causes,
+    pub(crate) enrolment_lines: RefusalLines,
+    pub(crate) call_lines: RefusalLines,
 }
 
 impl HttpCounters {

@@ -24,6 +24,18 @@ pub enum Condition {
     Stopping,
 }
 
+impl Condition {
+    /// Sums it up in one word.
+    #[must_use]
+    pub fn word(self) -> &'static str {
+        match self {
+            Self::Starting => "starting",
+            Self::Ready => "ready",
+            Self::Stopping => "stopping",
+        }
+    }
+}
+
 impl Health {
     /// Begins with [`Condition::Starting`]. Without its store a gateway is not ready.
     #[must_use]
@@ -39,13 +51,18 @@ impl Health {
         self.condition.send_replace(condition);
     }
 
+    /// Gives the condition now.
+    #[must_use]
+    pub fn condition(&self) -> Condition {
+        *self.condition.borrow()
+    }
+
     /// Tells whether users and agents are served.
     ///
     /// # Errors
     /// [`Refusal::NotReady`], saying why not.
     pub(crate) fn ready(&self) -> Result<(), Refusal> {
-        let now = *self.condition.borrow();
-        match now {
+        match self.condition() {
             Condition::Ready if !self.store.is_running() => Err(Refusal::NotReady(
                 "the gateway's store has stopped; restart the gateway",
             )),

@@ -1,5 +1,6 @@
 //! Why the gateway refuses a call, as HTTP (agent-tunnel 14.3 and 15).
 
+use adit_io_tokio::Lines;
 use adit_proto_core::id::AgentId;
 use axum::{
     extract::rejection::JsonRejection,
@@ -141,13 +142,26 @@ impl Refusal {
     }
 
     /// Tells the log: `what` was refused, or has failed by a fault of ours.
-    pub(crate) fn log(&self, what: &'static str) {
+    pub(crate) fn log(&self, what: &'static str, lines: &RefusalLines) {
         let status = self.status();
+        if !lines.0.allow() {
+            return;
+        }
         if status == StatusCode::INTERNAL_SERVER_ERROR {
             tracing::error!(error = %self, "{what} failed");
         } else {
             tracing::info!(status = status.as_u16(), reason = %self, "{what} refused");
         }
+    }
+}
+
+/// Bounds the lines about refusals: anybody can cause them.
+#[derive(Debug)]
+pub(crate) struct RefusalLines(Lines);
+
+impl Default for RefusalLines {
+    fn default() -> Self {
+        Self(Lines::new("a call was refused"))
     }
 }
 

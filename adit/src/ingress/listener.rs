@@ -11,7 +11,7 @@ use tokio::{
 };
 
 use super::{Counters, Door, IngressConfig, Protocol, Shared, bump, establish::Permit};
-use crate::share::Shares;
+use crate::{live::Live, share::Shares};
 
 /// An ingress cannot listen.
 #[derive(Debug, thiserror::Error)]
@@ -30,9 +30,64 @@ pub struct IngressError {
 #[derive(Debug)]
 pub struct IngressListener {
     listener: TcpListener,
+    door: Arc<LiveIngress>,
+}
+
+/// What an ingress goes by, and may be told anew while it accepts.
+#[derive(Debug)]
+pub struct LiveIngress {
+    name: Box<str>,
+    counters: Arc<Counters>,
+    rules: Live<Rules>,
+}
+
+#[derive(Debug)]
+struct Rules {
     handshakes: Arc<Semaphore>,
     shares: Shares,
     shared: Arc<Shared>,
+}
+
+impl LiveIngress {
+    fn new(config: IngressConfig) -> Self {
+        let counters = Arc::default();
+        let name = config.name.clone();
+        let rules = Live::new(Rules::new(config, &counters));
+        Self {
+            name,
+            counters,
+            rules,
+        }
+    }
+
+    /// The ingress's name.
+    #[must_use]
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// Goes by another configuration for those who come from now on; its name and its address are not looked at.
+    /// Handshakes in progress are not counted against the changed bound: they last seconds.
+    pub fn set(&self, config: IngressConfig) {
+        self.rules.set(Rules::new(config, &self.counters));
+    }
+}
+
+impl Rules {
+    fn new(config: IngressConfig, counters: &Arc<Counters>) -> Self {
+        Self {
+            handshakes: Arc::new(Semaphore::new(config.handshakes_max)),
+            shares: Shares::of(config.handshakes_max),
+            shared: Arc::new(Shared {
+                door: Door {
+                    name: config.name,
+                    entrance: config.entrance,
+                    counters: Arc::clone(counters),
+                },
+                protocol: config.protocol,
+            }),
+        }
+    }
 }
 
 impl IngressListener {
@@ -48,16 +103,7 @@ impl IngressListener {
         })?;
         Ok(Self {
             listener,
-            handshakes: Arc::new(Semaphore::new(config.handshakes_max)),
-            shares: Shares::of(config.handshakes_max),
-            shared: Arc::new(Shared {
-                door: Door {
-                    name: config.name,
-                    entrance: config.entrance,
-                    counters: Arc::default(),
-                },
-                protocol: config.protocol,
-            }),
+            door: Arc::new(LiveIngress::new(config)),
         })
     }
 
@@ -72,13 +118,19 @@ impl IngressListener {
     /// The ingress's name.
     #[must_use]
     pub fn name(&self) -> &str {
-        &self.shared.door.name
+        self.door.name()
+    }
+
+    /// The way to change what it goes by while it accepts.
+    #[must_use]
+    pub fn door(&self) -> Arc<LiveIngress> {
+        Arc::clone(&self.door)
     }
 
     /// What has happened here; stays readable while [`Self::serve`] runs.
     #[must_use]
     pub fn counters(&self) -> Arc<Counters> {
-        self.shared.door.counters.clone()
+        self.door.counters.clone()
     }
 
     /// Accepts until it is dropped. Connections that are being established then go on by themselves.
@@ -88,14 +140,14 @@ impl IngressListener {
         let mut greedy = false;
         let mut strange = false;
         loop {
-            let Some(permit) = self.permit(&mut full).await else {
+            let Some((mut rules, mut permit)) = self.permit(&mut full).await else {
                 return;
             };
             let (stream, user) = match self.listener.accept().await {
                 Ok(accepted) => accepted,
                 Err(error) if is_of_one_connection(&error) => continue,
                 Err(error) => {
-                    bump(&self.shared.door.counters.accept_failed);
+                    bump(&self.door.counters.accept_failed);
                     if !failing {
                         tracing::warn!(ingress = self.name(), %error, "accept fails; trying on");
                     }
@@ -105,9 +157,16 @@ impl IngressListener {
                 }
             };
             failing = false;
-            bump(&self.shared.door.counters.accepted);
-            if !self.shared.door.entrance.admits(user.ip()) {
-                bump(&self.shared.door.counters.source_refused);
+            // What has changed while nobody came counts for the one who came.
+            if !Arc::ptr_eq(&rules, &self.door.rules.get()) {
+                let Some(changed) = self.permit(&mut full).await else {
+                    return;
+                };
+                (rules, permit) = changed;
+            }
+            bump(&self.door.counters.accepted);
+            if !rules.shared.door.entrance.admits(user.ip()) {
+                bump(&self.door.counters.source_refused);
                 if !strange {
                     tracing::warn!(ingress = self.name(), %user, "an address that `allow_from` does not name; more are closed");
                 }
@@ -120,8 +179,8 @@ impl IngressListener {
             if let Err(error) = tune(&stream) {
                 tracing::debug!(ingress = self.name(), %user, %error, "socket options");
             }
-            let Some(permit) = permit.shared(&self.shares, user.ip()) else {
-                bump(&self.shared.door.counters.share_full);
+            let Some(permit) = permit.shared(&rules.shares, user.ip()) else {
+                bump(&self.door.counters.share_full);
                 if !greedy {
                     tracing::warn!(ingress = self.name(), %user, "one source has its share of handshakes in progress; more are closed");
                 }
@@ -129,20 +188,21 @@ impl IngressListener {
                 continue;
             };
             greedy = false;
-            let (shared, gateway) = (self.shared.clone(), gateway.clone());
+            let (shared, gateway) = (rules.shared.clone(), gateway.clone());
             tokio::spawn(async move { shared.serve(stream, user, permit, gateway).await });
         }
     }
 
     /// Waits for a place among the handshakes in progress; forwards have none and need no place. `full` remembers
     /// whether the last one had to wait, so that a burst is logged once.
-    async fn permit(&self, full: &mut bool) -> Option<Permit> {
-        if matches!(self.shared.protocol, Protocol::Forward { .. }) {
-            return Some(Permit::none());
+    async fn permit(&self, full: &mut bool) -> Option<(Arc<Rules>, Permit)> {
+        let rules = self.door.rules.get();
+        if matches!(rules.shared.protocol, Protocol::Forward { .. }) {
+            return Some((rules, Permit::none()));
         }
-        let was_full = std::mem::replace(full, self.handshakes.available_permits() == 0);
+        let was_full = std::mem::replace(full, rules.handshakes.available_permits() == 0);
         if *full {
-            bump(&self.shared.door.counters.handshakes_full);
+            bump(&self.door.counters.handshakes_full);
         }
         if *full && !was_full {
             tracing::warn!(
@@ -151,12 +211,8 @@ impl IngressListener {
             );
         }
         // The semaphore is never closed, so waiting for it cannot fail.
-        self.handshakes
-            .clone()
-            .acquire_owned()
-            .await
-            .ok()
-            .map(Permit::some)
+        let permit = rules.handshakes.clone().acquire_owned().await.ok()?;
+        Some((rules, Permit::some(permit)))
     }
 }
 

@@ -20,7 +20,7 @@ use std::{
     },
 };
 
-use adit_io_tokio::GatewayHandle;
+use adit_io_tokio::{GatewayHandle, Lines};
 use adit_proto_core::{gateway::OpenError, id::AgentId, target::Target};
 use bytes::BytesMut;
 use tokio::net::TcpStream;
@@ -29,7 +29,7 @@ use crate::config::{Entrance, Users};
 use establish::Ended;
 
 pub(crate) use listener::tune;
-pub use listener::{IngressError, IngressListener};
+pub use listener::{IngressError, IngressListener, LiveIngress};
 pub(crate) use proxy_protocol::header as proxy_header;
 
 /// One ingress as the configuration describes it.
@@ -94,6 +94,26 @@ pub struct Counters {
     pub refused: AtomicU64,
     /// Sessions opened and handed over.
     pub opened: AtomicU64,
+    /// Bounds the lines of what anybody can cause, each kind by itself.
+    lines: NoSession,
+}
+
+/// Bounds the lines about connections that became no session.
+#[derive(Debug)]
+struct NoSession {
+    handshakes: Lines,
+    unauthorised: Lines,
+    refused: Lines,
+}
+
+impl Default for NoSession {
+    fn default() -> Self {
+        Self {
+            handshakes: Lines::new("no session: handshake"),
+            unauthorised: Lines::new("no session: credentials"),
+            refused: Lines::new("no session"),
+        }
+    }
 }
 
 /// The listeners of all ingress configurations, in their order: `forward`, `socks5`, `http_connect`.
@@ -185,15 +205,16 @@ impl Shared {
 impl Door {
     /// Counts a connection that became no session, and logs it in one line.
     fn note(&self, user: SocketAddr, target: Option<&Target>, ended: &Ended) {
-        let counter = match ended {
+        let (all, lines) = (&self.counters, &self.counters.lines);
+        let (counter, lines) = match ended {
             Ended::Handshake(_)
             | Ended::Socks5(_)
             | Ended::HandshakeIo(_)
-            | Ended::HandshakeTimedOut => &self.counters.handshakes_failed,
-            Ended::Unauthorised => &self.counters.unauthorised,
-            Ended::NotAllowed(_) => &self.counters.not_allowed,
-            Ended::UserLeft => &self.counters.left,
-            Ended::Refused(_) => &self.counters.refused,
+            | Ended::HandshakeTimedOut => (&all.handshakes_failed, &lines.handshakes),
+            Ended::Unauthorised => (&all.unauthorised, &lines.unauthorised),
+            Ended::NotAllowed(_) => (&all.not_allowed, &lines.refused),
+            Ended::UserLeft => (&all.left, &lines.refused),
+            Ended::Refused(_) => (&all.refused, &lines.refused),
         };
         bump(counter);
         let target = target.map_or_else(|| "-".to_owned(), ToString::to_string);
@@ -208,9 +229,19 @@ impl Door {
             | Ended::HandshakeTimedOut
             | Ended::Unauthorised
             | Ended::NotAllowed(_)
-            | Ended::Refused(_) => {
+            | Ended::Refused(_)
+                if lines.allow() =>
+            {
                 tracing::info!(%user, ingress, target, reason = %ended, "no session");
             }
+            // Told in one line, with how many there were.
+            Ended::Handshake(_)
+            | Ended::Socks5(_)
+            | Ended::HandshakeIo(_)
+            | Ended::HandshakeTimedOut
+            | Ended::Unauthorised
+            | Ended::NotAllowed(_)
+            | Ended::Refused(_) => {}
         }
     }
 }

@@ -8,29 +8,39 @@ use rcgen::{
     ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair, KeyUsagePurpose, PublicKeyData, SanType,
     SerialNumber,
 };
-use rustls_pki_types::UnixTime;
+use rustls_pki_types::{CertificateDer, UnixTime};
 use x509_parser::certificate::X509Certificate;
 use zeroize::Zeroizing;
 
 use super::{
-    PkiError, csr::CheckedCsr, fill_random, first_certificate, is_agent_name, names::ServerNames,
-    names::is_hostname, parse, sha256, spki_sha256,
+    PkiError,
+    csr::CheckedCsr,
+    fill_random, first_certificate, hex, is_agent_name,
+    names::{ServerNames, is_hostname},
+    parse,
+    rotation::{Exchange, Former, Kept},
+    sha256, spki_sha256,
 };
 use crate::state::StateDir;
 
-/// The authority that vouches for this gateway and its agents; key and certificate live in the state folder.
+/// The authority that vouches for this gateway and its agents; key and certificate live in the state folder. Beside it
+/// may stand the one that it took over from, which is still trusted.
 pub struct Ca {
     cert_pem: String,
+    der: CertificateDer<'static>,
+    spki_sha256: [u8; 32],
     issuer: Issuer<'static, KeyPair>,
+    former: Option<Former>,
 }
 
 impl Ca {
-    /// Reads the authority, making it at first use.
+    /// Reads the authority, making it at first use. An exchange that was cut short is carried out.
     ///
     /// # Errors
     /// [`PkiError::BadFile`] when a file is damaged or the key is gone: a lost authority is never replaced in silence,
     /// since every agent trusts it.
     pub fn open(dir: &StateDir, now: UnixTime) -> Result<Self, PkiError> {
+        Exchange::recover(dir)?;
         let bad = |name: &str, what| PkiError::BadFile {
             path: dir.file(name),
             what,
@@ -43,8 +53,13 @@ impl Ca {
             (None, Some(_)) => return Err(bad(KEY_FILE, "is missing beside its certificate")),
             (None, None) => new_key(dir, KEY_FILE)?,
         };
-        let Some(cert_pem) = cert_pem else {
-            return Self::create(dir, key, now);
+        let cert_pem = match cert_pem {
+            Some(pem) => pem,
+            None => {
+                let pem = params_of(now, CA_NAME)?.self_signed(&key)?.pem();
+                dir.write(CERT_FILE, pem.as_bytes())?;
+                pem
+            }
         };
         let bad_cert = |_| bad(CERT_FILE, "holds no usable certificate");
         let der = first_certificate(&cert_pem).map_err(bad_cert)?;
@@ -53,26 +68,95 @@ impl Ca {
             return Err(bad(CERT_FILE, "does not belong to the authority's key"));
         }
         let issuer = Issuer::from_ca_cert_der(&der, key)?;
-        Ok(Self { cert_pem, issuer })
+        Ok(Self {
+            cert_pem,
+            der,
+            spki_sha256: spki,
+            issuer,
+            former: Former::load(dir)?,
+        })
     }
 
-    fn create(dir: &StateDir, key: KeyPair, now: UnixTime) -> Result<Self, PkiError> {
-        let mut params = base_params(now, CA_DAYS)?;
-        params.distinguished_name.push(DnType::CommonName, CA_NAME);
-        params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
-        params.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::CrlSign];
-        let cert_pem = params.self_signed(&key)?.pem();
-        dir.write(CERT_FILE, cert_pem.as_bytes())?;
-        Ok(Self {
-            issuer: Issuer::new(params, key),
-            cert_pem,
-        })
+    /// Makes another authority in place of this one, which stays trusted: it is the former one of what this gives, until
+    /// that is [retired](Self::retire). `last_not_after` is the Unix time in seconds by which every certificate ends
+    /// that this one has signed. A crash leaves this authority or the whole exchange.
+    ///
+    /// # Errors
+    /// [`PkiError::FormerStays`] where this one has a former one itself, else what failed; nothing has changed then, or
+    /// the next [`open`](Self::open) ends what was begun.
+    pub fn rotate(
+        &self,
+        dir: &StateDir,
+        now: UnixTime,
+        last_not_after: i64,
+    ) -> Result<Self, PkiError> {
+        if self.former.is_some() {
+            return Err(PkiError::FormerStays);
+        }
+        let key = KeyPair::generate()?;
+        let spki = spki_sha256(&key.subject_public_key_info());
+        // Names tell authorities apart where a chain is looked for.
+        let name = format!("{CA_NAME} {}", hex(&spki[..4]));
+        let params = params_of(now, &name)?;
+        let certificate = params.self_signed(&key)?.pem();
+        // As long as the present one's own: it is of no use to anybody once the former one is retired.
+        let cross = params_of(now, &name)?.signed_by(&key, &self.issuer)?.pem();
+        let former = Kept {
+            certificate: self.cert_pem.clone(),
+            cross,
+            last_not_after,
+        };
+        let key = key.serialize_pem();
+        Exchange {
+            key,
+            certificate,
+            former,
+        }
+        .commit(dir)?;
+        Self::open(dir, now)
+    }
+
+    /// Trusts the former authority no more.
+    ///
+    /// # Errors
+    /// [`PkiError::NoFormer`] where there is none, else what failed.
+    pub fn retire(&self, dir: &StateDir, now: UnixTime) -> Result<Self, PkiError> {
+        if self.former.is_none() {
+            return Err(PkiError::NoFormer);
+        }
+        Former::remove(dir)?;
+        Self::open(dir, now)
+    }
+
+    /// Gives the authority that this one took over from, while it is trusted.
+    #[must_use]
+    pub fn former(&self) -> Option<&Former> {
+        self.former.as_ref()
     }
 
     /// Gives the certificate that agents keep as their only root.
     #[must_use]
     pub fn cert_pem(&self) -> &str {
         &self.cert_pem
+    }
+
+    /// Gives the hash of its key.
+    #[must_use]
+    pub fn spki_sha256(&self) -> [u8; 32] {
+        self.spki_sha256
+    }
+
+    /// Gives the roots that agents' certificates may lead to.
+    pub fn roots(&self) -> impl Iterator<Item = &CertificateDer<'static>> {
+        let former = self.former.as_ref().map(|former| &former.der);
+        [&self.der].into_iter().chain(former)
+    }
+
+    /// Gives what a server sends behind its own certificate (agent-tunnel 3): this authority's, or in its place, while
+    /// the former one is trusted, the one by which that vouches for it. Whoever knows either root can follow.
+    pub(super) fn link(&self) -> &CertificateDer<'static> {
+        let cross = self.former.as_ref().map(|former| &former.cross);
+        cross.unwrap_or(&self.der)
     }
 
     /// Issues an agent's first certificate, for the key of the request.
@@ -136,10 +220,7 @@ impl Ca {
 
     /// Whether a certificate was signed with the authority's key.
     pub(super) fn has_signed(&self, certificate: &X509Certificate<'_>) -> bool {
-        let Ok(der) = first_certificate(&self.cert_pem) else {
-            return false;
-        };
-        parse(&der).is_ok_and(|ca| {
+        parse(&self.der).is_ok_and(|ca| {
             ca.subject() == certificate.issuer()
                 && certificate.verify_signature(Some(ca.public_key())).is_ok()
         })
@@ -150,7 +231,7 @@ impl Ca {
         params: &CertificateParams,
         key: &impl PublicKeyData,
     ) -> Result<IssuedCert, PkiError> {
-        IssuedCert::new(&params.signed_by(key, &self.issuer)?)
+        IssuedCert::new(&params.signed_by(key, &self.issuer)?, self.spki_sha256)
     }
 }
 
@@ -171,16 +252,19 @@ pub struct IssuedCert {
     pub spki_sha256: [u8; 32],
     /// Unix time of its end, in seconds.
     pub not_after: i64,
+    /// SHA-256 of the authority's DER SubjectPublicKeyInfo.
+    pub issuer_sha256: [u8; 32],
 }
 
 impl IssuedCert {
-    fn new(certificate: &Certificate) -> Result<Self, PkiError> {
+    fn new(certificate: &Certificate, issuer_sha256: [u8; 32]) -> Result<Self, PkiError> {
         let parsed = parse(certificate.der())?;
         Ok(Self {
             cert_pem: certificate.pem(),
             fingerprint: sha256(certificate.der()),
             spki_sha256: spki_sha256(parsed.public_key().raw),
             not_after: parsed.validity().not_after.timestamp(),
+            issuer_sha256,
         })
     }
 }
@@ -190,6 +274,14 @@ pub(crate) fn new_key(dir: &StateDir, name: &str) -> Result<KeyPair, PkiError> {
     let key = KeyPair::generate()?;
     dir.write_secret(name, Zeroizing::new(key.serialize_pem()).as_bytes())?;
     Ok(key)
+}
+
+fn params_of(now: UnixTime, name: &str) -> Result<CertificateParams, PkiError> {
+    let mut params = base_params(now, CA_DAYS)?;
+    params.distinguished_name.push(DnType::CommonName, name);
+    params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+    params.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::CrlSign];
+    Ok(params)
 }
 
 fn base_params(now: UnixTime, days: u64) -> Result<CertificateParams, PkiError> {
@@ -208,15 +300,17 @@ fn base_params(now: UnixTime, days: u64) -> Result<CertificateParams, PkiError> 
     Ok(params)
 }
 
-const CERT_FILE: &str = "ca-cert.pem";
-const KEY_FILE: &str = "ca-key.pem";
+pub(super) const CERT_FILE: &str = "ca-cert.pem";
+pub(super) const KEY_FILE: &str = "ca-key.pem";
 const CA_NAME: &str = "adit agent CA";
 const CA_DAYS: u64 = 3650;
 const SERVER_DAYS: u64 = 365;
-const AGENT_DAYS: u64 = 365;
+/// Life of an agent's certificate.
+pub const AGENT_DAYS: u64 = 365;
 const DAY_S: u64 = 86_400;
-/// How far a peer's clock may be behind and still accept a certificate made this second (design 3.7).
-const BACKDATED: Duration = Duration::from_secs(3600);
+/// How far a peer's clock may be behind and still accept a certificate made this second (design 3.7): a day that this
+/// clock is ahead, a day that the other one is behind, and one to spare.
+pub const BACKDATED: Duration = Duration::from_secs(3 * DAY_S);
 
 #[cfg(test)]
 mod tests {
@@ -238,7 +332,7 @@ mod tests {
         let usage = cert.key_usage().unwrap().unwrap().value;
         assert!(usage.key_cert_sign() && usage.crl_sign());
         assert!(cert.extended_key_usage().unwrap().is_none());
-        assert_eq!(lifetime(&cert), (3650 * DAY_S + 3600) as i64);
+        assert_eq!(lifetime(&cert), ((3650 + 3) * DAY_S) as i64);
         assert!(read.has_signed(&cert));
     }
 
@@ -292,7 +386,7 @@ mod tests {
         let usage = cert.extended_key_usage().unwrap().unwrap().value;
         assert!(usage.client_auth && !usage.server_auth);
         assert!(cert.basic_constraints().unwrap().is_none());
-        assert_eq!(lifetime(&cert), (365 * DAY_S + 3600) as i64);
+        assert_eq!(lifetime(&cert), ((365 + 3) * DAY_S) as i64);
         assert_eq!(
             issued.spki_sha256,
             spki_sha256(&key.subject_public_key_info())

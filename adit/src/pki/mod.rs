@@ -4,6 +4,7 @@ pub mod ca;
 pub mod csr;
 pub mod names;
 pub(crate) mod pinned;
+pub mod rotation;
 pub mod server;
 
 use std::path::PathBuf;
@@ -95,6 +96,18 @@ pub enum PkiError {
         /// What is wrong, as the end of a sentence that begins with the file.
         what: &'static str,
     },
+    /// No authority has been made in this folder.
+    #[error("there is no CA in {}; make one with `adit gateway init`", .0.display())]
+    NoAuthority(PathBuf),
+    /// The authority of an earlier rotation is still trusted.
+    #[error(
+        "the CA of the last rotation is still trusted; retire it first with `adit ca retire`, or wait until its last \
+         certificate has ended"
+    )]
+    FormerStays,
+    /// There is no former authority to retire.
+    #[error("no former CA is trusted; there is nothing to retire")]
+    NoFormer,
     /// A certificate could not be parsed.
     #[error("the certificate cannot be parsed")]
     BadCertificate,

@@ -72,7 +72,7 @@ impl ServerCert {
         let not_after = parse(&leaf)?.validity().not_after.timestamp();
         let pem = Zeroizing::new(key.serialize_pem());
         Ok(Self {
-            chain: vec![leaf, first_certificate(ca.cert_pem())?],
+            chain: vec![leaf, ca.link().clone()],
             key: PrivateKeyDer::from_pem_slice(pem.as_bytes()).map_err(|_| PkiError::BadFile {
                 path: dir.file(key_file),
                 what: "holds no usable private key",
@@ -82,7 +82,7 @@ impl ServerCert {
         })
     }
 
-    /// Gives the chain as it is sent: this certificate, then the authority's (agent-tunnel 3).
+    /// Gives the chain as it is sent: this certificate, then what leads from it to an agent's root (agent-tunnel 3).
     #[must_use]
     pub fn chain(&self) -> &[CertificateDer<'static>] {
         &self.chain
@@ -98,6 +98,12 @@ impl ServerCert {
     #[must_use]
     pub fn spki_sha256(&self) -> [u8; 32] {
         self.spki_sha256
+    }
+
+    /// Gives the Unix time of the certificate's end, in seconds.
+    #[must_use]
+    pub fn not_after(&self) -> i64 {
+        self.not_after
     }
 
     /// Gives the Unix time in seconds at which [`ServerCert::open`] makes the next certificate.

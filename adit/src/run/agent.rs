@@ -4,7 +4,7 @@ use std::io::{BufRead, Read, Write};
 
 use secrecy::SecretString;
 
-use super::{Context, odd_answer};
+use super::{Context, odd_answer, print_reloaded};
 use crate::{
     admin::{Answer, Request},
     args::{AgentUp, EnrollmentArg, Json},
@@ -91,9 +91,9 @@ pub(super) fn renew(ctx: &Context<'_>) -> Result<(), CommandFailure> {
 }
 
 /// Has the running agent read its configuration again.
-pub(super) fn reload(ctx: &Context<'_>) -> Result<(), CommandFailure> {
-    ctx.ask_agent(&Request::Reload {})?;
-    ctx.print(false, &(), |out| writeln!(out, "reloaded"))
+pub(super) fn reload(ctx: &Context<'_>, json: Json) -> Result<(), CommandFailure> {
+    let answer = ctx.ask_agent(&Request::Reload {})?;
+    print_reloaded(ctx, json, answer)
 }
 
 /// Asks the running agent how it is.

@@ -2,9 +2,10 @@
 
 use std::path::Path;
 
-use super::Context;
+use super::{Context, print_reloaded};
 use crate::{
-    args::GatewayInit,
+    admin::Request,
+    args::{GatewayInit, Json},
     config::{GatewayConfig, Role},
     exit::{Code, CommandFailure},
     pki::hex,
@@ -56,8 +57,15 @@ pub(super) fn run(ctx: &Context<'_>) -> Result<(), CommandFailure> {
     tracing::debug!(?open_files, "limit of open descriptors");
     super::runtime()?.block_on(async {
         let process = GatewayProcess::start(&loaded.config)?;
-        process.run().await
+        let source = || ctx.gateway_config().map(|loaded| loaded.config);
+        process.run(&source).await
     })
+}
+
+/// Has the running gateway read its configuration again.
+pub(super) fn reload(ctx: &Context<'_>, json: Json) -> Result<(), CommandFailure> {
+    let answer = ctx.ask_gateway(&Request::Reload {})?;
+    print_reloaded(ctx, json, answer)
 }
 
 fn write_config(path: &Path, config: &GatewayConfig) -> Result<(), CommandFailure> {

@@ -2,9 +2,13 @@
 
 mod agent;
 mod agents;
+mod ca;
 mod config;
 mod demo;
 mod gateway;
+mod health;
+mod pages;
+mod probe;
 mod route;
 mod sessions;
 mod token;
@@ -22,8 +26,8 @@ use tokio::runtime::Runtime;
 use crate::{
     admin::{self, Answer, Request, VersionInfo},
     args::{
-        AgentVerb, AgentsVerb, Cli, ConfigVerb, GatewayVerb, RouteVerb, SessionsVerb, TokenVerb,
-        Verb,
+        AgentVerb, AgentsVerb, Cli, ConfigVerb, GatewayVerb, Json, RouteVerb, SessionsVerb,
+        TokenVerb, Verb,
     },
     config::{
         AgentConfig, ConfigError, GatewayConfig, Loaded, LogConfig, Role, Surroundings,
@@ -69,11 +73,13 @@ impl Context<'_> {
             Verb::Demo(args) => demo::demo(self, args),
             Verb::Gateway(GatewayVerb::Init(args)) => gateway::init(self, args),
             Verb::Gateway(GatewayVerb::Run(_)) => gateway::run(self),
+            Verb::Gateway(GatewayVerb::Reload(json)) => gateway::reload(self, *json),
             Verb::Agent(AgentVerb::Up(args)) => agent::up(self, args),
             Verb::Agent(AgentVerb::Run) => agent::run(self),
             Verb::Agent(AgentVerb::Status(json)) => agent::status(self, *json),
             Verb::Agent(AgentVerb::Renew) => agent::renew(self),
-            Verb::Agent(AgentVerb::Reload) => agent::reload(self),
+            Verb::Agent(AgentVerb::Reload(json)) => agent::reload(self, *json),
+            Verb::Agent(AgentVerb::Probe(json)) => probe::probe(self, *json),
             Verb::Token(TokenVerb::Create(args)) => token::create(self, args),
             Verb::Token(TokenVerb::List(json)) => token::list(self, *json),
             Verb::Token(TokenVerb::Revoke(args)) => token::revoke(self, args),
@@ -87,6 +93,10 @@ impl Context<'_> {
             Verb::Route(RouteVerb::Explain(args)) => route::explain(self, args),
             Verb::Config(ConfigVerb::Show(args)) => config::show(self, args),
             Verb::Config(ConfigVerb::Check(args)) => config::check(self, args),
+            Verb::Ca(verb) => ca::ca(self, verb),
+            Verb::Health(args) => health::health(self, args),
+            Verb::Completion(args) => pages::completion(self, args),
+            Verb::Man(args) => pages::man(self, args),
             Verb::Version(json) => {
                 let own = VersionInfo::own();
                 self.print(json.json, &own, |out| writeln!(out, "adit {}", own.version))
@@ -149,6 +159,20 @@ impl Context<'_> {
     pub(crate) fn file(&self, role: Role) -> Option<(PathBuf, bool)> {
         config_file(role, self.cli.config.as_deref(), &self.around)
     }
+}
+
+/// Tells what a reload has left to do.
+fn print_reloaded(ctx: &Context<'_>, json: Json, answer: Answer) -> Result<(), CommandFailure> {
+    let Answer::Reloaded(reloaded) = answer else {
+        return Err(odd_answer());
+    };
+    ctx.print(json.json, &reloaded, |out| {
+        writeln!(out, "reloaded")?;
+        for key in &reloaded.needs_restart {
+            writeln!(out, "needs a restart: {}", output::printable(key))?;
+        }
+        Ok(())
+    })
 }
 
 /// The runtime of a gateway or an agent: one thread; more are the driver's to start.

@@ -215,6 +215,8 @@ pub struct Renewal {
     pub fingerprint: [u8; 32],
     /// Unix time of the certificate's end, in seconds.
     pub not_after: i64,
+    /// Hash of the key of the authority that signed it.
+    pub issuer_sha256: [u8; 32],
 }
 
 /// Why the store did not do what was asked.

@@ -23,6 +23,8 @@ pub struct AgentRecord {
     pub enrolled_at: u64,
     /// Unix time of the end of its last certificate, in seconds.
     pub not_after: i64,
+    /// Hash of the key of the authority that signed its last certificate; none where that was not written down.
+    pub issuer_sha256: Option<[u8; 32]>,
 }
 
 /// A token that was issued here, or used here.
@@ -56,18 +58,27 @@ pub enum TokenState {
 pub(super) trait Stored: Sized {
     /// The layout on disk, apart from the public type so that either can change alone.
     type Layout: Serialize + DeserializeOwned;
+    /// Version of the layout.
+    const VERSION: u8;
+    /// What makes a record of version 1 one of this version: fields have only been added behind.
+    const TAIL_OF_V1: &'static [u8];
     fn to_layout(&self) -> Self::Layout;
     fn from_layout(key: Uuid, layout: Self::Layout) -> Self;
 
     fn encode(&self) -> Option<Vec<u8>> {
-        postcard::to_extend(&self.to_layout(), vec![VERSION]).ok()
+        postcard::to_extend(&self.to_layout(), vec![Self::VERSION]).ok()
     }
 
     fn decode(key: Uuid, bytes: &[u8]) -> Option<Self> {
-        let (&VERSION, body) = bytes.split_first()? else {
+        let (version, body) = bytes.split_first()?;
+        let layout = if *version == Self::VERSION {
+            postcard::from_bytes(body)
+        } else if *version == 1 {
+            postcard::from_bytes(&[body, Self::TAIL_OF_V1].concat())
+        } else {
             return None;
         };
-        Some(Self::from_layout(key, postcard::from_bytes(body).ok()?))
+        Some(Self::from_layout(key, layout.ok()?))
     }
 }
 
@@ -80,10 +91,14 @@ pub(super) struct AgentLayout {
     hostname: Option<String>,
     enrolled_at: u64,
     not_after: i64,
+    issuer_sha256: Option<[u8; 32]>,
 }
 
 impl Stored for AgentRecord {
     type Layout = AgentLayout;
+    const VERSION: u8 = 2;
+    /// No issuer.
+    const TAIL_OF_V1: &'static [u8] = &[0];
 
     fn to_layout(&self) -> AgentLayout {
         AgentLayout {
@@ -94,6 +109,7 @@ impl Stored for AgentRecord {
             hostname: self.hostname.clone(),
             enrolled_at: self.enrolled_at,
             not_after: self.not_after,
+            issuer_sha256: self.issuer_sha256,
         }
     }
 
@@ -107,6 +123,7 @@ impl Stored for AgentRecord {
             hostname: layout.hostname,
             enrolled_at: layout.enrolled_at,
             not_after: layout.not_after,
+            issuer_sha256: layout.issuer_sha256,
         }
     }
 }
@@ -127,6 +144,8 @@ enum StateLayout {
 
 impl Stored for TokenRecord {
     type Layout = TokenLayout;
+    const VERSION: u8 = 1;
+    const TAIL_OF_V1: &'static [u8] = &[];
 
     fn to_layout(&self) -> TokenLayout {
         TokenLayout {
@@ -156,4 +175,35 @@ impl Stored for TokenRecord {
     }
 }
 
-const VERSION: u8 = 1;
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_record_of_the_first_version_has_no_issuer() {
+        let mut record = AgentRecord {
+            id: AgentId(Uuid::from_u128(5)),
+            name: "site-a".to_owned(),
+            spki_sha256: [1; 32],
+            renewed_spki_sha256: Some([2; 32]),
+            fingerprint: [3; 32],
+            hostname: None,
+            enrolled_at: 7,
+            not_after: 8,
+            issuer_sha256: Some([4; 32]),
+        };
+        let read = |bytes: &[u8]| AgentRecord::decode(record.id.0, bytes);
+        let bytes = record.encode().unwrap();
+        assert_eq!(read(&bytes).unwrap(), record);
+        // It ended before the mark of the field that came later.
+        let mut first = bytes[..bytes.len() - 33].to_vec();
+        first[0] = 1;
+        let old = read(&first);
+        for version in [0, 3] {
+            first[0] = version;
+            assert_eq!(read(&first), None);
+        }
+        record.issuer_sha256 = None;
+        assert_eq!(old.unwrap(), record);
+    }
+}

@@ -349,6 +349,7 @@ fn enrolment(n: u8, key: u8) -> Enrolment {
             hostname: None,
             enrolled_at: NOW,
             not_after: 0,
+            issuer_sha256: None,
         },
         token_expires_at: NOW + 60,
     }
@@ -377,6 +378,7 @@ fn renewal(key: u8) -> Renewal {
         spki_sha256: [key; 32],
         fingerprint: [8; 32],
         not_after: 9,
+        issuer_sha256: [9; 32],
     }
 }
 

@@ -118,6 +118,7 @@ impl Worker {
                 (renewal.spki_sha256 != agent.spki_sha256).then_some(renewal.spki_sha256);
             agent.fingerprint = renewal.fingerprint;
             agent.not_after = renewal.not_after;
+            agent.issuer_sha256 = Some(renewal.issuer_sha256);
             Ok(())
         })
     }
@@ -404,6 +405,7 @@ mod tests {
             hostname: None,
             enrolled_at: 0,
             not_after: 0,
+            issuer_sha256: None,
         };
         let enrolment = Enrolment {
             agent,

@@ -1,10 +1,8 @@
 //! The check of a token that comes back: signature, dates, purpose (agent-tunnel 14.4 and 15).
 
-use std::{
-    fmt,
-    sync::{Arc, PoisonError, RwLock},
-};
+use std::fmt;
 
+use adit_io_tokio::Lines;
 use base64::prelude::{BASE64_URL_SAFE_NO_PAD, Engine};
 use jsonwebtoken::{Algorithm, Validation, errors::ErrorKind};
 use rustls_pki_types::UnixTime;
@@ -16,13 +14,15 @@ use super::{
     ASSOCIATION, ENROLLMENT, LEEWAY_S, ProvisionerKey, RevocationList, TokenError, TokenKey,
     provisioner::VerifyingKey,
 };
+use crate::live::Live;
 
 /// Checks tokens of this gateway and of its provisioner. Whether one was used before is the store's to say.
 pub struct TokenVerifier {
-    /// This gateway's own first.
-    keys: Vec<VerifyingKey>,
+    own: VerifyingKey,
+    provisioner: Live<Option<ProvisionerKey>>,
     gateway_id: Option<Uuid>,
-    revoked: RwLock<Arc<RevocationList>>,
+    revoked: Live<RevocationList>,
+    unnamed: Lines,
 }
 
 impl TokenVerifier {
@@ -34,19 +34,23 @@ impl TokenVerifier {
         gateway_id: Option<Uuid>,
         revoked: RevocationList,
     ) -> Self {
-        let mut keys = vec![own.verifying()];
-        keys.extend(provisioner.map(|key| key.0));
         Self {
-            keys,
+            own: own.verifying(),
+            provisioner: Live::new(provisioner),
             gateway_id,
-            revoked: RwLock::new(Arc::new(revoked)),
+            revoked: Live::new(revoked),
+            unnamed: Lines::new(UNNAMED),
         }
     }
 
     /// Exchanges the revocation list; every later check goes by it.
     pub fn set_revoked(&self, list: RevocationList) {
-        let mut slot = self.revoked.write().unwrap_or_else(PoisonError::into_inner);
-        *slot = Arc::new(list);
+        self.revoked.set(list);
+    }
+
+    /// Exchanges the provisioner's key; every later check goes by it.
+    pub fn set_provisioner(&self, key: Option<ProvisionerKey>) {
+        self.provisioner.set(key);
     }
 
     /// Checks a token that is to enrol an agent.
@@ -104,8 +108,7 @@ impl TokenVerifier {
         let jti = claims.get("jti").and_then(uuid_of);
         let jti = jti.ok_or(TokenError::MissingClaim("jti"))?;
         self.check_gateway(&claims)?;
-        let revoked = Arc::clone(&self.revoked.read().unwrap_or_else(PoisonError::into_inner));
-        if revoked.covers(&claims) {
+        if self.revoked.get().covers(&claims) {
             return Err(TokenError::Revoked);
         }
         check_purpose(header.cty.as_deref(), &claims, purpose)?;
@@ -119,7 +122,10 @@ impl TokenVerifier {
     fn decode(&self, token: &str, alg: &str) -> Result<Map<String, Value>, TokenError> {
         let alg: Algorithm = alg.parse().map_err(|_| TokenError::Algorithm)?;
         let mut outcome = Err(TokenError::Algorithm);
-        for key in self.keys.iter().filter(|key| key.algorithms.contains(&alg)) {
+        let provisioner = self.provisioner.get();
+        let keys = [Some(&self.own), (*provisioner).as_ref().map(|key| &key.0)];
+        let keys = keys.into_iter().flatten();
+        for key in keys.filter(|key| key.algorithms.contains(&alg)) {
             outcome = decode(token, key);
             match outcome {
                 Err(TokenError::BadSignature) => {}
@@ -137,7 +143,9 @@ impl TokenVerifier {
             (Some(ours), Some(theirs)) if uuid_of(theirs) == Some(ours) => Ok(()),
             (Some(_), Some(_)) => Err(TokenError::OtherGateway),
             (None, Some(theirs)) => {
-                tracing::warn!(jet_gw_id = %theirs, "a token names a gateway, and this one has no id to compare; set provisioner.gateway_id");
+                if self.unnamed.allow() {
+                    tracing::warn!(jet_gw_id = %theirs, "{UNNAMED}; set provisioner.gateway_id");
+                }
                 Ok(())
             }
         }
@@ -291,6 +299,7 @@ pub(super) fn uuid_of(value: &Value) -> Option<Uuid> {
     value.as_str()?.parse().ok()
 }
 
+const UNNAMED: &str = "a token names a gateway, and this one has no id to compare";
 const SCOPE: &str = "SCOPE";
 /// Content types of the reference's tokens.
 const PURPOSES: [&str; 10] = [

@@ -167,10 +167,9 @@ fn an_agent_is_shown_with_all_that_is_known_of_it() {
     assert_eq!(shown["id"], agent.id());
     assert_eq!(shown["drained"], false);
     assert_eq!(shown["renewed_key_sha256"], Value::Null);
-    let pair = std::fs::read(agent.state.join("agent-pair.json")).unwrap();
-    let pair: Value = serde_json::from_slice(&pair).unwrap();
-    let pem = pair["certificate"].as_str().unwrap();
-    let der = CertificateDer::from_pem_slice(pem.as_bytes()).unwrap();
+    let pair = agent.pair("");
+    let pem = pair["certificate"].as_str().unwrap().as_bytes();
+    let der = CertificateDer::from_pem_slice(pem).unwrap();
     assert_eq!(shown["fingerprint"], adit::pki::hex(&Sha256::digest(&der)));
     assert_eq!(shown["key_sha256"].as_str().unwrap().len(), 64);
     let number = |key: &str| shown[key].as_i64().unwrap();

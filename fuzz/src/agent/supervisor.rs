@@ -175,6 +175,18 @@ impl World {
         });
     }
 
+    fn comes_up(&mut self, dial: DialId, gateway: GatewayIndex) {
+        assert!(!self.is_stopped && gateway.0 < self.gateways.len());
+        assert!(self.running.contains(&dial) && !self.draining.contains(&dial));
+        let replaced = self.up.replace(dial);
+        if self.former == Some(dial) {
+            self.former = None;
+        } else {
+            assert!(replaced.is_none() || self.kept.next);
+            self.former = replaced;
+        }
+    }
+
     fn judge(&mut self, step: SupervisorStep) {
         match step {
             SupervisorStep::Resolve {
@@ -233,17 +245,7 @@ impl World {
                 assert!(self.kept.next);
                 self.settled();
             }
-            SupervisorStep::Up { dial, gateway } => {
-                assert!(!self.is_stopped && gateway.0 < self.gateways.len());
-                assert!(self.running.contains(&dial) && !self.draining.contains(&dial));
-                let replaced = self.up.replace(dial);
-                if self.former == Some(dial) {
-                    self.former = None;
-                } else {
-                    assert!(replaced.is_none() || self.kept.next);
-                    self.former = replaced;
-                }
-            }
+            SupervisorStep::Up { dial, gateway } => self.comes_up(dial, gateway),
             SupervisorStep::Waiting {
                 until,
                 gateway,

@@ -1,5 +1,6 @@
 //! The agent: one connection to one of its gateways, kept up by the core's `Supervisor`.
 
+pub mod probe;
 mod renewal;
 mod role;
 mod task;

@@ -15,6 +15,7 @@ use adit_proto_core::{
     id::{SessionId, Slot},
     output::{Event, Renewed},
     route::RouteSet,
+    session_timer::SessionBounds,
     target::Target,
 };
 use bytes::Bytes;
@@ -25,6 +26,7 @@ use crate::{
     connection_task::{Command, ConnectionSender, Over, Role},
     dial::dial,
     handoff::Sender,
+    lines::Lines,
     pump::Traffic,
     socket::Carried,
 };
@@ -51,6 +53,7 @@ pub(crate) struct GatewayConnection {
     sessions: BTreeMap<Slot, Wanted>,
     /// Sessions open and being opened through the agent, for its status and for its end.
     open: Arc<AtomicUsize>,
+    refusals: Lines,
 }
 
 /// A session asked for or open.
@@ -75,6 +78,7 @@ impl GatewayConnection {
             own,
             sessions: BTreeMap::new(),
             open,
+            refusals: Lines::new("session refused"),
         }
     }
 
@@ -114,15 +118,19 @@ impl GatewayConnection {
         match result {
             Ok(tcp) if agent.accept(slot).is_ok() => {
                 // Through the queue, as it is the task that owns the sockets.
-                let _ended =
-                    self.own
-                        .commands
-                        .push(Command::Attach(slot, Carried::new(tcp), Bytes::new()));
+                let _ended = self.own.commands.push(Command::Attach(
+                    slot,
+                    Carried::new(tcp),
+                    Bytes::new(),
+                    SessionBounds::default(),
+                ));
                 return;
             }
             Ok(_given_up) => {}
             Err(error) => {
-                tracing::info!(session = %wanted.session, target = %wanted.target, %error, "session refused");
+                if self.refusals.allow() {
+                    tracing::info!(session = %wanted.session, target = %wanted.target, %error, "session refused");
+                }
                 // One that the gateway gave up needs no answer.
                 let _given_up = agent.refuse(slot, &error.to_string());
             }

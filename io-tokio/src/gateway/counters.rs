@@ -70,19 +70,25 @@ pub enum SessionEnding {
     Cut,
     /// An operator ended it.
     Killed,
+    /// Nothing moved for as long as is allowed.
+    Idle,
+    /// It lived for as long as is allowed.
+    Lifetime,
     /// An operator deleted the agent that carried it.
     Deleted,
 }
 
 impl SessionEnding {
     /// All of them.
-    pub const ALL: [Self; 7] = [
+    pub const ALL: [Self; 9] = [
         Self::Clean,
         Self::UserReset,
         Self::AgentReset,
         Self::ConnectionLost,
         Self::Cut,
         Self::Killed,
+        Self::Idle,
+        Self::Lifetime,
         Self::Deleted,
     ];
 
@@ -96,6 +102,8 @@ impl SessionEnding {
             Self::ConnectionLost => "connection_lost",
             Self::Cut => "cut",
             Self::Killed => "killed",
+            Self::Idle => "idle",
+            Self::Lifetime => "lifetime",
             Self::Deleted => "deleted",
         }
     }
@@ -110,6 +118,8 @@ impl From<Over> for SessionEnding {
             Over::ConnectionLost => Self::ConnectionLost,
             Over::Cut => Self::Cut,
             Over::Killed => Self::Killed,
+            Over::Idle => Self::Idle,
+            Over::Lifetime => Self::Lifetime,
             Over::Deleted => Self::Deleted,
         }
     }

@@ -1,6 +1,7 @@
 //! The gateway as its ingress and its administration see it.
 
 use std::{
+    fmt,
     net::SocketAddr,
     sync::{
         Arc,
@@ -9,11 +10,16 @@ use std::{
 };
 
 use adit_proto_core::{
+    endpoint::{Endpoint, EndpointLimits},
+    env::Env,
     gateway::{
         OpenError,
+        dispatch::DispatchConfig,
         info::{AgentInfo, Explanation, SessionInfo},
     },
     id::{AgentId, SessionId, Slot},
+    link::tls::{GatewayTls, TlsError},
+    session_timer::SessionBounds,
     target::Target,
 };
 use bytes::Bytes;
@@ -21,14 +27,14 @@ use tokio::{net::TcpStream, sync::oneshot};
 
 use super::{
     counters::{Bytes as MovedBytes, GatewayCounters},
-    input::NodeInput,
+    input::{NodeInput, NodeSettings},
     role::GatewayCommand,
 };
 use crate::{
     connection_task::{Command, Over},
     handoff::Sender,
     pump::Traffic,
-    receive::FromTask,
+    receive::{EndpointChange, FromTask},
     socket::{Carried, Socket},
     splice::splice,
 };
@@ -40,6 +46,7 @@ pub struct GatewayHandle {
     to_endpoint: Sender<FromTask>,
     bytes: Arc<MovedBytes>,
     numbers: Arc<AtomicU64>,
+    env: Env,
 }
 
 /// What a user asks for.
@@ -71,6 +78,32 @@ pub struct SessionRow {
     pub ingress: Option<Box<str>>,
 }
 
+/// Why certificates were not exchanged.
+#[derive(Debug)]
+pub enum SetTlsError {
+    /// They cannot be used.
+    Tls(TlsError),
+    /// The gateway has stopped.
+    Stopped,
+}
+
+impl fmt::Display for SetTlsError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Tls(error) => error.fmt(f),
+            Self::Stopped => f.write_str("the gateway has stopped"),
+        }
+    }
+}
+
+impl std::error::Error for SetTlsError {}
+
+impl From<TlsError> for SetTlsError {
+    fn from(error: TlsError) -> Self {
+        Self::Tls(error)
+    }
+}
+
 /// The gateway has stopped.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Stopped;
@@ -80,12 +113,14 @@ impl GatewayHandle {
         node: Sender<NodeInput>,
         to_endpoint: Sender<FromTask>,
         bytes: Arc<MovedBytes>,
+        env: Env,
     ) -> Self {
         Self {
             node,
             to_endpoint,
             bytes,
             numbers: Arc::default(),
+            env,
         }
     }
 
@@ -230,6 +265,49 @@ impl GatewayHandle {
         })
     }
 
+    /// Exchanges the bounds of the tunnel and of sessions. What is open goes on; it counts against the bounds.
+    ///
+    /// # Errors
+    /// [`Stopped`].
+    pub async fn configure(
+        &self,
+        limits: EndpointLimits,
+        dispatch: DispatchConfig,
+        sessions: SessionBounds,
+    ) -> Result<(), Stopped> {
+        self.change(move |endpoint| endpoint.set_limits(limits))
+            .await?;
+        let settings = NodeSettings { dispatch, sessions };
+        self.ask(|reply| NodeInput::Configure(settings, reply))
+            .await
+    }
+
+    /// Exchanges certificates, key and roots for the handshakes that begin from now on; connections that exist keep
+    /// theirs. The admission that is asked once a handshake is over stays that of the start.
+    ///
+    /// # Errors
+    /// [`SetTlsError`]; then the former ones stay.
+    pub async fn set_tls(&self, tls: GatewayTls) -> Result<(), SetTlsError> {
+        let env = self.env.clone();
+        let change = move |endpoint: &mut Endpoint| endpoint.set_server_tls(&tls, &env);
+        let changed = self.change(change).await;
+        Ok(changed.map_err(|Stopped| SetTlsError::Stopped)??)
+    }
+
+    async fn change<T: Send + 'static>(
+        &self,
+        change: impl FnOnce(&mut Endpoint) -> T + Send + 'static,
+    ) -> Result<T, Stopped> {
+        let (reply, answer) = oneshot::channel();
+        let change = EndpointChange(Box::new(move |endpoint| {
+            // Whoever asked may have gone; what was changed stays changed.
+            let _gone = reply.send(change(endpoint));
+        }));
+        let sent = self.to_endpoint.push(FromTask::Change(change));
+        sent.map_err(|_| Stopped)?;
+        answer.await.map_err(|_| Stopped)
+    }
+
     async fn ask<T>(
         &self,
         input: impl FnOnce(oneshot::Sender<T>) -> NodeInput,
@@ -259,6 +337,7 @@ impl Drop for GiveUp<'_> {
 pub struct PendingSession {
     id: SessionId,
     carrier: Option<Pending>,
+    bounds: SessionBounds,
     node: Sender<NodeInput>,
 }
 
@@ -280,9 +359,11 @@ impl PendingSession {
         slot: Slot,
         commands: Sender<Command<GatewayCommand>>,
         node: Sender<NodeInput>,
+        bounds: SessionBounds,
     ) -> Self {
         Self {
             id,
+            bounds,
             carrier: Some(Pending::Agent { slot, commands }),
             node,
         }
@@ -293,9 +374,11 @@ impl PendingSession {
         target: TcpStream,
         killed: oneshot::Receiver<()>,
         node: Sender<NodeInput>,
+        bounds: SessionBounds,
     ) -> Self {
         Self {
             id,
+            bounds,
             carrier: Some(Pending::Direct { target, killed }),
             node,
         }
@@ -313,14 +396,19 @@ impl PendingSession {
         let socket = socket.into();
         match self.carrier.take() {
             Some(Pending::Agent { slot, commands }) => {
-                let sent = commands.push(Command::Attach(slot, Carried::new(socket), early));
+                let sent = commands.push(Command::Attach(
+                    slot,
+                    Carried::new(socket),
+                    early,
+                    self.bounds,
+                ));
                 // A connection that has ended drops the socket, and so resets it.
                 sent.unwrap_or_else(|_| self.over(Over::ConnectionLost));
             }
             Some(Pending::Direct { target, killed }) => {
-                let (id, node) = (self.id, self.node.clone());
+                let (id, bounds, node) = (self.id, self.bounds, self.node.clone());
                 tokio::spawn(async move {
-                    let (traffic, how) = splice(socket, target, early, killed).await;
+                    let (traffic, how) = splice(socket, target, early, killed, bounds).await;
                     node.push_or_stop(NodeInput::SessionOver {
                         session: id,
                         traffic,

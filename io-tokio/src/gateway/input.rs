@@ -6,10 +6,11 @@ use adit_proto_core::{
     connection::Counters,
     gateway::{
         OpenError,
-        dispatch::AgentEvent,
+        dispatch::{AgentEvent, DispatchConfig},
         info::{AgentInfo, Explanation},
     },
     id::{AgentId, ConnId, SessionId, Slot},
+    session_timer::SessionBounds,
     target::Target,
 };
 use tokio::{net::TcpStream, sync::oneshot};
@@ -83,8 +84,17 @@ pub(crate) enum NodeInput {
         agent: AgentId,
         reply: oneshot::Sender<usize>,
     },
+    /// Go by other settings from now on.
+    Configure(NodeSettings, oneshot::Sender<()>),
     /// Close everything, and end with the last connection.
     Stop,
+}
+
+/// What the node goes by, and may be told anew.
+#[derive(Clone, Debug)]
+pub(crate) struct NodeSettings {
+    pub(crate) dispatch: DispatchConfig,
+    pub(crate) sessions: SessionBounds,
 }
 
 /// What a connection tells the node.

@@ -2,7 +2,6 @@
 
 mod counters;
 mod handle;
-mod ids;
 mod input;
 mod node;
 mod role;
@@ -18,23 +17,25 @@ use std::{
 };
 
 use adit_proto_core::{
-    agent::policy::Policy,
     connection::Connection,
     endpoint::{Endpoint, EndpointLimits},
     env::Env,
-    gateway::dispatch::{DirectRange, Dispatch, DispatchConfig},
+    gateway::dispatch::DispatchConfig,
     id::AgentId,
     identity::AgentIdentity,
     link::tls::{GatewayTls, TlsError},
     output::Renewed,
+    session_timer::SessionBounds,
 };
 use tokio::task::{AbortHandle, JoinHandle};
 
 pub use self::counters::{GatewayCounters, NodeCounters, SessionEnding};
-pub use self::handle::{GatewayHandle, OpenRequest, PendingSession, SessionRow, Stopped};
+pub use self::handle::{
+    GatewayHandle, OpenRequest, PendingSession, SessionRow, SetTlsError, Stopped,
+};
 use self::{
     counters::Bytes,
-    input::NodeInput,
+    input::{NodeInput, NodeSettings},
     node::Node,
     role::{AgentConnection, GatewayCommand},
 };
@@ -85,6 +86,8 @@ pub struct GatewayConfig {
     pub limits: EndpointLimits,
     /// Direct dialling and bounds of sessions.
     pub dispatch: DispatchConfig,
+    /// Bounds on the time of a session.
+    pub sessions: SessionBounds,
     /// Agents that get no new sessions by routing from the start on.
     pub drained: Vec<AgentId>,
     /// Certificates and agents.
@@ -148,23 +151,17 @@ impl Gateway {
         let local_addr = receive.local_addr().map_err(StartError::Io)?;
         let shards = Shards::start(config.threads.max(1)).map_err(StartError::Io)?;
         let (node, inputs) = handoff(NODE_LEN);
-        let policy = direct_policy(&config.dispatch);
-        let mut dispatch = Dispatch::new(config.dispatch);
-        for agent in config.drained {
-            dispatch.set_drained(agent, true);
-        }
+        let settings = NodeSettings {
+            dispatch: config.dispatch,
+            sessions: config.sessions,
+        };
         let confirm = Arc::clone(&config.hooks.confirm);
         let own = node.clone();
         let admission = Arc::clone(&config.tls.admission);
-        let task = Node::new(
-            dispatch,
-            Arc::new(policy),
-            admission,
-            confirm,
-            &env.seed,
-            inputs,
-            own,
-        );
+        let mut task = Node::new(settings, admission, confirm, &env.seed, inputs, own);
+        for agent in config.drained {
+            task.set_drained(agent);
+        }
         let bytes = task.bytes();
         let node_task = tokio::spawn(task.run());
         let to_endpoint = receive.to_endpoint();
@@ -177,7 +174,7 @@ impl Gateway {
         };
         let endpoint = tokio::spawn(tokio::task::unconstrained(task));
         Ok(Self {
-            handle: GatewayHandle::new(node.clone(), to_endpoint.clone(), bytes),
+            handle: GatewayHandle::new(node.clone(), to_endpoint.clone(), bytes, env.clone()),
             node,
             to_endpoint,
             local_addr,
@@ -223,18 +220,6 @@ impl Gateway {
         let _patience_over = tokio::time::timeout(patience, ended).await;
         aborts.iter().for_each(AbortHandle::abort);
     }
-}
-
-/// What direct rules mean for a dial, after name resolution; ports were looked at before.
-fn direct_policy(config: &DispatchConfig) -> Policy {
-    let (mut subnets, mut domains) = (Vec::new(), Vec::new());
-    for rule in &config.direct {
-        match &rule.range {
-            DirectRange::Subnet(net) => subnets.push(*net),
-            DirectRange::Domain(pattern) => domains.push(pattern.clone()),
-        }
-    }
-    Policy::direct(&subnets, domains)
 }
 
 /// Receives, and makes a task for every connection that a peer begins.

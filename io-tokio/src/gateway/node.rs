@@ -1,5 +1,6 @@
 //! The gateway's one owner of `Dispatch` and of the table of sessions: users' wishes in, commands to connections out.
 
+mod operate;
 #[cfg(test)]
 mod tests;
 
@@ -20,16 +21,18 @@ use adit_proto_core::{
     id::{AgentId, ConnId, SessionId},
     link::tls::Admission,
     session_table::{Carrier, SessionTable},
+    session_timer::SessionBounds,
     target::Target,
 };
+use rand_chacha::{ChaCha12Rng, rand_core::Rng};
 use tokio::{net::TcpStream, sync::oneshot, task::AbortHandle};
+use uuid::Builder;
 
 use super::{
     Confirm,
-    counters::{Bytes, NodeCounters, NodeSnapshot},
-    handle::{OpenRequest, PendingSession, SessionRow},
-    ids::Ids,
-    input::{FromConnection, NodeInput},
+    counters::{Bytes, NodeCounters},
+    handle::{OpenRequest, PendingSession},
+    input::{FromConnection, NodeInput, NodeSettings},
     role::GatewayCommand,
 };
 use crate::{
@@ -37,6 +40,7 @@ use crate::{
     connection_task::{Command, ConnectionSender, Over},
     dial::dial,
     handoff::{Receiver, Sender},
+    lines::Lines,
     pump::Traffic,
 };
 
@@ -54,8 +58,10 @@ struct Wish {
 pub(crate) struct Node {
     dispatch: Dispatch,
     sessions: SessionTable,
-    ids: Ids,
+    ids: ChaCha12Rng,
+    /// What direct rules mean for a dial, after name resolution; ports were looked at before.
     direct: Arc<Policy>,
+    bounds: SessionBounds,
     admission: Arc<dyn Admission>,
     confirm: Confirm,
     connections: BTreeMap<ConnId, ConnectionSender<GatewayCommand>>,
@@ -71,6 +77,8 @@ pub(crate) struct Node {
     inputs: Receiver<NodeInput>,
     own: Sender<NodeInput>,
     failed_handshakes: Burst,
+    refused_agents: Lines,
+    refused_routes: Lines,
     counters: NodeCounters,
     bytes: Arc<Bytes>,
     stopping: bool,
@@ -78,18 +86,19 @@ pub(crate) struct Node {
 
 impl Node {
     pub(crate) fn new(
-        dispatch: Dispatch,
-        direct: Arc<Policy>,
+        settings: NodeSettings,
         admission: Arc<dyn Admission>,
         confirm: Confirm,
         seed: &Seed,
         inputs: Receiver<NodeInput>,
         own: Sender<NodeInput>,
     ) -> Self {
+        let direct = Arc::new(operate::direct_policy(&settings.dispatch));
         Self {
-            dispatch,
+            dispatch: Dispatch::new(settings.dispatch),
+            bounds: settings.sessions,
             sessions: SessionTable::new(),
-            ids: Ids::new(seed),
+            ids: seed.derive("session-id"),
             direct,
             admission,
             confirm,
@@ -102,10 +111,17 @@ impl Node {
             inputs,
             own,
             failed_handshakes: Burst::default(),
+            refused_agents: Lines::new("agent not registered"),
+            refused_routes: Lines::new("route set refused: too many routes"),
             counters: NodeCounters::default(),
             bytes: Arc::default(),
             stopping: false,
         }
+    }
+
+    /// An agent gets no new sessions by routing from the start on.
+    pub(crate) fn set_drained(&mut self, agent: AgentId) {
+        self.dispatch.set_drained(agent, true);
     }
 
     /// What connections add the bytes of their sessions to.
@@ -159,17 +175,7 @@ impl Node {
                 }
             }
             NodeInput::Oddities(counters) => self.counters.odd(counters),
-            NodeInput::Dialled(session, result) => {
-                let outcome = match (result, self.wishes.get_mut(&session)) {
-                    (Ok(tcp), Some(wish)) => {
-                        wish.dialled = Some(tcp);
-                        Ok(())
-                    }
-                    (Ok(_unwanted), None) => return,
-                    (Err(reason), _) => Err(reason),
-                };
-                self.dispatch.handle_direct(now, session, outcome);
-            }
+            NodeInput::Dialled(session, result) => self.dialled(now, session, result),
             NodeInput::SessionOver {
                 session,
                 traffic,
@@ -207,35 +213,24 @@ impl Node {
             NodeInput::Disconnect { agent, reply } => {
                 let _gone = reply.send(self.disconnect(now, agent));
             }
+            NodeInput::Configure(settings, reply) => {
+                self.configure(settings);
+                let _gone = reply.send(());
+            }
             NodeInput::Stop => self.stop(now),
         }
     }
 
-    /// Closes the connections of an agent that has just been deleted; whoever deletes it does that first.
-    fn disconnect(&mut self, now: Instant, agent: AgentId) -> usize {
-        let admission = &self.admission;
-        let stays = |identity: &_| admission.admits_still(identity);
-        let conns = self.dispatch.disconnect(now, agent, stays);
-        for conn in &conns {
-            self.command(*conn, Command::Close(CloseReason::Revoked));
-        }
-        conns.len()
-    }
-
-    /// Its end is logged when whoever has its sockets tells of it.
-    fn kill(&mut self, session: SessionId) -> bool {
-        let Some(carrier) = self.sessions.get(session).map(|entry| entry.carrier) else {
-            return false;
+    fn dialled(&mut self, now: Instant, session: SessionId, result: Result<TcpStream, String>) {
+        let outcome = match (result, self.wishes.get_mut(&session)) {
+            (Ok(tcp), Some(wish)) => {
+                wish.dialled = Some(tcp);
+                Ok(())
+            }
+            (Ok(_unwanted), None) => return,
+            (Err(reason), _) => Err(reason),
         };
-        // A second call finds it ending already.
-        if !self.killed.insert(session) {
-            return false;
-        }
-        match (carrier, self.direct_kills.remove(&session)) {
-            (Carrier::Agent { conn, slot }, _) => self.command(conn, Command::Kill(slot)),
-            (Carrier::Direct, way) => return way.is_some_and(|kill| kill.send(()).is_ok()),
-        }
-        true
+        self.dispatch.handle_direct(now, session, outcome);
     }
 
     fn open(
@@ -248,7 +243,7 @@ impl Node {
         let known = request
             .association
             .filter(|id| !self.wishes.contains_key(id) && self.sessions.get(*id).is_none());
-        let session = known.unwrap_or_else(|| self.ids.draw());
+        let session = known.unwrap_or_else(|| self.draw_id());
         let (target, agent) = (request.target.clone(), request.agent);
         self.numbers.insert(number, session);
         self.wishes.insert(
@@ -262,6 +257,12 @@ impl Node {
             },
         );
         self.dispatch.open(now, session, target, agent);
+    }
+
+    fn draw_id(&mut self) -> SessionId {
+        let mut bytes = [0; 16];
+        self.ids.fill_bytes(&mut bytes);
+        SessionId(Builder::from_random_bytes(bytes).into_uuid())
     }
 
     fn connection(&mut self, now: Instant, conn: ConnId, what: FromConnection) {
@@ -347,7 +348,9 @@ impl Node {
                 }
                 DispatchOutput::Refused { conn, error } => {
                     self.counters.not_registered += 1;
-                    tracing::warn!(%conn, %error, "agent not registered");
+                    if self.refused_agents.allow() {
+                        tracing::warn!(%conn, %error, "agent not registered");
+                    }
                     self.command(
                         conn,
                         Command::Close(CloseReason::NotAdmitted(error.to_string())),
@@ -355,7 +358,9 @@ impl Node {
                 }
                 DispatchOutput::RoutesRefused { conn, count } => {
                     self.counters.routes_refused += 1;
-                    tracing::warn!(%conn, count, "route set refused: too many routes");
+                    if self.refused_routes.allow() {
+                        tracing::warn!(%conn, count, "route set refused: too many routes");
+                    }
                 }
             }
         }
@@ -401,12 +406,13 @@ impl Node {
                     slot,
                     sender.commands.clone(),
                     self.own.clone(),
+                    self.bounds,
                 )
             }
             (Carrier::Direct, Some(tcp)) => {
                 let (kill, killed) = oneshot::channel();
                 self.direct_kills.insert(session, kill);
-                PendingSession::direct(session, tcp, killed, self.own.clone())
+                PendingSession::direct(session, tcp, killed, self.own.clone(), self.bounds)
             }
             (Carrier::Direct, None) => return,
         };
@@ -461,25 +467,6 @@ impl Node {
             reason = how.text(),
             "session ended"
         );
-    }
-
-    fn snapshot(&self, now: Instant) -> NodeSnapshot {
-        NodeSnapshot {
-            counters: self.counters.clone(),
-            agents: self.dispatch.hub().counts(now),
-            open: self.users.len(),
-            opening: self.wishes.len(),
-        }
-    }
-
-    fn list_sessions(&self, now: Instant) -> Vec<SessionRow> {
-        let rows = self.sessions.list(now).into_iter();
-        rows.map(|info| SessionRow {
-            user: self.users.get(&info.id).map(|user| user.user),
-            ingress: self.users.get(&info.id).map(|user| user.ingress.clone()),
-            info,
-        })
-        .collect()
     }
 
     fn stop(&mut self, now: Instant) {

@@ -25,6 +25,7 @@ use super::{
 use crate::{
     connection_task::{Command, ConnectionSender, Over, Role},
     handoff::Sender,
+    lines::Lines,
     pump::Traffic,
 };
 
@@ -54,6 +55,7 @@ pub(crate) struct AgentConnection {
     own: ConnectionSender<GatewayCommand>,
     seen: Option<Instant>,
     bytes: Arc<Bytes>,
+    advertisements: Lines,
 }
 
 impl AgentConnection {
@@ -74,6 +76,7 @@ impl AgentConnection {
             own,
             seen: None,
             bytes,
+            advertisements: Lines::new("routes accepted"),
         }
     }
 
@@ -158,13 +161,15 @@ impl Role for AgentConnection {
                 identity: Some(identity),
             } => self.established(identity),
             Event::RoutesAccepted { epoch, routes } => {
-                tracing::info!(
-                    agent = self.agent(),
-                    epoch,
-                    subnets = routes.subnets.len(),
-                    domains = routes.domains.len(),
-                    "routes accepted"
-                );
+                if self.advertisements.allow() {
+                    tracing::info!(
+                        agent = self.agent(),
+                        epoch,
+                        subnets = routes.subnets.len(),
+                        domains = routes.domains.len(),
+                        "routes accepted"
+                    );
+                }
                 self.tell(AgentEvent::Routes { epoch, routes });
             }
             Event::Seen => self.seen(now),

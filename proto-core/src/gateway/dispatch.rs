@@ -55,7 +55,7 @@ pub struct Dispatch {
     outputs: VecDeque<DispatchOutput>,
 }
 
-/// What a [`Dispatch`] is told once.
+/// What a [`Dispatch`] is made with; see [`Dispatch::set_config`].
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct DispatchConfig {
     /// Targets that the gateway may dial itself where no agent advertises them; empty means none (design 8.9).
@@ -209,6 +209,11 @@ impl Dispatch {
             config,
             ..Self::default()
         }
+    }
+
+    /// Exchanges what it was made with. Sessions that are open, and attempts that are under way, go on.
+    pub fn set_config(&mut self, config: DispatchConfig) {
+        self.config = config;
     }
 
     /// Reads the registry.

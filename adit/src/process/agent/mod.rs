@@ -162,10 +162,10 @@ impl AgentProcess {
     }
 
     /// Takes a changed configuration over; one that is bad changes nothing. Sessions are not touched.
-    fn reload(&mut self, source: ConfigSource<'_>) -> Result<(), String> {
+    fn reload(&mut self, source: ConfigSource<'_>) -> Result<Vec<String>, String> {
         let outcome = self.try_reload(source);
         match &outcome {
-            Ok(()) => {
+            Ok(_) => {
                 tracing::info!(
                     routes = self.routes.borrow().len(),
                     "configuration reloaded"
@@ -178,13 +178,15 @@ impl AgentProcess {
         outcome
     }
 
-    fn try_reload(&mut self, source: ConfigSource<'_>) -> Result<(), String> {
+    fn try_reload(&mut self, source: ConfigSource<'_>) -> Result<Vec<String>, String> {
         let config = source().map_err(|error| error.to_string())?;
         let routes = advertised(&config, &self.dir).map_err(|error| error.to_string())?;
         let shown = routes::shown(&routes);
         let taken = self.agent.reload(routes, &config.restrictions);
         taken.map_err(|error| error.to_string())?;
-        for key in restart_only(&self.config, &config) {
+        crate::log::set_level(&config.log.level)?;
+        let restart = restart_only(&self.config, &config);
+        for key in &restart {
             tracing::warn!(key, "this change takes effect when the agent is restarted");
         }
         self.routes.send_replace(shown);
@@ -195,7 +197,7 @@ impl AgentProcess {
             grace: config.grace,
             ..self.config.clone()
         };
-        Ok(())
+        Ok(restart.into_iter().map(str::to_owned).collect())
     }
 
     /// Ends now: the gateway is told, sessions are cut.
@@ -240,6 +242,7 @@ fn restart_only(now: &AgentConfig, new: &AgentConfig) -> Vec<&'static str> {
         ("state_dir", now.state_dir == new.state_dir),
         ("heartbeat", now.heartbeat == new.heartbeat),
         ("gateway.endpoints", now.endpoints == new.endpoints),
+        ("log.format", now.log.format == new.log.format),
     ];
     let changed = keys.into_iter().filter(|(_, same)| !same);
     changed.map(|(key, _)| key).collect()

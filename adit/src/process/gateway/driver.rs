@@ -2,7 +2,10 @@
 
 use std::sync::Arc;
 
-use adit_io_tokio::gateway::{GatewayConfig as DriverConfig, Hooks};
+use adit_io_tokio::{
+    Lines,
+    gateway::{GatewayConfig as DriverConfig, Hooks},
+};
 use adit_proto_core::{
     endpoint::EndpointLimits,
     gateway::dispatch::DispatchConfig,
@@ -11,14 +14,13 @@ use adit_proto_core::{
     link::tls::{Admission, GatewayTls},
     output::Renewed,
 };
-use rustls_pki_types::{CertificateDer, pem::PemObject};
 use zeroize::Zeroizing;
 
 use super::GatewayState;
 use crate::{
     config::GatewayConfig,
     http::Causes,
-    pki::ca::Ca,
+    pki::{ca::Ca, server::ServerCert},
     presence::Presence,
     process::unix_now,
     store::{AgentDirectory, Renewal, Store},
@@ -28,6 +30,7 @@ use crate::{
 struct Enrolled {
     directory: AgentDirectory,
     refused: Arc<Causes>,
+    lines: Lines,
 }
 
 impl Admission for Enrolled {
@@ -36,7 +39,9 @@ impl Admission for Enrolled {
             .admit(identity)
             .inspect_err(|error| {
                 self.refused.add(error.word());
-                tracing::warn!(agent = %identity.id, name = %identity.name, %error, "agent refused");
+                if self.lines.allow() {
+                    tracing::warn!(agent = %identity.id, name = %identity.name, %error, "agent refused");
+                }
             })
             .is_ok()
     }
@@ -53,6 +58,8 @@ pub(super) struct Watch {
     pub(super) presence: Presence,
     /// Why they were refused.
     pub(super) refused: Arc<Causes>,
+    directory: AgentDirectory,
+    lines: Lines,
 }
 
 impl Watch {
@@ -60,46 +67,62 @@ impl Watch {
         Self {
             presence: Presence::new(state.store.directory()),
             refused: Arc::default(),
+            directory: state.store.directory(),
+            lines: Lines::new("agent refused"),
         }
+    }
+
+    /// Who may connect.
+    pub(super) fn admission(&self) -> Arc<dyn Admission> {
+        Arc::new(Enrolled {
+            directory: self.directory.clone(),
+            refused: Arc::clone(&self.refused),
+            lines: self.lines.clone(),
+        })
     }
 }
 
+/// What the driver is started with.
 pub(super) fn config(config: &GatewayConfig, state: &GatewayState, watch: &Watch) -> DriverConfig {
-    let chain = state
-        .tunnel_cert
-        .chain()
-        .iter()
-        .map(|der| der.to_vec())
-        .collect();
-    let agent_root = CertificateDer::from_pem_slice(state.ca.cert_pem().as_bytes());
-    let handshakes = config.limits.handshakes.get() as usize;
     DriverConfig {
         listen: config.tunnel.listen,
-        tls: GatewayTls {
-            cert_chain: chain,
-            key: Zeroizing::new(state.tunnel_cert.key().secret_der().to_vec()),
-            // The CA was parsed when it was opened.
-            agent_roots: agent_root.map(|der| vec![der.to_vec()]).unwrap_or_default(),
-            admission: Arc::new(Enrolled {
-                directory: state.store.directory(),
-                refused: Arc::clone(&watch.refused),
-            }),
-        },
-        limits: EndpointLimits {
-            connections: config.limits.agents.get() as usize,
-            handshakes,
-            // However few places there are, half of them are for clients that have proved their address.
-            handshakes_retry: (handshakes / 2).min(limits::HANDSHAKES_RETRY),
-            handshakes_per_source: config.limits.handshakes_per_source.get() as usize,
-        },
-        dispatch: DispatchConfig {
-            direct: config.direct.clone(),
-            opens_max: config.limits.opening.get() as usize,
-            sessions_per_agent: config.limits.sessions_per_agent.get() as usize,
-        },
+        tls: tls(&state.shown.tunnel, &state.ca.get(), watch.admission()),
+        limits: endpoint_limits(config),
+        dispatch: dispatch(config),
+        sessions: config.limits.sessions,
         drained: state.store.directory().drained(),
         hooks: hooks(state, watch.presence.clone()),
         threads: config.threads.get() as usize,
+    }
+}
+
+/// What the tunnel shows and whom it trusts.
+pub(super) fn tls(cert: &ServerCert, ca: &Ca, admission: Arc<dyn Admission>) -> GatewayTls {
+    let chain = cert.chain().iter().map(|der| der.to_vec());
+    GatewayTls {
+        cert_chain: chain.collect(),
+        key: Zeroizing::new(cert.key().secret_der().to_vec()),
+        agent_roots: ca.roots().map(|der| der.to_vec()).collect(),
+        admission,
+    }
+}
+
+pub(super) fn endpoint_limits(config: &GatewayConfig) -> EndpointLimits {
+    let handshakes = config.limits.handshakes.get() as usize;
+    EndpointLimits {
+        connections: config.limits.agents.get() as usize,
+        handshakes,
+        // However few places there are, half of them are for clients that have proved their address.
+        handshakes_retry: (handshakes / 2).min(limits::HANDSHAKES_RETRY),
+        handshakes_per_source: config.limits.handshakes_per_source.get() as usize,
+    }
+}
+
+pub(super) fn dispatch(config: &GatewayConfig) -> DispatchConfig {
+    DispatchConfig {
+        direct: config.direct.clone(),
+        opens_max: config.limits.opening.get() as usize,
+        sessions_per_agent: config.limits.sessions_per_agent.get() as usize,
     }
 }
 
@@ -108,7 +131,7 @@ fn hooks(state: &GatewayState, presence: Presence) -> Hooks {
     let (confirming, directory) = (state.store.clone(), state.store.directory());
     Hooks {
         renew: Arc::new(move |identity, csr_pem| {
-            Box::pin(renew(Arc::clone(&ca), store.clone(), identity, csr_pem))
+            Box::pin(renew(ca.get(), store.clone(), identity, csr_pem))
         }),
         is_renewed: Arc::new(move |identity| directory.awaits_confirmation(identity)),
         confirm: Arc::new(move |identity| {
@@ -145,6 +168,7 @@ async fn renew(
         spki_sha256: issued.spki_sha256,
         fingerprint: issued.fingerprint,
         not_after: issued.not_after,
+        issuer_sha256: issued.issuer_sha256,
     };
     store
         .renew(id, proved, renewal)

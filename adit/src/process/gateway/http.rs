@@ -23,6 +23,7 @@ use crate::{
         IngressListener,
         websocket::{self, WebSocketParts, WebSockets},
     },
+    live::Live,
     token::TokenVerifier,
 };
 
@@ -132,7 +133,7 @@ pub(super) fn verifier(config: &GatewayConfig, state: &GatewayState) -> Arc<Toke
 pub(super) async fn serve(
     what: &'static str,
     listener: TcpListener,
-    tls: Option<Arc<rustls::ServerConfig>>,
+    tls: Option<Arc<Live<rustls::ServerConfig>>>,
     router: Router,
 ) {
     if let Err(error) = listener::serve(listener, tls, router, std::future::pending()).await {

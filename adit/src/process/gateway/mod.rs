@@ -1,7 +1,10 @@
 //! A gateway process: state folder, CA, store, tunnel, enrolment, ingress and administration.
 
+mod certificates;
 mod driver;
 mod http;
+mod orders;
+mod reload;
 mod tokens;
 
 use std::{
@@ -19,23 +22,30 @@ use adit_proto_core::{
     env::EndpointSecrets,
     target::{Host, Target},
 };
-use tokio::task::{AbortHandle, JoinSet};
+use tokio::{
+    sync::mpsc,
+    task::{AbortHandle, JoinSet},
+};
 
-use super::{signals::StopSignals, unix_now};
+pub use self::reload::ConfigSource;
+use self::{
+    certificates::{CHECK_INTERVAL, Certificates, Shown},
+    reload::Reloadable,
+};
+use super::{
+    signals::{ReloadSignal, StopSignals},
+    unix_now,
+};
 use crate::{
-    admin::{AdminBackend, AdminListener, Backend, BindError, TokenMaker},
+    admin::{AdminBackend, AdminListener, Backend, GatewayOrder, TokenMaker},
     config::{EnrollTls, GatewayConfig, admin_socket},
     control::Control,
-    enroll::listener::{ListenerTls, OperatorCert},
+    enroll::listener::{ListenError, ListenerTls, OperatorCert},
     exit::{Code, CommandFailure},
     http::health::{Condition, Health},
     ingress::{self, IngressListener, websocket::WebSockets},
-    pki::{
-        EndpointKeys,
-        ca::Ca,
-        names::ServerNames,
-        server::{ServerCert, ServerRole},
-    },
+    live::Live,
+    pki::{EndpointKeys, ca::Ca, names::ServerNames},
     state::{StateDir, StateLock},
     store::Store,
     token::TokenKey,
@@ -43,11 +53,12 @@ use crate::{
 
 /// What a gateway has on disk, opened.
 pub struct GatewayState {
-    ca: Arc<Ca>,
+    dir: StateDir,
+    names: ServerNames,
+    ca: Arc<Live<Ca>>,
     tokens: Arc<TokenKey>,
     store: Store,
-    tunnel_cert: ServerCert,
-    https_cert: ServerCert,
+    shown: Shown,
     keys: EndpointKeys,
     /// No other gateway uses the folder while this lives.
     _lock: StateLock,
@@ -66,7 +77,11 @@ pub struct GatewayProcess {
     ingress: Vec<(Box<str>, SocketAddr)>,
     websockets: Option<WebSockets>,
     enroll: SocketAddr,
-    grace: Duration,
+    orders: mpsc::Receiver<GatewayOrder>,
+    reloadable: Reloadable,
+    /// What the HTTP listener shows; none without TLS.
+    https: LiveTls,
+    certificates: Certificates,
     _state: GatewayState,
 }
 
@@ -89,14 +104,14 @@ impl GatewayState {
             .map_err(config_failure)?;
         let gateway_id = config.provisioner.gateway_id;
         let ca = Ca::open(&dir, now).map_err(failure)?;
-        let cert = |role| ServerCert::open(&dir, &ca, role, &names, now).map_err(failure);
         Ok(Self {
-            tunnel_cert: cert(ServerRole::Tunnel)?,
-            https_cert: cert(ServerRole::Https)?,
+            shown: Shown::open(&dir, &ca, &names, now).map_err(failure)?,
             keys: EndpointKeys::open(&dir).map_err(failure)?,
             tokens: Arc::new(TokenKey::open(&dir, gateway_id).map_err(failure)?),
             store: Store::open(&dir).map_err(failure)?,
-            ca: Arc::new(ca),
+            ca: Arc::new(Live::new(ca)),
+            names,
+            dir,
             _lock: lock,
         })
     }
@@ -104,7 +119,7 @@ impl GatewayState {
     /// Pin of the tunnel's key: SHA-256 of its SubjectPublicKeyInfo.
     #[must_use]
     pub fn tunnel_pin(&self) -> [u8; 32] {
-        self.tunnel_cert.spki_sha256()
+        self.shown.tunnel.spki_sha256()
     }
 }
 
@@ -121,11 +136,7 @@ impl GatewayProcess {
     /// What is unusable or in use, and what to do.
     pub fn start(config: &GatewayConfig) -> Result<Self, CommandFailure> {
         let state = GatewayState::open(config)?;
-        let admin = AdminListener::bind(&admin_socket(&config.state_dir)).map_err(|e| match e {
-            BindError::AlreadyRunning(_) | BindError::NotASocket(_) | BindError::Io(..) => {
-                failure(e)
-            }
-        })?;
+        let admin = AdminListener::bind(&admin_socket(&config.state_dir)).map_err(failure)?;
         let doors = bind_doors(config)?;
         let enroll = bind_tcp("enroll", config.enroll.listen)?;
         let metrics = config.metrics.listen.map(|at| bind_tcp("metrics", at));
@@ -136,57 +147,74 @@ impl GatewayProcess {
         let gateway = start_tunnel(config, &state, &watch)?;
         let endpoint = public_endpoint(config, gateway.local_addr())?;
         let url = enroll_url(config, enroll_addr, &https);
-        let tokens = tokens::maker(&state, url, https.pin());
+        let strings = tokens::maker(&state, url, https.pin());
+        let tokens = http::verifier(config, &state);
         let mut services = JoinSet::new();
-        let tls = https
-            .server_config(enroll_addr, config.enroll.tls == EnrollTls::PlainHttp)
-            .map_err(config_failure)?;
+        let tls = live_tls(config, enroll_addr, &https)?;
+        let own = tls.clone().filter(|_| config.enroll.tls == EnrollTls::Own);
+        let certificates = Certificates::new(&state, &watch, gateway.handle(), own);
         let control = Control::new(state.store.clone(), gateway.handle());
         let health = Health::new(state.store.clone());
         let served = http::Served {
             config,
+            tokens: Arc::clone(&tokens),
             state: &state,
             watch,
             health: &health,
             control: &control,
             counters: Arc::default(),
-            tokens: http::verifier(config, &state),
         };
         let websockets = served.websockets();
         let public = served.public(&endpoint.to_string(), websockets.as_ref());
-        services.spawn(http::serve("enrolment", enroll, tls, public));
+        services.spawn(http::serve("enrolment", enroll, tls.clone(), public));
         if let Some(metrics) = metrics {
             tracing::info!(addr = %metrics.local_addr()?, "metrics open");
             let watch = served.watch(&doors, websockets.as_ref());
             services.spawn(http::serve("metrics", metrics, None, watch));
         }
+        let (order, orders) = mpsc::channel(ORDERS_MAX);
         services.spawn(admin.serve(Backend::Gateway(AdminBackend {
             control: control.clone(),
-            tokens: Arc::clone(&tokens),
+            tokens: Arc::clone(&strings),
+            order,
+            health: health.clone(),
         })));
         let mut process = Self {
             services,
             doors: Vec::new(),
             health,
-            tokens,
+            tokens: strings,
             control,
             ingress: Vec::new(),
             websockets,
             enroll: enroll_addr,
-            grace: config.grace,
+            orders,
+            reloadable: Reloadable {
+                config: config.clone(),
+                tokens,
+                doors: doors.iter().map(IngressListener::door).collect(),
+            },
+            https: tls,
+            certificates,
             _state: state,
             gateway,
         };
+        process.open(doors)?;
+        tracing::info!(tunnel = %process.gateway.local_addr(), %endpoint, enroll = %enroll_addr, "gateway running");
+        Ok(process)
+    }
+
+    /// Lets users in.
+    fn open(&mut self, doors: Vec<IngressListener>) -> Result<(), CommandFailure> {
         for door in doors {
             let addr = door.local_addr()?;
             tracing::info!(ingress = %door.name(), %addr, "ingress open");
-            process.ingress.push((door.name().into(), addr));
-            let task = process.services.spawn(door.serve(process.gateway.handle()));
-            process.doors.push(task);
+            self.ingress.push((door.name().into(), addr));
+            let task = self.services.spawn(door.serve(self.gateway.handle()));
+            self.doors.push(task);
         }
-        process.health.set(Condition::Ready);
-        tracing::info!(tunnel = %process.gateway.local_addr(), %endpoint, enroll = %enroll_addr, "gateway running");
-        Ok(process)
+        self.health.set(Condition::Ready);
+        Ok(())
     }
 
     /// Makes enrolment strings.
@@ -223,21 +251,34 @@ impl GatewayProcess {
     }
 
     /// Runs until a signal asks for the end. The first one stops taking users and lets sessions end for the grace
-    /// period; a second one ends at once.
+    /// period; a second one ends at once. SIGHUP has the configuration read again.
     ///
     /// # Errors
     /// When signals cannot be listened for.
-    pub async fn run(mut self) -> Result<(), CommandFailure> {
+    pub async fn run(mut self, source: ConfigSource<'_>) -> Result<(), CommandFailure> {
         let mut signals = StopSignals::listen()?;
-        tokio::select! {
-            () = signals.next() => {}
-            why = self.gateway.failed() => {
-                return Err(CommandFailure::message(Code::Failure, format!("the tunnel failed: {why}")));
+        let mut hangup = ReloadSignal::listen()?;
+        let mut due = tokio::time::interval(CHECK_INTERVAL);
+        loop {
+            tokio::select! {
+                () = signals.next() => break,
+                () = hangup.next() => {
+                    // Told in the log.
+                    let _outcome = self.reload(source).await;
+                }
+                Some(order) = self.orders.recv() => self.take(order, source).await,
+                _ = due.tick() => self.certificates.check().await,
+                why = self.gateway.failed() => {
+                    return Err(CommandFailure::message(Code::Failure, format!("the tunnel failed: {why}")));
+                }
             }
         }
+        // Whoever waits for an answer is told that there will be none.
+        self.orders.close();
+        while self.orders.try_recv().is_ok() {}
         self.health.set(Condition::Stopping);
         tracing::info!(
-            grace_s = self.grace.as_secs(),
+            grace_s = self.reloadable.config.grace.as_secs(),
             "stopping: no new users; a second signal ends at once"
         );
         for door in &self.doors {
@@ -245,7 +286,7 @@ impl GatewayProcess {
         }
         tokio::select! {
             () = self.sessions_ended() => {}
-            () = tokio::time::sleep(self.grace) => tracing::warn!("grace period over; cutting the sessions left"),
+            () = tokio::time::sleep(self.reloadable.config.grace) => tracing::warn!("grace period over; cutting the sessions left"),
             () = signals.next() => tracing::warn!("second signal; cutting the sessions left"),
         }
         self.stop().await;
@@ -310,12 +351,35 @@ fn start_tunnel(
 
 fn https(config: &GatewayConfig, state: &GatewayState) -> Result<ListenerTls, CommandFailure> {
     Ok(match &config.enroll.tls {
-        EnrollTls::Own => ListenerTls::Own(state.https_cert.clone()),
+        EnrollTls::Own => ListenerTls::Own(state.shown.https.clone()),
         EnrollTls::Operator { cert, key } => {
             ListenerTls::Operator(OperatorCert::read(cert, key).map_err(config_failure)?)
         }
         EnrollTls::PlainHttp => ListenerTls::Plain,
     })
+}
+
+/// What the HTTP listener shows, to be exchanged while it does; none without TLS.
+fn live_tls(
+    config: &GatewayConfig,
+    bound: SocketAddr,
+    https: &ListenerTls,
+) -> Result<LiveTls, CommandFailure> {
+    let insecure = config.enroll.tls == EnrollTls::PlainHttp;
+    let tls = https
+        .server_config(bound, insecure)
+        .map_err(config_failure)?;
+    Ok(tls.map(|config| Arc::new(Live::new(config))))
+}
+
+type LiveTls = Option<Arc<Live<rustls::ServerConfig>>>;
+
+/// What the HTTP listener is to show, where the operator supplies it.
+fn operator_tls(config: &GatewayConfig) -> Result<Option<rustls::ServerConfig>, ListenError> {
+    match &config.enroll.tls {
+        EnrollTls::Operator { cert, key } => OperatorCert::read(cert, key)?.config().map(Some),
+        EnrollTls::Own | EnrollTls::PlainHttp => Ok(None),
+    }
 }
 
 /// What agents are told to connect to: its host must stand in the tunnel's certificate.
@@ -376,6 +440,8 @@ fn config_failure(error: impl std::error::Error + Send + Sync + 'static) -> Comm
     CommandFailure::new(Code::Config, error)
 }
 
+/// Orders from the socket that wait.
+const ORDERS_MAX: usize = 16;
 /// Time for the farewells to leave.
 const CLOSE_PATIENCE: Duration = Duration::from_secs(2);
 /// How often a stopping gateway looks whether sessions are left.

@@ -165,10 +165,12 @@ impl Bed {
     fn new() -> Self {
         let (own, inputs) = handoff(16);
         let enrolled = Arc::new(Enrolled(AtomicBool::new(true)));
-        let dispatch = Dispatch::new(DispatchConfig::default());
+        let settings = NodeSettings {
+            dispatch: DispatchConfig::default(),
+            sessions: SessionBounds::default(),
+        };
         let node = Node::new(
-            dispatch,
-            Arc::new(Policy::direct(&[], vec![])),
+            settings,
             Arc::<Enrolled>::clone(&enrolled),
             Arc::new(|_| {}),
             &Seed::new([0; 32]),

@@ -1,0 +1,137 @@
+//! A changed configuration of a gateway takes effect while it runs.
+
+use std::{mem::discriminant, sync::Arc};
+
+use adit_io_tokio::GatewayHandle;
+
+use super::{GatewayProcess, driver, operator_tls};
+use crate::{
+    config::{ConfigError, GatewayConfig},
+    ingress::{self, IngressConfig, LiveIngress},
+    token::TokenVerifier,
+};
+
+/// Reads the configuration again.
+pub type ConfigSource<'a> = &'a dyn Fn() -> Result<GatewayConfig, ConfigError>;
+
+/// What goes by the configuration and can be told anew.
+pub(super) struct Reloadable {
+    pub(super) config: GatewayConfig,
+    pub(super) tokens: Arc<TokenVerifier>,
+    pub(super) doors: Vec<Arc<LiveIngress>>,
+}
+
+impl GatewayProcess {
+    /// Takes a changed configuration over; one that is bad changes nothing. Sessions are not touched. Gives the keys
+    /// whose change needs a restart.
+    pub(super) async fn reload(&mut self, source: ConfigSource<'_>) -> Result<Vec<String>, String> {
+        let outcome = self.try_reload(source).await;
+        match &outcome {
+            Ok(restart) => {
+                for key in restart {
+                    tracing::warn!(
+                        key,
+                        "this change takes effect when the gateway is restarted"
+                    );
+                }
+                tracing::info!("configuration reloaded");
+            }
+            Err(error) => {
+                tracing::error!(%error, "configuration not reloaded; the former one stays in force");
+            }
+        }
+        outcome
+    }
+
+    async fn try_reload(&mut self, source: ConfigSource<'_>) -> Result<Vec<String>, String> {
+        let new = source().map_err(|error| error.to_string())?;
+        // What may still be refused comes before anything is changed.
+        let operator = operator_tls(&new).map_err(|error| error.to_string())?;
+        crate::log::set_level(&new.log.level)?;
+        configure(&self.gateway.handle(), &new).await?;
+        let restart = self.reloadable.take(&new);
+        if let (Some(https), Some(config)) = (&self.https, operator) {
+            https.set(config);
+        }
+        self.certificates.check().await;
+        Ok(restart)
+    }
+}
+
+async fn configure(gateway: &GatewayHandle, new: &GatewayConfig) -> Result<(), String> {
+    let (limits, dispatch) = (driver::endpoint_limits(new), driver::dispatch(new));
+    let configured = gateway.configure(limits, dispatch, new.limits.sessions);
+    let stopped = |_| "the gateway is stopping".to_owned();
+    configured.await.map_err(stopped)
+}
+
+impl Reloadable {
+    /// Takes over what can be; gives the keys of the rest that differs.
+    fn take(&mut self, new: &GatewayConfig) -> Vec<String> {
+        let now = &self.config;
+        self.tokens
+            .set_provisioner(new.provisioner.public_key.clone());
+        self.tokens.set_revoked(new.provisioner.revoked.clone());
+        let mut restart: Vec<String> = restart_only(now, new).map(str::to_owned).collect();
+        let (before, after) = (ingress::configs(now), ingress::configs(new));
+        for config in &before {
+            if !after.iter().any(|other| other.name == config.name) {
+                restart.push(format!("ingress {} (removed)", config.name));
+            }
+        }
+        for config in after {
+            let is_same = |other: &&IngressConfig| other.name == config.name;
+            match before.iter().find(is_same) {
+                None => restart.push(format!("ingress {} (added)", config.name)),
+                Some(other) if other.listen != config.listen => {
+                    restart.push(format!("ingress {} (listen)", config.name));
+                }
+                Some(_) => {
+                    let door = self.doors.iter().find(|door| door.name() == &*config.name);
+                    if let Some(door) = door {
+                        door.set(config);
+                    }
+                }
+            }
+        }
+        // What needs a restart is compared with what is in force the next time, too.
+        self.config.grace = new.grace;
+        restart
+    }
+}
+
+/// Keys that differ and that only a start looks at.
+fn restart_only(
+    now: &GatewayConfig,
+    new: &GatewayConfig,
+) -> impl Iterator<Item = &'static str> + use<> {
+    let keys = [
+        ("state_dir", now.state_dir == new.state_dir),
+        ("threads", now.threads == new.threads),
+        ("tunnel.listen", now.tunnel.listen == new.tunnel.listen),
+        ("tunnel.names", now.tunnel.names == new.tunnel.names),
+        (
+            "tunnel.public_endpoint",
+            now.tunnel.public_endpoint == new.tunnel.public_endpoint,
+        ),
+        ("enroll.listen", now.enroll.listen == new.enroll.listen),
+        ("enroll.url", now.enroll.url == new.enroll.url),
+        (
+            "enroll.cert, enroll.key or enroll.insecure_http",
+            discriminant(&now.enroll.tls) == discriminant(&new.enroll.tls),
+        ),
+        (
+            "provisioner.gateway_id",
+            now.provisioner.gateway_id == new.provisioner.gateway_id,
+        ),
+        ("websocket", now.websocket == new.websocket),
+        (
+            "websocket (provisioner.public_key_file added or removed)",
+            now.provisioner.public_key.is_some() == new.provisioner.public_key.is_some(),
+        ),
+        ("metrics", now.metrics == new.metrics),
+        ("log.format", now.log.format == new.log.format),
+    ];
+    let changed = keys.into_iter().filter(|(_, same)| !same);
+    changed.map(|(key, _)| key)
+}

@@ -1,0 +1,128 @@
+//! Times of sessions: idle ones and old ones end, with their reason.
+
+use std::{
+    io::{ErrorKind, Read, Write},
+    time::{Duration, Instant},
+};
+
+use crate::harness::{
+    beside_others,
+    site::{Site, forward},
+    targets::{Target, drain, echo, ping},
+    users::connect,
+};
+
+#[test]
+fn an_idle_session_is_reset_at_both_ends_and_a_busy_one_goes_on() {
+    let _machine = beside_others();
+    let (site, quiet, busy) = (Site::new(), Target::listen(), echo());
+    let rest = format!(
+        "[limits]\nsession_idle = \"700ms\"\n{}{}",
+        forward("quiet", quiet.addr),
+        forward("busy", busy)
+    );
+    let gateway = site.gateway("gw", &rest);
+    let _agent = site.serving("site-a", &gateway, "127.0.0.1/32");
+    let other = connect(gateway.ingress("busy"));
+    let mut user = connect(gateway.ingress("quiet"));
+    let began = Instant::now();
+    user.write_all(b"x").unwrap();
+    let mut far = quiet.accept();
+    let mut byte = [0];
+    far.read_exact(&mut byte).unwrap();
+    user.set_read_timeout(Some(Duration::from_millis(100)))
+        .unwrap();
+    let end = loop {
+        ping(&other, b"busy");
+        let kind = user.read(&mut byte).unwrap_err().kind();
+        if kind != ErrorKind::WouldBlock {
+            break kind;
+        }
+        assert!(began.elapsed() < Duration::from_secs(10));
+    };
+    assert_eq!(end, ErrorKind::ConnectionReset);
+    assert!(began.elapsed() >= Duration::from_millis(700));
+    assert_eq!(
+        drain(&far).1.unwrap_err().kind(),
+        ErrorKind::ConnectionReset
+    );
+    assert_eq!(gateway.ended(1), "idle for longer than limits.session_idle");
+    // It has been there for longer than the other one.
+    ping(&other, b"still here");
+}
+
+#[test]
+fn a_session_that_has_lived_its_time_ends_however_busy_and_who_carries_it() {
+    let _machine = beside_others();
+    let (site, target) = (Site::new(), echo());
+    let direct = crate::harness::targets::echo_at("127.0.0.4:0");
+    let rest = format!(
+        "[limits]\nsession_lifetime = \"1s\"\n[metrics]\nlisten = \"127.0.0.1:0\"\n[direct]\nallow = \
+         [\"127.0.0.4/32\"]\n{}{}",
+        forward("agent", target),
+        forward("direct", direct)
+    );
+    let gateway = site.gateway("gw", &rest);
+    let _agent = site.serving("site-a", &gateway, "127.0.0.1/32");
+    for (n, name) in ["agent", "direct"].into_iter().enumerate() {
+        let mut user = connect(gateway.ingress(name));
+        let began = Instant::now();
+        let mut answer = [0; 4];
+        while user.write_all(b"ping").is_ok() && user.read_exact(&mut answer).is_ok() {
+            assert!(began.elapsed() < Duration::from_secs(10), "it goes on");
+        }
+        assert!(
+            began.elapsed() > Duration::from_millis(900),
+            "{:?}",
+            began.elapsed()
+        );
+        assert_eq!(gateway.ended(n + 1), "lived for limits.session_lifetime");
+    }
+}
+
+#[test]
+fn a_session_that_the_gateway_carries_itself_may_not_be_idle_either() {
+    let _machine = beside_others();
+    let site = Site::new();
+    let direct = crate::harness::targets::echo_at("127.0.0.4:0");
+    let rest = format!(
+        "[limits]\nsession_idle = \"500ms\"\n[direct]\nallow = [\"127.0.0.4/32\"]\n{}",
+        forward("direct", direct)
+    );
+    let gateway = site.gateway("gw", &rest);
+    let user = connect(gateway.ingress("direct"));
+    let began = Instant::now();
+    while began.elapsed() < Duration::from_millis(1_500) {
+        ping(&user, b"busy");
+    }
+    let last = Instant::now();
+    assert_eq!(
+        drain(&user).1.unwrap_err().kind(),
+        ErrorKind::ConnectionReset
+    );
+    assert!(last.elapsed() >= Duration::from_millis(490));
+    assert_eq!(gateway.ended(1), "idle for longer than limits.session_idle");
+}
+
+#[test]
+fn a_flood_of_bad_users_writes_few_lines_and_says_how_many_are_missing() {
+    let _machine = beside_others();
+    let site = Site::new();
+    let gateway = site.gateway("gw", crate::harness::site::PROXIES);
+    let proxy = gateway.ingress("socks5");
+    for _ in 0..50 {
+        let mut user = connect(proxy);
+        user.write_all(b"garbage").unwrap();
+        // Until it is refused, so that each of them is counted.
+        let _refused = drain(&user);
+    }
+    let told = gateway
+        .process()
+        .logged("more lines of one kind were suppressed");
+    assert_eq!(told["suppressed"], 30);
+    assert_eq!(told["line"], "no session: handshake");
+    assert_eq!(gateway.process().count("no session"), 20);
+    // Other causes have their own share.
+    assert!(crate::harness::users::socks(proxy, "192.0.2.1:1").is_err());
+    gateway.process().logged_nth("no session", 21);
+}

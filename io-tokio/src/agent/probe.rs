@@ -1,0 +1,155 @@
+//! Whether a gateway answers, asked without being its agent.
+
+use std::{
+    io,
+    net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr},
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use adit_proto_core::{
+    agent::advertise::AdvertiserConfig,
+    close::{CloseReason, Closed},
+    connection::Connection,
+    endpoint::{AgentConfig, Endpoint},
+    link::tls::AgentTls,
+    output::{Event, Input, Output, PathMeta, Routed, TransmitBuf},
+};
+use bytes::BytesMut;
+use tokio::{net::UdpSocket, time::timeout};
+
+use crate::system_env;
+
+/// Sends datagrams of a QUIC version that nobody has, which every QUIC server answers (RFC 9000 6, agent-tunnel 16.2), and
+/// gives the time to the first answer; none where there is none within `patience`.
+///
+/// # Errors
+/// What the system says of the socket.
+pub async fn ping(remote: SocketAddr, patience: Duration) -> io::Result<Option<Duration>> {
+    let socket = UdpSocket::bind(unspecified(remote)).await?;
+    let mut datagram = [0; 1_200];
+    // Long header, version, length of the destination id; the rest is the id, an empty source id, and padding.
+    datagram[..6].copy_from_slice(&[0xc0, 0x1a, 0x2a, 0x3a, 0x4a, 8]);
+    let began = Instant::now();
+    while began.elapsed() < patience {
+        socket.send_to(&datagram, remote).await?;
+        let mut answer = [0; 64];
+        match timeout(PING_INTERVAL, socket.recv_from(&mut answer)).await {
+            Ok(Ok((_, from))) if from == remote => return Ok(Some(began.elapsed())),
+            Ok(Err(error)) => return Err(error),
+            // A stranger, or nobody yet.
+            Ok(Ok(_)) | Err(_) => {}
+        }
+    }
+    Ok(None)
+}
+
+/// Begins a connection and leaves it as soon as the gateway has proved itself; gives the time that took, or why it came to
+/// nothing. With a certificate that the gateway does not know, nothing changes there.
+///
+/// # Errors
+/// Certificates that cannot be used, and what the system says of the socket.
+pub async fn handshake(
+    tls: AgentTls,
+    remote: SocketAddr,
+    server_name: &str,
+    patience: Duration,
+) -> io::Result<Result<Duration, Closed>> {
+    let env = system_env(None)?;
+    let mut endpoint = Endpoint::agent(&env);
+    let socket = UdpSocket::bind(unspecified(remote)).await?;
+    let config = AgentConfig {
+        tls: Arc::new(tls),
+        routes: Arc::default(),
+        intervals: AdvertiserConfig::default(),
+    };
+    let began = Instant::now();
+    let conn = endpoint.connect(began, &config, remote, server_name, &env);
+    let mut conn = conn.map_err(io::Error::other)?;
+    loop {
+        let deadline = match drain(&mut endpoint, &mut conn, &socket).await? {
+            Drained::Established => {
+                conn.close(Instant::now(), &CloseReason::AgentStopping);
+                drain(&mut endpoint, &mut conn, &socket).await?;
+                return Ok(Ok(began.elapsed()));
+            }
+            Drained::Closed(why) => return Ok(Err(why)),
+            Drained::Wait(deadline) => deadline,
+        };
+        let left = patience.saturating_sub(began.elapsed());
+        if left.is_zero() {
+            return Ok(Err(Closed::HandshakeTimedOut));
+        }
+        let due = deadline.map_or(left, |at| at.saturating_duration_since(Instant::now()));
+        let mut data = BytesMut::zeroed(DATAGRAM_MAX);
+        match timeout(due.min(left), socket.recv_from(&mut data)).await {
+            Ok(received) => {
+                let (len, from) = received?;
+                data.truncate(len);
+                take(&mut endpoint, &mut conn, from, data);
+            }
+            Err(_) => conn.handle_input(Instant::now(), Input::Timeout),
+        }
+    }
+}
+
+enum Drained {
+    Established,
+    Closed(Closed),
+    Wait(Option<Instant>),
+}
+
+async fn drain(
+    endpoint: &mut Endpoint,
+    conn: &mut Connection,
+    socket: &UdpSocket,
+) -> io::Result<Drained> {
+    let mut buf = TransmitBuf::new(1);
+    let mut closed = None;
+    loop {
+        match conn.poll_output(Instant::now(), &mut buf) {
+            Output::Notice(notice) => {
+                if let Some(answer) = endpoint.handle_notice(notice) {
+                    conn.handle_input(Instant::now(), Input::FromEndpoint(answer));
+                }
+            }
+            Output::Event(Event::Established { .. }) => return Ok(Drained::Established),
+            Output::Event(Event::Closed(why)) => closed = Some(why),
+            Output::Event(_) => {}
+            Output::Transmit(transmit) => {
+                let datagram = buf.bytes().get(..transmit.size).unwrap_or_default();
+                socket.send_to(datagram, transmit.destination).await?;
+                buf.clear();
+            }
+            Output::Wait(deadline) => {
+                return Ok(closed.map_or(Drained::Wait(deadline), Drained::Closed));
+            }
+        }
+    }
+}
+
+fn take(endpoint: &mut Endpoint, conn: &mut Connection, remote: SocketAddr, data: BytesMut) {
+    let path = PathMeta {
+        remote,
+        local_ip: None,
+        ecn: None,
+    };
+    let now = Instant::now();
+    match endpoint.handle_datagram(now, path, data, &mut Vec::new()) {
+        Routed::Existing(_, message) => conn.handle_input(now, Input::FromEndpoint(message)),
+        // An agent's endpoint takes no connections, and owes strangers no answer here.
+        Routed::New(_) | Routed::Reply(_) | Routed::Dropped => {}
+    }
+}
+
+fn unspecified(remote: SocketAddr) -> SocketAddr {
+    let ip: IpAddr = match remote {
+        SocketAddr::V4(_) => Ipv4Addr::UNSPECIFIED.into(),
+        SocketAddr::V6(_) => Ipv6Addr::UNSPECIFIED.into(),
+    };
+    SocketAddr::new(ip, 0)
+}
+
+const PING_INTERVAL: Duration = Duration::from_millis(100);
+/// Longest UDP payload.
+const DATAGRAM_MAX: usize = 65_535;

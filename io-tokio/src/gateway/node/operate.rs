@@ -1,0 +1,83 @@
+//! What operators see and change of a running node.
+
+use std::{sync::Arc, time::Instant};
+
+use adit_proto_core::{
+    agent::policy::Policy,
+    close::CloseReason,
+    gateway::dispatch::{DirectRange, DispatchConfig},
+    id::{AgentId, SessionId},
+    session_table::Carrier,
+};
+
+use super::Node;
+use crate::{
+    connection_task::Command,
+    gateway::{counters::NodeSnapshot, handle::SessionRow, input::NodeSettings},
+};
+
+impl Node {
+    /// What is open goes on by the former settings.
+    pub(super) fn configure(&mut self, settings: NodeSettings) {
+        self.direct = Arc::new(direct_policy(&settings.dispatch));
+        self.dispatch.set_config(settings.dispatch);
+        self.bounds = settings.sessions;
+    }
+
+    /// Closes every connection of an agent that has just been deleted; whoever deletes it does that first.
+    pub(super) fn disconnect(&mut self, now: Instant, agent: AgentId) -> usize {
+        let admission = &self.admission;
+        let stays = |identity: &_| admission.admits_still(identity);
+        let conns = self.dispatch.disconnect(now, agent, stays);
+        for conn in &conns {
+            self.command(*conn, Command::Close(CloseReason::Revoked));
+        }
+        conns.len()
+    }
+
+    /// Its end is logged when whoever has its sockets tells of it.
+    pub(super) fn kill(&mut self, session: SessionId) -> bool {
+        let Some(carrier) = self.sessions.get(session).map(|entry| entry.carrier) else {
+            return false;
+        };
+        // A second call finds it ending already.
+        if !self.killed.insert(session) {
+            return false;
+        }
+        match (carrier, self.direct_kills.remove(&session)) {
+            (Carrier::Agent { conn, slot }, _) => self.command(conn, Command::Kill(slot)),
+            (Carrier::Direct, way) => return way.is_some_and(|kill| kill.send(()).is_ok()),
+        }
+        true
+    }
+
+    pub(super) fn snapshot(&self, now: Instant) -> NodeSnapshot {
+        NodeSnapshot {
+            counters: self.counters.clone(),
+            agents: self.dispatch.hub().counts(now),
+            open: self.users.len(),
+            opening: self.wishes.len(),
+        }
+    }
+
+    pub(super) fn list_sessions(&self, now: Instant) -> Vec<SessionRow> {
+        let rows = self.sessions.list(now).into_iter();
+        rows.map(|info| SessionRow {
+            user: self.users.get(&info.id).map(|user| user.user),
+            ingress: self.users.get(&info.id).map(|user| user.ingress.clone()),
+            info,
+        })
+        .collect()
+    }
+}
+
+pub(super) fn direct_policy(config: &DispatchConfig) -> Policy {
+    let (mut subnets, mut domains) = (Vec::new(), Vec::new());
+    for rule in &config.direct {
+        match &rule.range {
+            DirectRange::Subnet(net) => subnets.push(*net),
+            DirectRange::Domain(pattern) => domains.push(pattern.clone()),
+        }
+    }
+    Policy::direct(&subnets, domains)
+}
