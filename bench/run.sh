@@ -14,4 +14,4 @@ target=${CARGO_TARGET_DIR:-$root/target}
 export ADIT="$target/release/adit" LOAD="$target/yardstick/release/load"
 export NAIVE_QUINN="$target/yardstick/release/naive-quinn" CERTS="$target/yardstick/certs"
 [ -d "$CERTS" ] || "$yard/certs.sh" "$CERTS"
-exec python3 "$yard/run.py" --systems "$root/bench/systems.toml" --base naive-quinn "$@"
+exec python3 "$yard/run.py" --systems "${SYSTEMS:-$root/bench/systems.toml}" --base naive-quinn "$@"

@@ -11,7 +11,7 @@ use std::{
 };
 
 use bytes::BytesMut;
-use quinn_proto::{ConnectionHandle, DatagramEvent, EcnCodepoint, Incoming};
+use quinn_proto::{ConnectionHandle, DatagramEvent, EcnCodepoint, Incoming, ServerConfig};
 
 pub use self::counters::{EndpointCounters, HandshakesRefused};
 use crate::{
@@ -37,6 +37,8 @@ use crate::{
 /// Routes datagrams to connections, makes connections, and answers what needs no state. One per UDP socket.
 pub struct Endpoint {
     quic: quinn_proto::Endpoint,
+    /// A gateway's.
+    server: Option<Arc<ServerConfig>>,
     wall_clock: Arc<dyn WallClock>,
     /// First destination ids of connections that this side makes.
     dcids: rand_chacha::ChaCha12Rng,
@@ -178,20 +180,14 @@ impl Endpoint {
         Self::new(None, EndpointLimits::default(), env)
     }
 
-    fn new(
-        server: Option<quinn_proto::ServerConfig>,
-        endpoint_limits: EndpointLimits,
-        env: &Env,
-    ) -> Self {
+    fn new(server: Option<ServerConfig>, endpoint_limits: EndpointLimits, env: &Env) -> Self {
+        let server = server.map(Arc::new);
         // MTU discovery is on: the drivers' sockets forbid fragmentation.
-        let quic = quinn_proto::Endpoint::new(
-            Arc::new(config::endpoint(env)),
-            server.map(Arc::new),
-            true,
-            None,
-        );
+        let quic =
+            quinn_proto::Endpoint::new(Arc::new(config::endpoint(env)), server.clone(), true, None);
         Self {
             quic,
+            server,
             wall_clock: Arc::clone(&env.wall_clock),
             dcids: env.seed.derive("dcid"),
             limits: endpoint_limits,
@@ -210,8 +206,8 @@ impl Endpoint {
     /// # Errors
     /// [`TlsError`]; the present ones stay.
     pub fn set_server_tls(&mut self, tls: &GatewayTls, env: &Env) -> Result<(), TlsError> {
-        let server = config::server(tls, env)?;
-        self.quic.set_server_config(Some(Arc::new(server)));
+        self.server = Some(Arc::new(config::server(tls, env)?));
+        self.quic.set_server_config(self.server.clone());
         Ok(())
     }
 
@@ -239,7 +235,7 @@ impl Endpoint {
         env: &Env,
     ) -> Result<Connection, ConnectError> {
         let role = AgentRole::new(agent.intervals, Arc::clone(&agent.routes))?;
-        let mut client = config::client(&agent.tls, env)?;
+        let mut client = config::client(&agent.tls, remote.ip(), env)?;
         let dcid = random_cid(&mut self.dcids, INITIAL_DCID_LEN);
         client.initial_dst_cid_provider(Arc::new(move || dcid));
         let (handle, quic) = self
@@ -352,7 +348,9 @@ impl Endpoint {
             } += 1;
             return Routed::Reply(transmit(self.quic.refuse(incoming, reply)));
         }
-        match self.quic.accept(incoming, now, reply, None) {
+        let server = (self.server.as_ref())
+            .map(|server| Arc::new(config::server_for(server, incoming.remote_address().ip())));
+        match self.quic.accept(incoming, now, reply, server) {
             // Its first datagram ended it. The engine would keep it until its idle timeout, and as no handshake is in
             // progress nothing would count it: anybody could fill all places by one datagram for each.
             Ok((handle, quic)) if quic.is_closed() => {

@@ -146,6 +146,9 @@ pub const CONNECTION_WINDOW_MAX: u64 = 4 << 30;
 pub const SEND_WINDOW: u64 = 8 << 20;
 /// Bytes on top of [`SEND_WINDOW`] that only control and set-up messages may use, so that bulk cannot starve them.
 pub const SEND_WINDOW_RESERVE: u64 = 4 << 20;
+/// Packets that a peer is asked to take without acknowledging them at once, where it knows that extension of QUIC. In the
+/// set-up of a session single packets cross; at the usual one every other is answered by an empty packet.
+pub const ACK_AFTER: u32 = 4;
 /// Bytes of control messages that wait to be sent; above it the peer's control messages are not read, so a peer that
 /// asks and never reads stalls itself.
 pub const CONTROL_OUT_MAX: usize = 256 << 10;

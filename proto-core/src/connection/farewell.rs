@@ -43,8 +43,7 @@ impl Connection {
         if self.state != State::Up {
             return;
         }
-        let is_sent = self.unacked.is_empty() && self.unsent.is_empty();
-        let is_idle = is_sent && !self.is_busy();
+        let (is_sent, is_idle) = (self.is_sent(), !self.carries());
         let reason = match &mut self.farewell {
             None => return,
             Some(Farewell::WhenIdle { since }) if is_idle => {
@@ -62,6 +61,11 @@ impl Connection {
             Some(Farewell::WhenSent { reason, .. }) => reason.clone(),
         };
         self.shut(now, reason.code(), reason.text(), Closed::Local);
+    }
+
+    /// Everything of the sessions that have ended here has reached the peer.
+    pub(super) fn is_sent(&self) -> bool {
+        self.unacked.is_empty() && self.unsent.is_empty()
     }
 
     /// Ends our half of a session's stream cleanly.

@@ -296,7 +296,7 @@ impl Connection {
             if let Err(fault) = self.run_control(now) {
                 self.fault(now, fault);
             }
-            let busy = self.is_busy();
+            let busy = self.carries();
             if let Some(liveness) = &mut self.liveness {
                 liveness.set_sessions(now, busy);
             }
@@ -363,6 +363,11 @@ impl Connection {
         !self.sessions.is_empty() || !self.deadlines.is_empty()
     }
 
+    /// Sessions are open or being set up, or what was written for one that is over here is still under way.
+    fn carries(&self) -> bool {
+        self.is_busy() || !self.is_sent()
+    }
+
     fn path_timeout(&self) -> Option<Instant> {
         self.liveness.as_ref().and_then(Liveness::poll_timeout)
     }
@@ -374,7 +379,7 @@ impl Connection {
         let sample = PathSample {
             acked: self.link.acked(),
             received: self.link.received(),
-            sessions_open: self.is_busy(),
+            sessions_open: self.carries(),
             unacked: self.control.is_sending(),
         };
         let Some(liveness) = &mut self.liveness else {

@@ -1,19 +1,22 @@
 //! The QUIC engine's settings, with every hook for determinism filled in (style 6.1).
 
 use std::{
+    net::IpAddr,
     sync::Arc,
     time::{Duration, SystemTime, UNIX_EPOCH},
 };
 
 use aws_lc_rs::{hkdf, hmac};
 use quinn_proto::{
-    ClientConfig, EndpointConfig, IdleTimeout, ServerConfig, TimeSource, TransportConfig, VarInt,
+    AckFrequencyConfig, ClientConfig, EndpointConfig, IdleTimeout, MtuDiscoveryConfig,
+    ServerConfig, TimeSource, TransportConfig, VarInt,
     crypto::rustls::{QuicClientConfig, QuicServerConfig},
 };
 
 use super::{
     cids::SeededCids,
     congestion::AckCounterFactory,
+    reach::{PAYLOAD_MAX, Reach},
     tls::{self, AgentTls, GatewayTls, TlsError},
 };
 use crate::{
@@ -25,7 +28,13 @@ pub(crate) fn endpoint(env: &Env) -> EndpointConfig {
     let reset_key = hmac::Key::new(hmac::HMAC_SHA256, env.secrets.reset_key.as_slice());
     let mut config = EndpointConfig::new(Arc::new(reset_key));
     let cids = SeededCids::new(env.seed.derive("cid"));
+    #[expect(
+        clippy::expect_used,
+        reason = "the engine takes 1,200 to 65,527, and this is the latter"
+    )]
     config
+        .max_udp_payload_size(PAYLOAD_MAX)
+        .expect("a payload size that QUIC can name")
         .rng_seed(Some(env.seed.derive_bytes("quinn")))
         .cid_generator(move || Box::new(cids.clone()))
         // Behind our own allowance per source (design 8.5).
@@ -40,7 +49,10 @@ pub(crate) fn server(tls: &GatewayTls, env: &Env) -> Result<ServerConfig, TlsErr
         hkdf::Salt::new(hkdf::HKDF_SHA256, &[]).extract(env.secrets.token_key.as_slice());
     let mut config = ServerConfig::new(Arc::new(quic), Arc::new(token_key));
     config
-        .transport_config(Arc::new(transport(limits::STREAMS_FROM_AGENT_MAX)))
+        .transport_config(Arc::new(transport(
+            limits::STREAMS_FROM_AGENT_MAX,
+            Reach::Internet,
+        )))
         .time_source(Arc::new(TokenDates(Arc::clone(&env.wall_clock))))
         .max_incoming(limits::HANDSHAKES_MAX)
         .incoming_buffer_size(limits::HANDSHAKE_BUFFER_MAX)
@@ -49,17 +61,30 @@ pub(crate) fn server(tls: &GatewayTls, env: &Env) -> Result<ServerConfig, TlsErr
     Ok(config)
 }
 
+/// The same for a client at this address.
+pub(crate) fn server_for(server: &ServerConfig, client: IpAddr) -> ServerConfig {
+    let mut config = server.clone();
+    let transport = transport(limits::STREAMS_FROM_AGENT_MAX, Reach::of(client));
+    config.transport_config(Arc::new(transport));
+    config
+}
+
 /// The first destination id is fixed by the caller, since the engine's hook is a plain `Fn` and the core holds no
 /// interior mutability: so one value serves one connection.
-pub(crate) fn client(tls: &AgentTls, env: &Env) -> Result<ClientConfig, TlsError> {
+pub(crate) fn client(tls: &AgentTls, gateway: IpAddr, env: &Env) -> Result<ClientConfig, TlsError> {
     let quic = QuicClientConfig::try_from(tls::client_config(tls, env)?)
         .map_err(|e| TlsError::Unusable(e.to_string()))?;
     let mut config = ClientConfig::new(Arc::new(quic));
-    config.transport_config(Arc::new(transport(limits::SESSIONS_PER_AGENT_FIRST)));
+    let transport = transport(limits::SESSIONS_PER_AGENT_FIRST, Reach::of(gateway));
+    config.transport_config(Arc::new(transport));
     Ok(config)
 }
 
-fn transport(bidi_streams_from_peer: u32) -> TransportConfig {
+fn transport(bidi_streams_from_peer: u32, reach: Reach) -> TransportConfig {
+    let mut mtu = MtuDiscoveryConfig::default();
+    mtu.upper_bound(reach.payload_bound());
+    let mut acks = AckFrequencyConfig::default();
+    acks.ack_eliciting_threshold(VarInt::from_u32(limits::ACK_AFTER));
     let mut config = TransportConfig::default();
     config
         .max_concurrent_bidi_streams(VarInt::from_u32(bidi_streams_from_peer))
@@ -72,6 +97,8 @@ fn transport(bidi_streams_from_peer: u32) -> TransportConfig {
         .stream_receive_window(VarInt::from_u32(limits::STREAM_WINDOW))
         .receive_window(VarInt::from_u64(limits::CONNECTION_WINDOW_MIN).unwrap_or(VarInt::MAX))
         .send_window(limits::SEND_WINDOW)
+        .mtu_discovery_config(Some(mtu))
+        .ack_frequency_config(Some(acks))
         .congestion_controller_factory(Arc::new(AckCounterFactory::default()));
     config
 }

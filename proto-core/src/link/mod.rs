@@ -5,6 +5,7 @@ pub(crate) mod config;
 mod congestion;
 mod lost;
 pub mod provider;
+mod reach;
 pub mod tls;
 
 use std::{net::SocketAddr, sync::atomic::Ordering::Relaxed, time::Instant};
@@ -16,7 +17,7 @@ use quinn_proto::{
 };
 use rustls::pki_types::CertificateDer;
 
-use self::{congestion::AckCounter, lost::closed};
+use self::{congestion::AckCounter, lost::closed, reach::SEND_MAX};
 use crate::{close::Closed, id::Slot, identity::AgentIdentity, limits, output::Transmit};
 
 /// One QUIC connection, seen as one control stream and numbered sessions (agent-tunnel 4).
@@ -168,7 +169,11 @@ impl Link {
             self.let_pass();
         }
         // The pass holds for a batch, so that one is a single datagram.
-        let max_datagrams = if self.probing { 1 } else { max_datagrams };
+        let max_datagrams = if self.probing {
+            1
+        } else {
+            max_datagrams.min((SEND_MAX / usize::from(self.quic.current_mtu())).max(1))
+        };
         let sent = self.quic.poll_transmit(now, max_datagrams, buf)?;
         self.probing = false;
         Some(transmit(sent))
