@@ -79,6 +79,8 @@ struct Node {
     news: VecDeque<News>,
     /// A process that was told to stop is gone then.
     gone_at: Option<At>,
+    /// It was started while it stopped: the next process begins when this one is gone.
+    starts_again: bool,
 }
 
 #[derive(Debug)]
@@ -199,6 +201,7 @@ impl World {
             backlog: VecDeque::new(),
             news: VecDeque::new(),
             gone_at: None,
+            starts_again: false,
         });
         self.armed.push(None);
     }
@@ -342,8 +345,7 @@ impl World {
             return;
         }
         if self.nodes[node.0].gone_at.is_some_and(|at| at <= self.at) {
-            self.kill(node);
-            return;
+            return self.leave(node);
         }
         let next = self.with(node, |process, host, ctx| match process {
             Process::Gateway(gateway) => {
@@ -362,7 +364,7 @@ impl World {
             Process::None => false,
         };
         if over {
-            return self.kill(node);
+            return self.leave(node);
         }
         let gone = self.nodes[node.0].gone_at;
         self.arm(node, next.into_iter().chain(gone).min());
@@ -381,6 +383,7 @@ impl World {
 
     fn start(&mut self, node: NodeId) {
         if !matches!(self.nodes[node.0].process, Process::None) {
+            self.nodes[node.0].starts_again = self.nodes[node.0].gone_at.is_some();
             return;
         }
         self.nodes[node.0].host.incarnation += 1;
@@ -396,11 +399,21 @@ impl World {
         self.run_node(node);
     }
 
+    /// A process that was stopped ends, and the next one begins if it was to.
+    fn leave(&mut self, node: NodeId) {
+        let again = self.nodes[node.0].starts_again;
+        self.kill(node);
+        if again {
+            self.start(node);
+        }
+    }
+
     fn kill(&mut self, node: NodeId) {
         let process = std::mem::replace(&mut self.nodes[node.0].process, Process::None);
         self.nodes[node.0].backlog.clear();
         self.nodes[node.0].news.clear();
         self.nodes[node.0].gone_at = None;
+        self.nodes[node.0].starts_again = false;
         self.nodes[node.0].host.frozen = false;
         self.arm(node, None);
         self.with(node, |_, host, ctx| match process {

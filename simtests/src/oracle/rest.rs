@@ -17,6 +17,8 @@ struct Leg {
     node: NodeId,
     side: Side,
     session: SessionId,
+    /// When the process that carries it was started.
+    process: At,
     /// The program closed it hard.
     reset: bool,
     /// Both directions had ended cleanly.
@@ -28,7 +30,9 @@ struct Leg {
 pub(super) struct Rest {
     legs: BTreeMap<LegId, Leg>,
     sessions: BTreeMap<SessionId, Vec<LegId>>,
-    stopping: BTreeMap<NodeId, At>,
+    started: BTreeMap<NodeId, At>,
+    /// When each node was last told to stop; the close that follows may be heard after its next start.
+    stopped: BTreeMap<NodeId, At>,
     /// The connection that was lost last, if its peer had closed it orderly: where, when and with which words.
     closed: Option<(NodeId, At, String)>,
 }
@@ -42,8 +46,8 @@ impl Rest {
         harm: &Harm,
     ) -> Option<String> {
         match fact {
-            Fact::Stopping => drop(self.stopping.insert(node, at)),
-            Fact::Started(_) => drop(self.stopping.remove(&node)),
+            Fact::Started(_) => drop(self.started.insert(node, at)),
+            Fact::Stopping => drop(self.stopped.insert(node, at)),
             Fact::Event(_, Event::Closed(why)) => {
                 self.closed = match why {
                     Closed::ByPeer(close) if close.code == 0 => {
@@ -77,6 +81,7 @@ impl Rest {
                 node,
                 side,
                 session,
+                process: self.started.get(&node).copied().unwrap_or_default(),
                 reset: false,
                 done: false,
             };
@@ -104,7 +109,7 @@ impl Rest {
             // Who of several carried it is not seen here.
             return None;
         };
-        if !other.done || self.gave_up(at, other.node, leg.node, harm) {
+        if !other.done || self.gave_up(at, other, leg.node, harm) {
             return None;
         }
         Some(format!(
@@ -114,9 +119,13 @@ impl Rest {
     }
 
     /// One that stops waits for a while only.
-    fn gave_up(&self, at: At, by: NodeId, told: NodeId, harm: &Harm) -> bool {
-        self.stopping.get(&by).is_some_and(|since| {
-            *since + STOP_PATIENCE <= at || !harm.was_delivering(by, told, *since)
+    fn gave_up(&self, at: At, by: &Leg, told: NodeId, harm: &Harm) -> bool {
+        let since = self
+            .stopped
+            .get(&by.node)
+            .filter(|since| **since >= by.process);
+        since.is_some_and(|since| {
+            *since + STOP_PATIENCE <= at || !harm.was_delivering(by.node, told, *since)
         })
     }
 }
