@@ -72,6 +72,9 @@ pub const GATEWAYS_MAX: usize = 16;
 /// Agent: time for one round to a gateway, from resolution to an established connection over any of its addresses. A
 /// handshake of three flights that loses two packets takes 4 s on a path of 300 ms.
 pub const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
+/// Agent: a handshake to which nothing came back is given up after so long, and begun anew: the engine repeats its first
+/// flight after 1, 3 and 7 s, and a path that is back at 3.1 s is not to wait for the last of them.
+pub const UNANSWERED_TIMEOUT: Duration = Duration::from_secs(4);
 /// Agent: nominal waits of the reconnect series after the immediate first attempt; doubling goes on from the last
 /// (design 8.4).
 pub const BACKOFF_SERIES: [Duration; 3] = [

@@ -73,7 +73,7 @@ enum Role {
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum State {
-    Handshaking { deadline: Instant },
+    Handshaking { begun: Instant, deadline: Instant },
     Up,
     Closed,
 }
@@ -127,12 +127,17 @@ impl Connection {
     }
 
     fn new(now: Instant, id: ConnId, link: Link, role: Role, clock: Arc<dyn WallClock>) -> Self {
+        let patience = match role {
+            Role::Agent(_) => limits::UNANSWERED_TIMEOUT,
+            Role::Gateway(_) => limits::HANDSHAKE_TIMEOUT,
+        };
         Self {
             id,
             link,
             role,
             state: State::Handshaking {
-                deadline: now + limits::HANDSHAKE_TIMEOUT,
+                begun: now,
+                deadline: now + patience,
             },
             control: ControlChannel::new(),
             liveness: None,
@@ -227,7 +232,7 @@ impl Connection {
 
     fn poll_timeout(&mut self) -> Option<Instant> {
         let own = match self.state {
-            State::Handshaking { deadline } => Some(deadline),
+            State::Handshaking { deadline, .. } => Some(deadline),
             State::Up => {
                 let setup = self.deadlines.first().map(|(at, _)| *at);
                 let farewell = self.farewell.as_ref().and_then(Farewell::poll_timeout);
@@ -251,7 +256,13 @@ impl Connection {
     fn handle_timeout(&mut self, now: Instant) {
         self.link.handle_timeout(now);
         match self.state {
-            State::Handshaking { deadline } if deadline <= now => {
+            State::Handshaking { begun, deadline } if deadline <= now => {
+                // A gateway that has answered at all gets the whole time.
+                let deadline = begun + limits::HANDSHAKE_TIMEOUT;
+                if self.link.has_heard() && now < deadline {
+                    self.state = State::Handshaking { begun, deadline };
+                    return;
+                }
                 self.shut(
                     now,
                     CODE_HANDSHAKE_TIMED_OUT,

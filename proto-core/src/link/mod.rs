@@ -266,6 +266,11 @@ impl Link {
             .wrapping_add(rx.max_stream_data)
     }
 
+    /// Anything at all has come from the peer.
+    pub(crate) fn has_heard(&self) -> bool {
+        self.quic.stats().udp_rx.datagrams > 0
+    }
+
     /// Round-trip time, smoothed.
     pub(crate) fn rtt(&self) -> std::time::Duration {
         self.quic.rtt()

@@ -127,6 +127,33 @@ fn connection_that_ended_frees_its_place() {
 }
 
 #[test]
+fn agent_gives_up_soon_where_nothing_answers_and_late_where_something_did() {
+    for (answers, patience) in [
+        (false, limits::UNANSWERED_TIMEOUT),
+        (true, limits::HANDSHAKE_TIMEOUT),
+    ] {
+        let mut w = World::new(95);
+        // The answer to a first datagram asks for a second one, to which there is none.
+        let gateway = w.add_gateway(EndpointLimits {
+            handshakes_retry: 0,
+            ..EndpointLimits::default()
+        });
+        let agent = w.add_agent();
+        let (to, from) = (w.addr(agent), w.addr(gateway));
+        w.net.path(from, to).black_hole = !answers;
+        let began = w.at();
+        let a = w.connect(agent, gateway);
+        w.run_for(ms(15));
+        w.net.path(to, from).black_hole = true;
+        w.run_for(secs(11));
+        assert_eq!(w.closed(a), Some(&Closed::HandshakeTimedOut));
+        let closed = w.when(a, |e| matches!(e, Event::Closed(_))).unwrap();
+        let took = closed - began;
+        assert!((patience..patience + ms(100)).contains(&took), "{took:?}");
+    }
+}
+
+#[test]
 fn handshake_that_stalls_is_closed_and_its_place_is_free() {
     let mut w = World::new(94);
     let gateway = w.add_gateway(EndpointLimits {
