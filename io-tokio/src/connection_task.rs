@@ -19,9 +19,13 @@ use adit_proto_core::{
     session_timer::{SessionBounds, TimeOver},
 };
 use bytes::Bytes;
-use tokio::time::{Sleep, sleep_until};
+use tokio::{
+    sync::oneshot,
+    time::{Sleep, sleep_until},
+};
 
 use crate::{
+    glance::Glance,
     handoff::{Receiver, Sender, handoff},
     pump::Traffic,
     receive::FromTask,
@@ -50,6 +54,8 @@ pub(crate) enum Command<C> {
     Discard(Slot),
     /// An operator ends the session.
     Kill(Slot),
+    /// An operator looks.
+    Look(oneshot::Sender<Glance>),
     /// What only one role asks.
     Role(C),
 }
@@ -298,6 +304,8 @@ impl<R: Role> ConnectionTask<R> {
                 self.reset(slot, session_code::KILLED);
                 self.sessions.kill(slot);
             }
+            // Whoever asked may have gone; then nobody needs the answer.
+            Command::Look(reply) => drop(reply.send(self.glance())),
             Command::Role(command) => self.role.on_command(now, &mut self.conn, command),
         }
     }
@@ -326,6 +334,14 @@ impl<R: Role> ConnectionTask<R> {
                 self.reset(slot, session_code::CANCELLED);
                 self.role.on_session_over(slot, Traffic::new(), Over::Cut);
             }
+        }
+    }
+
+    fn glance(&self) -> Glance {
+        Glance {
+            remote: self.conn.remote(),
+            rtt: self.conn.rtt(),
+            moved: self.sessions.traffic(),
         }
     }
 

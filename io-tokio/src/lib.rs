@@ -10,6 +10,7 @@ mod clocks;
 mod connection_task;
 mod dial;
 pub mod gateway;
+mod glance;
 mod handoff;
 mod lines;
 mod pipe;
@@ -24,6 +25,7 @@ mod udp;
 
 pub use clock::{SystemClock, system_env};
 pub use gateway::{GatewayHandle, OpenRequest, PendingSession, SessionRow, Stopped};
+pub use glance::Glance;
 pub use lines::Lines;
 pub use pipe::{PIPE_LEN, Pipe};
 pub use socket::Socket;

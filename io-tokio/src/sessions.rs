@@ -71,6 +71,15 @@ impl Sessions {
         self.pumps.is_empty()
     }
 
+    /// Bytes that each session has moved from and to its socket.
+    pub(crate) fn traffic(&self) -> BTreeMap<Slot, (u64, u64)> {
+        let moved = |(slot, pump): (&Slot, &Pump)| {
+            let traffic = pump.traffic();
+            (*slot, (traffic.sent, traffic.received))
+        };
+        self.pumps.iter().map(moved).collect()
+    }
+
     /// The connection may have something to read for a session.
     pub(crate) fn readable(&mut self, slot: Slot) {
         if let Some(pump) = self.pumps.get_mut(&slot) {

@@ -176,7 +176,9 @@ impl AdminBackend {
         let sessions = self.control.sessions().await?.into_iter();
         let own = sessions.filter(|row| row.info.agent == Some(entry.record.id));
         let own = own.map(Into::into).collect();
-        Ok(AgentDetails::new(entry, own))
+        let conns = entry.connections.iter().map(|info| info.conn).collect();
+        let glances = self.control.gateway().look(conns).await?;
+        Ok(AgentDetails::new(entry, &glances, own))
     }
 
     async fn explain(&self, target: String, agent: Option<Uuid>) -> Result<Answer, AdminError> {

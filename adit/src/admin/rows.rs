@@ -1,8 +1,9 @@
 //! What a gateway tells of agents, sessions, tokens and routes over its socket: plain rows, the JSON of the verbs.
 
-use std::time::Duration;
+use std::{collections::BTreeMap, net::SocketAddr, time::Duration};
 
-use adit_proto_core::gateway::info;
+use adit_io_tokio::Glance;
+use adit_proto_core::{gateway::info, id::ConnId};
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
@@ -35,6 +36,12 @@ pub struct AgentRow {
     pub subnets: Vec<String>,
     /// Names that it advertises.
     pub domains: Vec<String>,
+    /// Its present address; said where one agent is asked for.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub remote: Option<String>,
+    /// Smoothed round-trip time in microseconds; said where one agent is asked for.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub rtt_us: Option<u64>,
 }
 
 /// What is known of one agent.
@@ -116,6 +123,10 @@ pub struct SessionRow {
     pub agent: Option<Uuid>,
     /// Time since it was opened, in milliseconds.
     pub age_ms: u64,
+    /// Bytes from the user so far; none for a direct one.
+    pub sent: Option<u64>,
+    /// Bytes to the user so far; none for a direct one.
+    pub received: Option<u64>,
 }
 
 /// How a target would be routed.
@@ -181,15 +192,29 @@ impl AgentRow {
             epoch: 0,
             subnets: Vec::new(),
             domains: Vec::new(),
+            remote: None,
+            rtt_us: None,
         }
     }
 }
 
 impl AgentDetails {
-    /// Joins what is known of an agent and the sessions that it carries.
+    /// Joins what is known of an agent, its connections as they are now, and the sessions that it carries.
     #[must_use]
-    pub fn new(entry: AgentEntry, sessions: Vec<SessionRow>) -> Self {
+    pub fn new(
+        entry: AgentEntry,
+        glances: &BTreeMap<ConnId, Glance>,
+        sessions: Vec<SessionRow>,
+    ) -> Self {
         let record = entry.record;
+        let connection = |info: info::AgentInfo| {
+            let glance = glances.get(&info.conn);
+            AgentRow {
+                remote: glance.map(|g| canonical(g.remote).to_string()),
+                rtt_us: glance.map(|g| u64::try_from(g.rtt.as_micros()).unwrap_or(u64::MAX)),
+                ..info.into()
+            }
+        };
         Self {
             id: record.id.0,
             name: record.name,
@@ -200,7 +225,7 @@ impl AgentDetails {
             fingerprint: hex(&record.fingerprint),
             key_sha256: hex(&record.spki_sha256),
             renewed_key_sha256: record.renewed_spki_sha256.map(|key| hex(&key)),
-            connections: entry.connections.into_iter().map(Into::into).collect(),
+            connections: entry.connections.into_iter().map(connection).collect(),
             sessions,
         }
     }
@@ -251,6 +276,8 @@ impl From<info::AgentInfo> for AgentRow {
                 .iter()
                 .map(|d| d.pattern.to_string())
                 .collect(),
+            remote: None,
+            rtt_us: None,
         }
     }
 }
@@ -264,6 +291,8 @@ impl From<adit_io_tokio::SessionRow> for SessionRow {
             target: row.info.target.to_string(),
             agent: row.info.agent.map(|a| a.0),
             age_ms: millis(row.info.age),
+            sent: row.moved.map(|(sent, _)| sent),
+            received: row.moved.map(|(_, received)| received),
         }
     }
 }
@@ -304,6 +333,11 @@ impl ExplanationView {
             fallback: fallback.to_owned(),
         }
     }
+}
+
+/// An IPv4 address that an IPv6 socket took, as IPv4.
+fn canonical(addr: SocketAddr) -> SocketAddr {
+    SocketAddr::new(addr.ip().to_canonical(), addr.port())
 }
 
 fn millis(time: Duration) -> u64 {

@@ -94,8 +94,10 @@ fn write_details(mut out: &mut dyn Write, agent: &AgentDetails) -> io::Result<()
     for connection in &agent.connections {
         writeln!(
             out,
-            "connection  {}, for {}, silent for {}, sessions {}, epoch {}",
+            "connection  {} from {}, round trip {}, for {}, silent for {}, sessions {}, epoch {}",
             connection.status,
+            or_none(connection.remote.as_ref()),
+            micros(connection.rtt_us),
             span(connection.connected_ms),
             span(connection.silent_ms),
             connection.sessions,
@@ -138,6 +140,10 @@ fn row(agent: &AgentRow) -> Vec<String> {
         span(agent.silent_ms),
         shown,
     ]
+}
+
+fn micros(us: Option<u64>) -> String {
+    us.map_or_else(|| "-".to_owned(), |us| format!("{us} us"))
 }
 
 fn span(ms: Option<u64>) -> String {

@@ -23,10 +23,10 @@ pub(super) fn show(ctx: &Context<'_>, args: &SessionsShow) -> Result<(), Command
         return Err(odd_answer());
     };
     ctx.print(args.json.json, &session, |out| {
-        for (what, value) in ["id", "user", "ingress", "target", "agent", "age"]
-            .iter()
-            .zip(row(&session))
-        {
+        let names = [
+            "id", "user", "ingress", "target", "agent", "age", "sent", "received",
+        ];
+        for (what, value) in names.iter().zip(row(&session)) {
             writeln!(out, "{what:<12}{}", printable(&value))?;
         }
         Ok(())
@@ -45,7 +45,9 @@ pub(super) fn kill(ctx: &Context<'_>, args: &OneSession) -> Result<(), CommandFa
 
 /// Writes sessions as a table.
 pub(super) fn table(out: &mut impl Write, sessions: &[SessionRow]) -> io::Result<()> {
-    let heading = ["ID", "USER", "INGRESS", "TARGET", "AGENT", "AGE"];
+    let heading = [
+        "ID", "USER", "INGRESS", "TARGET", "AGENT", "AGE", "SENT", "RECEIVED",
+    ];
     output::table(out, &heading, sessions.iter().map(row).collect())
 }
 
@@ -54,6 +56,7 @@ fn row(s: &SessionRow) -> Vec<String> {
         .agent
         .map_or_else(|| "direct".to_owned(), |a| a.to_string());
     let or_none = |text: &Option<String>| text.clone().unwrap_or_else(|| "-".to_owned());
+    let bytes = |count: Option<u64>| count.map_or_else(|| "-".to_owned(), |n| n.to_string());
     vec![
         s.id.to_string(),
         or_none(&s.user),
@@ -61,5 +64,7 @@ fn row(s: &SessionRow) -> Vec<String> {
         s.target.clone(),
         agent,
         output::span_ms(s.age_ms),
+        bytes(s.sent),
+        bytes(s.received),
     ]
 }

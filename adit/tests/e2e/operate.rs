@@ -101,6 +101,9 @@ fn a_killed_session_is_reset_at_both_ends_and_others_go_on() {
     for key in ["id", "user", "ingress", "target", "agent"] {
         assert_eq!(shown[key], session[key]);
     }
+    crossing(&user, &accepted);
+    let shown = gateway.ask(&["sessions", "show", id, "--json"]).json();
+    assert_eq!([&shown["sent"], &shown["received"]], [4, 4], "{shown}");
     let shown = gateway.ask(&["sessions", "show", id]).out;
     assert!(
         shown.contains(&address) && shown.contains(&agent.id()),
@@ -177,6 +180,9 @@ fn an_agent_is_shown_with_all_that_is_known_of_it() {
     assert!((360 * 86_400..=366 * 86_400).contains(&year), "{shown}");
     assert_eq!(shown["connections"][0]["status"], "online");
     assert_eq!(shown["connections"][0]["domains"], json!(["*.corp.local"]));
+    let remote = shown["connections"][0]["remote"].as_str().unwrap();
+    assert!(remote.starts_with("127.0.0.1:"), "{remote}");
+    assert!(shown["connections"][0]["rtt_us"].as_u64() > Some(0));
     assert_eq!(shown["sessions"][0]["target"], target.addr.to_string());
     let text = gateway.ask(&["agents", "show", &agent.id()]).out;
     for part in [

@@ -1,6 +1,7 @@
 //! The gateway as its ingress and its administration see it.
 
 use std::{
+    collections::{BTreeMap, BTreeSet},
     fmt,
     net::SocketAddr,
     sync::{
@@ -17,7 +18,7 @@ use adit_proto_core::{
         dispatch::DispatchConfig,
         info::{AgentInfo, Explanation, SessionInfo},
     },
-    id::{AgentId, SessionId, Slot},
+    id::{AgentId, ConnId, SessionId, Slot},
     link::tls::{GatewayTls, TlsError},
     session_timer::SessionBounds,
     target::Target,
@@ -27,11 +28,12 @@ use tokio::{net::TcpStream, sync::oneshot};
 
 use super::{
     counters::{Bytes as MovedBytes, GatewayCounters},
-    input::{NodeInput, NodeSettings},
+    input::{NodeInput, NodeSettings, Place},
     role::GatewayCommand,
 };
 use crate::{
     connection_task::{Command, Over},
+    glance::Glance,
     handoff::Sender,
     pump::Traffic,
     receive::{EndpointChange, FromTask},
@@ -76,6 +78,8 @@ pub struct SessionRow {
     pub user: Option<SocketAddr>,
     /// Which ingress took it.
     pub ingress: Option<Box<str>>,
+    /// Bytes from and to the user so far; none for one that the gateway carries itself, and at its very beginning and end.
+    pub moved: Option<(u64, u64)>,
 }
 
 /// Why certificates were not exchanged.
@@ -168,7 +172,33 @@ impl GatewayHandle {
     /// # Errors
     /// [`Stopped`].
     pub async fn sessions(&self) -> Result<Vec<SessionRow>, Stopped> {
-        self.ask(NodeInput::Sessions).await
+        let listed = self.ask(NodeInput::Sessions).await?;
+        let conns = listed
+            .iter()
+            .filter_map(|(_, place)| Some((*place)?.0))
+            .collect();
+        let glances = self.look(conns).await?;
+        let with_bytes = |(mut row, place): (SessionRow, Option<Place>)| {
+            row.moved =
+                place.and_then(|(conn, slot)| glances.get(&conn)?.moved.get(&slot).copied());
+            row
+        };
+        Ok(listed.into_iter().map(with_bytes).collect())
+    }
+
+    /// Looks at connections as they are now; those that have ended are left out.
+    ///
+    /// # Errors
+    /// [`Stopped`].
+    pub async fn look(&self, conns: BTreeSet<ConnId>) -> Result<BTreeMap<ConnId, Glance>, Stopped> {
+        let answers = self.ask(|reply| NodeInput::Look(conns, reply)).await?;
+        let mut glances = BTreeMap::new();
+        for (conn, answer) in answers {
+            if let Ok(glance) = answer.await {
+                glances.insert(conn, glance);
+            }
+        }
+        Ok(glances)
     }
 
     /// Tells whether a session is open or being opened.

@@ -1,6 +1,9 @@
 //! What the node is told, by users, administration and connections.
 
-use std::net::SocketAddr;
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    net::SocketAddr,
+};
 
 use adit_proto_core::{
     connection::Counters,
@@ -22,8 +25,12 @@ use super::{
 };
 use crate::{
     connection_task::{ConnectionSender, Over},
+    glance::Glance,
     pump::Traffic,
 };
+
+/// Where a session runs.
+pub(crate) type Place = (ConnId, Slot);
 
 /// What the node is told.
 #[derive(Debug)]
@@ -55,7 +62,13 @@ pub(crate) enum NodeInput {
     },
     Agents(oneshot::Sender<Vec<AgentInfo>>),
     Agent(AgentId, oneshot::Sender<Vec<AgentInfo>>),
-    Sessions(oneshot::Sender<Vec<SessionRow>>),
+    /// The open sessions, and where on a connection each runs.
+    Sessions(oneshot::Sender<Vec<(SessionRow, Option<Place>)>>),
+    /// Pass a look on to these connections; those that are gone answer nothing.
+    Look(
+        BTreeSet<ConnId>,
+        oneshot::Sender<BTreeMap<ConnId, oneshot::Receiver<Glance>>>,
+    ),
     Counters(oneshot::Sender<NodeSnapshot>),
     /// Is a session open or being opened?
     IsBusy(oneshot::Sender<bool>),

@@ -185,6 +185,7 @@ impl Node {
             NodeInput::Agents(reply) => drop(reply.send(self.dispatch.hub().list(now))),
             NodeInput::Agent(id, reply) => drop(reply.send(self.dispatch.hub().list_of(now, id))),
             NodeInput::Sessions(reply) => drop(reply.send(self.list_sessions(now))),
+            NodeInput::Look(conns, reply) => drop(reply.send(self.look(&conns))),
             NodeInput::Counters(reply) => drop(reply.send(self.snapshot(now))),
             NodeInput::IsBusy(reply) => {
                 let _gone = reply.send(!self.users.is_empty() || !self.wishes.is_empty());

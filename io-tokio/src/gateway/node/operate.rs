@@ -1,19 +1,33 @@
 //! What operators see and change of a running node.
 
-use std::{sync::Arc, time::Instant};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+    time::Instant,
+};
 
 use adit_proto_core::{
     agent::policy::Policy,
     close::CloseReason,
-    gateway::dispatch::{DirectRange, DispatchConfig},
-    id::{AgentId, SessionId},
+    gateway::{
+        dispatch::{DirectRange, DispatchConfig},
+        info::SessionInfo,
+    },
+    id::{AgentId, ConnId, SessionId},
     session_table::Carrier,
 };
+
+use tokio::sync::oneshot;
 
 use super::Node;
 use crate::{
     connection_task::Command,
-    gateway::{counters::NodeSnapshot, handle::SessionRow, input::NodeSettings},
+    gateway::{
+        counters::NodeSnapshot,
+        handle::SessionRow,
+        input::{NodeSettings, Place},
+    },
+    glance::Glance,
 };
 
 impl Node {
@@ -60,14 +74,35 @@ impl Node {
         }
     }
 
-    pub(super) fn list_sessions(&self, now: Instant) -> Vec<SessionRow> {
-        let rows = self.sessions.list(now).into_iter();
-        rows.map(|info| SessionRow {
-            user: self.users.get(&info.id).map(|user| user.user),
-            ingress: self.users.get(&info.id).map(|user| user.ingress.clone()),
-            info,
-        })
-        .collect()
+    pub(super) fn list_sessions(&self, now: Instant) -> Vec<(SessionRow, Option<Place>)> {
+        let place = |id| match self.sessions.get(id)?.carrier {
+            Carrier::Agent { conn, slot } => Some((conn, slot)),
+            Carrier::Direct => None,
+        };
+        let row = |info: SessionInfo| {
+            let (user, place) = (self.users.get(&info.id), place(info.id));
+            let row = SessionRow {
+                user: user.map(|user| user.user),
+                ingress: user.map(|user| user.ingress.clone()),
+                moved: None,
+                info,
+            };
+            (row, place)
+        };
+        self.sessions.list(now).into_iter().map(row).collect()
+    }
+
+    /// Passes an operator's look on, so that no connection waits for another.
+    pub(super) fn look(
+        &self,
+        conns: &BTreeSet<ConnId>,
+    ) -> BTreeMap<ConnId, oneshot::Receiver<Glance>> {
+        let ask = |conn: &ConnId| {
+            let (reply, answer) = oneshot::channel();
+            self.command(*conn, Command::Look(reply));
+            (*conn, answer)
+        };
+        conns.iter().map(ask).collect()
     }
 }
 
