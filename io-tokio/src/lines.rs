@@ -1,6 +1,7 @@
 //! So many log lines of one cause, and one that says how many more there were.
 
 use std::{
+    borrow::Cow,
     fmt,
     sync::{Arc, Mutex, PoisonError},
     time::Duration,
@@ -14,7 +15,7 @@ use tokio::{runtime::Handle, time::Instant};
 pub struct Lines(Arc<Inner>);
 
 struct Inner {
-    what: &'static str,
+    what: Cow<'static, str>,
     state: Mutex<State>,
 }
 
@@ -28,11 +29,17 @@ struct State {
 impl Lines {
     /// Begins with no lines; `what` is the message of the lines that are bounded.
     #[must_use]
-    pub fn new(what: &'static str) -> Self {
+    pub fn new(what: impl Into<Cow<'static, str>>) -> Self {
         Self(Arc::new(Inner {
-            what,
+            what: what.into(),
             state: Mutex::default(),
         }))
+    }
+
+    /// Tells whether nothing was asked for lately.
+    pub(crate) fn is_quiet(&self) -> bool {
+        let began = self.0.lock().began;
+        began.is_none_or(|began| Instant::now().saturating_duration_since(began) >= INTERVAL)
     }
 
     /// Tells whether a line may be written now, which counts as written then.
@@ -77,7 +84,7 @@ impl Inner {
     fn tell(&self, suppressed: u64) {
         if suppressed > 0 {
             tracing::warn!(
-                line = self.what,
+                line = &*self.what,
                 suppressed,
                 "more lines of one kind were suppressed"
             );

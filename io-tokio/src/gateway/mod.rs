@@ -1,5 +1,6 @@
 //! The gateway: one UDP socket, a task per agent, one node that decides where sessions go.
 
+mod agent_lines;
 mod counters;
 mod handle;
 mod input;
@@ -34,10 +35,10 @@ pub use self::handle::{
     GatewayHandle, OpenRequest, PendingSession, SessionRow, SetTlsError, Stopped,
 };
 use self::{
-    counters::Bytes,
+    agent_lines::AgentLines,
     input::{NodeInput, NodeSettings},
     node::Node,
-    role::{AgentConnection, GatewayCommand},
+    role::{AgentConnection, GatewayCommand, Shared},
 };
 use crate::{
     connection_task::{ConnectionSender, ConnectionTask, connection_queues},
@@ -170,7 +171,10 @@ impl Gateway {
             shards,
             node: node.clone(),
             hooks: config.hooks,
-            bytes: Arc::clone(&bytes),
+            shared: Shared {
+                bytes: Arc::clone(&bytes),
+                visits: AgentLines::default(),
+            },
         };
         let endpoint = tokio::spawn(tokio::task::unconstrained(task));
         Ok(Self {
@@ -228,7 +232,7 @@ struct GatewayTask {
     shards: Shards,
     node: Sender<NodeInput>,
     hooks: Hooks,
-    bytes: Arc<Bytes>,
+    shared: Shared,
 }
 
 /// Batches received before the task lets others run.
@@ -240,7 +244,8 @@ impl Future for GatewayTask {
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         let this = self.get_mut();
         for _ in 0..ROUNDS_MAX {
-            let (shards, node, hooks, bytes) = (&this.shards, &this.node, &this.hooks, &this.bytes);
+            let (shards, node, hooks, shared) =
+                (&this.shards, &this.node, &this.hooks, &this.shared);
             let port = Arc::clone(this.receive.port());
             let to_endpoint = this.receive.to_endpoint();
             let tasks = this.receive.poll_tasks(cx);
@@ -256,7 +261,7 @@ impl Future for GatewayTask {
                         port: Arc::clone(&port),
                         queues,
                         to_endpoint: to_endpoint.clone(),
-                        bytes: Arc::clone(bytes),
+                        shared: shared.clone(),
                     },
                 );
                 sender
@@ -282,7 +287,7 @@ struct ConnectionTaskParts {
     port: Arc<UdpPort>,
     queues: crate::connection_task::ConnectionReceiver<GatewayCommand>,
     to_endpoint: Sender<FromTask>,
-    bytes: Arc<Bytes>,
+    shared: Shared,
 }
 
 fn spawn(
@@ -298,7 +303,7 @@ fn spawn(
         node.clone(),
         hooks.clone(),
         sender.clone(),
-        parts.bytes,
+        parts.shared,
     );
     let place = shards.place();
     let runtime = place.runtime.clone();

@@ -19,6 +19,7 @@ use tracing::field::{DisplayValue, display};
 
 use super::{
     Hooks,
+    agent_lines::AgentLines,
     counters::Bytes,
     input::{FromConnection, NodeInput},
 };
@@ -44,6 +45,13 @@ pub(crate) enum GatewayCommand {
     Renewed(Result<Renewed, String>),
 }
 
+/// What all connections of a gateway share.
+#[derive(Clone)]
+pub(crate) struct Shared {
+    pub(crate) bytes: Arc<Bytes>,
+    pub(crate) visits: AgentLines,
+}
+
 /// One agent's connection.
 pub(crate) struct AgentConnection {
     id: ConnId,
@@ -54,7 +62,7 @@ pub(crate) struct AgentConnection {
     /// The way to itself, for answers of the certificate authority.
     own: ConnectionSender<GatewayCommand>,
     seen: Option<Instant>,
-    bytes: Arc<Bytes>,
+    shared: Shared,
     advertisements: Lines,
 }
 
@@ -64,7 +72,7 @@ impl AgentConnection {
         node: Sender<NodeInput>,
         hooks: Hooks,
         own: ConnectionSender<GatewayCommand>,
-        bytes: Arc<Bytes>,
+        shared: Shared,
     ) -> Self {
         let remote = SocketAddr::new(conn.remote().ip().to_canonical(), conn.remote().port());
         Self {
@@ -75,7 +83,7 @@ impl AgentConnection {
             hooks,
             own,
             seen: None,
-            bytes,
+            shared,
             advertisements: Lines::new("routes accepted"),
         }
     }
@@ -91,7 +99,9 @@ impl AgentConnection {
     }
 
     fn established(&mut self, identity: AgentIdentity) {
-        tracing::info!(agent = %identity.id, name = %identity.name, remote = %self.remote, conn = %self.id, "agent connected");
+        if self.shared.visits.allow(identity.id) {
+            tracing::info!(agent = %identity.id, name = %identity.name, remote = %self.remote, conn = %self.id, "agent connected");
+        }
         self.identity = Some(identity.clone());
         let renewed = (self.hooks.is_renewed)(&identity);
         self.node.push_or_stop(NodeInput::Connection(
@@ -138,7 +148,9 @@ impl AgentConnection {
         }
         match &self.identity {
             Some(identity) => {
-                tracing::info!(agent = %identity.id, name = %identity.name, conn = %self.id, %why, "agent disconnected");
+                if self.shared.visits.allow(identity.id) {
+                    tracing::info!(agent = %identity.id, name = %identity.name, conn = %self.id, %why, "agent disconnected");
+                }
                 (self.hooks.left)(identity);
                 self.tell(AgentEvent::Closed);
             }
@@ -220,7 +232,7 @@ impl Role for AgentConnection {
     }
 
     fn on_moved(&self, sent: u64, received: u64) {
-        self.bytes.add(sent, received);
+        self.shared.bytes.add(sent, received);
     }
 
     fn on_session_over(&mut self, slot: Slot, traffic: Traffic, how: Over) {

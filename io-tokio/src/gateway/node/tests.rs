@@ -254,7 +254,8 @@ fn opens(conn: &ConnectionReceiver<GatewayCommand>) -> Option<(AttemptId, Sessio
         | Command::Stop(_)
         | Command::Attach(..)
         | Command::Discard(_)
-        | Command::Kill(_) => None,
+        | Command::Kill(_)
+        | Command::Look(_) => None,
     };
     commands(conn).into_iter().find_map(open)
 }
@@ -266,6 +267,7 @@ fn closes(conn: &ConnectionReceiver<GatewayCommand>) -> Vec<CloseReason> {
         | Command::Attach(..)
         | Command::Discard(_)
         | Command::Kill(_)
+        | Command::Look(_)
         | Command::Role(_) => None,
     };
     commands(conn).into_iter().filter_map(reason).collect()
