@@ -20,6 +20,8 @@ use tokio::{
     task::{AbortHandle, JoinSet},
 };
 
+use crate::resolver::Resolver;
+
 /// Keep-alive on TCP legs (design 8.21).
 const KEEPALIVE: Duration = Duration::from_secs(60);
 
@@ -32,7 +34,11 @@ enum Answer {
 ///
 /// # Errors
 /// [`DialError`], within 20 s at the latest.
-pub(crate) async fn dial(target: Target, policy: Arc<Policy>) -> Result<TcpStream, DialError> {
+pub(crate) async fn dial(
+    target: Target,
+    policy: Arc<Policy>,
+    resolver: &Resolver,
+) -> Result<TcpStream, DialError> {
     let port = target.port;
     let mut machine = Dial::new(Instant::now(), target, policy);
     // Dropping the set aborts what is left.
@@ -43,7 +49,10 @@ pub(crate) async fn dial(target: Target, policy: Arc<Policy>) -> Result<TcpStrea
         while let Some(step) = machine.poll_step() {
             match step {
                 DialStep::Resolve(name) => {
-                    tasks.spawn(async move { Answer::Resolved(resolve(&name, port).await) });
+                    let resolver = resolver.clone();
+                    tasks.spawn(async move {
+                        Answer::Resolved(resolver.resolve(name.to_string(), port).await)
+                    });
                 }
                 DialStep::Connect(index, addr) => {
                     let task =
@@ -78,36 +87,6 @@ pub(crate) async fn dial(target: Target, policy: Arc<Policy>) -> Result<TcpStrea
             },
             () = tokio::time::sleep_until(deadline.into()) => machine.handle_timeout(Instant::now()),
         }
-    }
-}
-
-/// Asks the system resolver, which tokio runs on its pool of blocking threads.
-pub(crate) async fn resolve(name: &str, port: u16) -> Result<Vec<IpAddr>, ResolveError> {
-    match tokio::net::lookup_host((name, port)).await {
-        Ok(found) => {
-            let addrs: Vec<IpAddr> = found.map(|addr| addr.ip()).collect();
-            if addrs.is_empty() {
-                Err(ResolveError::NoAddress)
-            } else {
-                Ok(addrs)
-            }
-        }
-        Err(error) => Err(resolve_error(&error)),
-    }
-}
-
-/// The system resolver's failures come without a kind: only its text tells them apart.
-fn resolve_error(error: &io::Error) -> ResolveError {
-    let text = error.to_string();
-    let says = |part: &str| text.contains(part);
-    if error.kind() == io::ErrorKind::NotFound || says("not known") {
-        ResolveError::NotFound
-    } else if says("No address") {
-        ResolveError::NoAddress
-    } else if says("Temporary failure") {
-        ResolveError::Unavailable
-    } else {
-        ResolveError::Other(error.raw_os_error())
     }
 }
 

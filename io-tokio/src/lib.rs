@@ -17,6 +17,7 @@ mod pipe;
 mod pump;
 mod ready;
 mod receive;
+mod resolver;
 mod sessions;
 mod shards;
 mod socket;

@@ -13,7 +13,7 @@ use super::{
 };
 
 /// What an agent runs with.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct AgentConfig {
     /// Where key, certificate and the gateway's address are kept.
     pub state_dir: PathBuf,

@@ -6,7 +6,7 @@ use rustix::process::Signal;
 
 use crate::harness::{
     SOON, beside_others,
-    site::{Agent, Gateway, PROXIES, Site},
+    site::{Agent, Gateway, PROXIES, Ports, Site, free_port, free_udp_port},
     targets::{Target, echo, expect, ping},
     until,
     users::socks,
@@ -23,7 +23,13 @@ struct Bed {
 impl Bed {
     fn new(config: &str) -> Self {
         let site = Site::new();
-        let gateway = site.gateway("gw", PROXIES);
+        // It is found again after a restart.
+        let ports = Ports {
+            tunnel: free_udp_port(),
+            enroll: free_port(),
+        };
+        let mut gateway = site.gateway_with("gw", "", ports, PROXIES);
+        gateway.start();
         let mut agent = site.enrol("site-a", &gateway, "");
         let path = site.path("agent.toml");
         fs::write(&path, config).unwrap();
@@ -68,6 +74,21 @@ fn routes_change_in_the_middle_of_a_session() {
     ping(&bed.socks(&other.to_string()).unwrap(), b"new");
     assert_eq!(bed.agent.status()["routes"][0], "127.0.0.2/32");
     assert_eq!(bed.gateway.process().count("agent connected"), 1);
+}
+
+#[test]
+fn a_lost_connection_has_the_file_read_again() {
+    let _machine = beside_others();
+    let mut bed = Bed::new(LOOPBACK);
+    fs::write(&bed.config, "[advertise]\nsubnets = [\"127.0.0.2/32\"]\n").unwrap();
+    bed.gateway.process_mut().kill();
+    bed.gateway.start();
+    bed.agent
+        .process()
+        .logged("configuration read again, as the connection was lost");
+    let other = crate::harness::targets::echo_at("127.0.0.2:0");
+    until("the new route", SOON, || bed.socks(&other.to_string()).ok());
+    assert_eq!(bed.agent.status()["routes"][0], "127.0.0.2/32");
 }
 
 #[test]

@@ -1,5 +1,6 @@
 //! The agent: one connection to one of its gateways, kept up by the core's `Supervisor`.
 
+mod network;
 pub mod probe;
 mod renewal;
 mod role;
@@ -176,6 +177,8 @@ pub(crate) enum AgentInput {
     /// What is advertised from here on, and what may be dialled, where that changes.
     Routes(Arc<RouteSet>, Option<Arc<Policy>>),
     Renewal(RenewalNews),
+    /// Addresses or routes of this machine have changed.
+    NetworkChanged,
     /// An operator wants a renewal; the answer tells whether one begins.
     Renew(oneshot::Sender<bool>),
     Stop,

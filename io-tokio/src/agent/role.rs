@@ -13,7 +13,7 @@ use adit_proto_core::{
     agent::{dial::DialError, policy::Policy, supervisor::DialId},
     connection::{Connection, Counters},
     id::{SessionId, Slot},
-    output::{Event, Renewed},
+    output::{Event, Input, Renewed},
     route::RouteSet,
     session_timer::SessionBounds,
     target::Target,
@@ -28,6 +28,7 @@ use crate::{
     handoff::Sender,
     lines::Lines,
     pump::Traffic,
+    resolver::Resolver,
     socket::Carried,
 };
 
@@ -42,12 +43,15 @@ pub(crate) enum AgentCommand {
     Renew(String),
     /// Close once nothing is carried any more.
     Drain,
+    /// This machine sends from another address from now on.
+    Rebound,
 }
 
 /// The connection to one gateway.
 pub(crate) struct GatewayConnection {
     dial_id: DialId,
     policy: Arc<Policy>,
+    resolver: Resolver,
     agent: Sender<AgentInput>,
     own: ConnectionSender<AgentCommand>,
     sessions: BTreeMap<Slot, Wanted>,
@@ -66,7 +70,7 @@ struct Wanted {
 impl GatewayConnection {
     pub(crate) fn new(
         dial_id: DialId,
-        policy: Arc<Policy>,
+        (policy, resolver): (Arc<Policy>, Resolver),
         agent: Sender<AgentInput>,
         own: ConnectionSender<AgentCommand>,
         open: Arc<AtomicUsize>,
@@ -74,6 +78,7 @@ impl GatewayConnection {
         Self {
             dial_id,
             policy,
+            resolver,
             agent,
             own,
             sessions: BTreeMap::new(),
@@ -89,8 +94,9 @@ impl GatewayConnection {
 
     fn requested(&mut self, slot: Slot, session: SessionId, target: Target) {
         let (policy, own, to) = (Arc::clone(&self.policy), self.own.clone(), target.clone());
+        let resolver = self.resolver.clone();
         let task = tokio::spawn(async move {
-            let result = dial(to, policy).await;
+            let result = dial(to, policy, &resolver).await;
             // A connection that ended meanwhile drops the socket.
             let _ended = own
                 .commands
@@ -217,6 +223,7 @@ impl Role for GatewayConnection {
                     self.tell_renewal(Err(error.to_string()));
                 }
             }
+            AgentCommand::Rebound => conn.handle_input(now, Input::SocketRebound),
             AgentCommand::Drain => {
                 if let Some(mut agent) = conn.as_agent() {
                     agent.drain();

@@ -35,19 +35,27 @@ use tokio::{
 
 use super::{
     AgentConfig, AgentInput, StartError, Status,
+    network::{Watch, source_towards},
     role::{AgentCommand, GatewayConnection},
 };
 use crate::{
     connection_task::{Command, ConnectionTask, connection_queues},
-    dial::resolve,
     handoff::{Receiver, Sender},
     receive::Receive,
+    resolver::{GATEWAYS_MAX, Resolver, TARGETS_MAX},
 };
 
 /// Receives, keeps one connection up, and reports.
 pub(super) struct AgentTask {
     pub(super) config: AgentConfig,
     policy: Arc<Policy>,
+    /// Names that sessions ask for; they hold up no other.
+    target_names: Resolver,
+    gateway_names: Resolver,
+    /// From where the gateway in use is reached.
+    source: Option<IpAddr>,
+    /// Tells of changes until it is dropped.
+    _network: Option<Watch>,
     pub(super) env: Env,
     receive: Receive<AgentCommand>,
     /// The socket is an IPv6 one that also takes IPv4.
@@ -85,11 +93,20 @@ impl AgentTask {
         );
         let validity = config.pairs.validity().map_err(StartError::Unusable)?;
         let kept = config.pairs.kept();
+        let network = Watch::begin(own.clone());
+        if let Err(error) = &network {
+            tracing::warn!(%error, "this machine's addresses cannot be watched; changes are noticed some seconds later");
+        }
+        let network = network.ok();
         let now = Instant::now();
         let supervisor = Supervisor::new(now, config.gateways.clone(), kept, &env.seed)?;
         Ok(Self {
             policy: Arc::new(Policy::new(&config.routes).restricted(&config.restrictions)),
             renewal: Renewal::new(now, validity, kept.next, &env.seed),
+            target_names: Resolver::new(TARGETS_MAX),
+            gateway_names: Resolver::new(GATEWAYS_MAX),
+            source: None,
+            _network: network,
             supervisor,
             dual_stack: receive.port().local_addr()?.is_ipv6(),
             config,
@@ -119,6 +136,7 @@ impl AgentTask {
                 AgentInput::Established(dial) => self.supervisor.handle_established(now, dial),
                 AgentInput::Closed(dial, why) => self.closed(now, dial, &why),
                 AgentInput::Routes(routes, policy) => self.set_routes(&routes, policy),
+                AgentInput::NetworkChanged => self.network_changed(now),
                 AgentInput::Renewal(news) => self.take_news(now, news),
                 AgentInput::Renew(reply) => {
                     // Whoever asked may have gone; the renewal is wanted all the same.
@@ -142,6 +160,23 @@ impl AgentTask {
         for sender in self.receive.connections() {
             let command = AgentCommand::Routes(Arc::clone(routes), policy.clone());
             sender.commands.push_or_stop(Command::Role(command));
+        }
+    }
+
+    /// A gateway that is not connected is tried at once. A connection that is up moves only where it is reached from
+    /// another address now: the first packet from there shows the gateway the way.
+    fn network_changed(&mut self, now: Instant) {
+        self.supervisor.handle_network_change(now);
+        let up = self.supervisor.connection();
+        let Some((dial, gateway)) = up.and_then(|dial| Some((dial, self.dials.get(&dial)?.1)))
+        else {
+            return;
+        };
+        let source = source_towards(gateway);
+        if source.is_some() && source != self.source {
+            tracing::info!(%gateway, source = source.map(tracing::field::display), "this machine's address has changed; the connection moves");
+            self.source = source;
+            self.command(dial, Command::Role(AgentCommand::Rebound));
         }
     }
 
@@ -205,9 +240,9 @@ impl AgentTask {
                 host,
                 port,
             } => {
-                let own = self.own.clone();
+                let (own, resolver) = (self.own.clone(), self.gateway_names.clone());
                 tokio::spawn(async move {
-                    let answer = resolve(&host, port).await;
+                    let answer = resolver.resolve(host.to_string(), port).await;
                     own.push_or_stop(AgentInput::Resolved(gateway, answer));
                 });
             }
@@ -242,6 +277,7 @@ impl AgentTask {
             SupervisorStep::Revert => self.revert(),
             SupervisorStep::Up { dial, .. } => {
                 let gateway = self.dials.get(&dial).map(|(_, addr)| *addr);
+                self.source = gateway.and_then(source_towards);
                 tracing::info!(
                     gateway = gateway.map(tracing::field::display),
                     "connected to the gateway"
@@ -310,7 +346,7 @@ impl AgentTask {
         let (sender, queues) = connection_queues();
         let role = GatewayConnection::new(
             dial,
-            Arc::clone(&self.policy),
+            (Arc::clone(&self.policy), self.target_names.clone()),
             self.own.clone(),
             sender.clone(),
             Arc::clone(&self.sessions),

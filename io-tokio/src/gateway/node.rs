@@ -42,6 +42,7 @@ use crate::{
     handoff::{Receiver, Sender},
     lines::Lines,
     pump::Traffic,
+    resolver::{Resolver, TARGETS_MAX},
 };
 
 /// A session's users and wishes that the core does not need to know.
@@ -61,6 +62,7 @@ pub(crate) struct Node {
     ids: ChaCha12Rng,
     /// What direct rules mean for a dial, after name resolution; ports were looked at before.
     direct: Arc<Policy>,
+    resolver: Resolver,
     bounds: SessionBounds,
     admission: Arc<dyn Admission>,
     confirm: Confirm,
@@ -100,6 +102,7 @@ impl Node {
             sessions: SessionTable::new(),
             ids: seed.derive("session-id"),
             direct,
+            resolver: Resolver::new(TARGETS_MAX),
             admission,
             confirm,
             connections: BTreeMap::new(),
@@ -376,8 +379,9 @@ impl Node {
 
     fn dial_direct(&mut self, session: SessionId, target: Target) {
         let (policy, own) = (Arc::clone(&self.direct), self.own.clone());
+        let resolver = self.resolver.clone();
         let task = tokio::spawn(async move {
-            let result = dial(target, policy)
+            let result = dial(target, policy, &resolver)
                 .await
                 .map_err(|error| error.to_string());
             own.push_or_stop(NodeInput::Dialled(session, result));

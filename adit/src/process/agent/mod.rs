@@ -111,19 +111,27 @@ impl AgentProcess {
 
     /// Runs until a signal asks for the end. The first one withdraws the routes, so that new sessions go elsewhere, and
     /// lets those that are open end for the grace period; a second one ends at once. SIGHUP has the configuration read
-    /// again.
+    /// again, and so has the loss of the connection.
     ///
     /// # Errors
     /// When signals cannot be listened for.
     pub async fn run(mut self, source: ConfigSource<'_>) -> Result<(), CommandFailure> {
         let mut signals = StopSignals::listen()?;
         let mut hangup = ReloadSignal::listen()?;
+        let (mut status, mut up_since) = (self.agent.status(), None);
         loop {
             tokio::select! {
                 () = signals.next() => break,
                 () = hangup.next() => {
                     // Told in the log.
                     let _outcome = self.reload(source);
+                }
+                Ok(()) = status.changed() => {
+                    let since = status.borrow_and_update().since;
+                    let before = std::mem::replace(&mut up_since, since);
+                    if before.is_some() && before != since {
+                        self.refresh(source);
+                    }
                 }
                 Some(order) = self.orders.recv() => self.take(order, source).await,
                 why = self.agent.failed() => {
@@ -165,7 +173,10 @@ impl AgentProcess {
     fn reload(&mut self, source: ConfigSource<'_>) -> Result<Vec<String>, String> {
         let outcome = self.try_reload(source);
         match &outcome {
-            Ok(_) => {
+            Ok(restart) => {
+                for key in restart {
+                    tracing::warn!(key, "this change takes effect when the agent is restarted");
+                }
                 tracing::info!(
                     routes = self.routes.borrow().len(),
                     "configuration reloaded"
@@ -178,6 +189,23 @@ impl AgentProcess {
         outcome
     }
 
+    /// The connection was lost, perhaps with the network that it ran over: a domain that is detected may be another one
+    /// now. Nothing is said where nothing has changed.
+    fn refresh(&mut self, source: ConfigSource<'_>) {
+        let now = |process: &Self| (process.routes.borrow().clone(), process.config.clone());
+        let before = now(self);
+        match self.try_reload(source) {
+            Ok(_) if now(self) == before => {}
+            Ok(_) => tracing::info!(
+                routes = self.routes.borrow().len(),
+                "configuration read again, as the connection was lost"
+            ),
+            Err(error) => {
+                tracing::error!(%error, "configuration not read again, as the connection was lost; the former one stays in force");
+            }
+        }
+    }
+
     fn try_reload(&mut self, source: ConfigSource<'_>) -> Result<Vec<String>, String> {
         let config = source().map_err(|error| error.to_string())?;
         let routes = advertised(&config, &self.dir).map_err(|error| error.to_string())?;
@@ -186,9 +214,6 @@ impl AgentProcess {
         taken.map_err(|error| error.to_string())?;
         crate::log::set_level(&config.log.level)?;
         let restart = restart_only(&self.config, &config);
-        for key in &restart {
-            tracing::warn!(key, "this change takes effect when the agent is restarted");
-        }
         self.routes.send_replace(shown);
         self.config = AgentConfig {
             advertise: config.advertise,

@@ -112,6 +112,9 @@ pub enum ResolveError {
     /// The resolver could not answer for the moment.
     #[error("the name server does not answer")]
     Unavailable,
+    /// Too many other names were being looked up for too long.
+    #[error("the resolver is busy with other names; try again")]
+    Busy,
     /// Anything else, with the system's error number where there is one.
     #[error("resolver error{}", number(*.0))]
     Other(Option<i32>),
