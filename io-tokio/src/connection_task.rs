@@ -2,7 +2,7 @@
 //! sessions. Nothing of it is shared, so nothing of it is locked.
 
 use std::{
-    collections::VecDeque,
+    collections::{BTreeSet, VecDeque},
     future::Future,
     io,
     pin::Pin,
@@ -73,6 +73,9 @@ pub(crate) trait Role {
 
     /// Sessions have moved so many bytes from and to their sockets since this was said last.
     fn on_moved(&self, sent: u64, received: u64);
+
+    /// The connection is over, and these sessions only have to tell their sockets the rest: each ends by itself, later.
+    fn on_flushing(&mut self, slots: BTreeSet<Slot>);
 
     /// A session whose socket was attached is over.
     fn on_session_over(&mut self, slot: Slot, traffic: Traffic, how: Over);
@@ -433,6 +436,7 @@ impl<R: Role> ConnectionTask<R> {
                 };
                 self.sessions.connection_lost(now, how);
                 self.report();
+                self.role.on_flushing(self.sessions.slots());
                 self.role.on_event(now, &mut self.conn, Event::Closed(why));
             }
             event @ (Event::Established { .. }

@@ -67,6 +67,11 @@ impl Sessions {
         self.sweep_at.get_or_insert(now + SWEEP_INTERVAL);
     }
 
+    /// Those that are not over.
+    pub(crate) fn slots(&self) -> BTreeSet<Slot> {
+        self.pumps.keys().copied().collect()
+    }
+
     pub(crate) fn is_empty(&self) -> bool {
         self.pumps.is_empty()
     }

@@ -1,7 +1,7 @@
 //! The agent's role in a connection's task: sessions that the gateway asks for are dialled, facts go to the agent.
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     sync::{
         Arc,
         atomic::{AtomicUsize, Ordering},
@@ -184,10 +184,11 @@ impl Role for GatewayConnection {
                         "the gateway sent what the protocol has no use for"
                     );
                 }
-                for wanted in std::mem::take(&mut self.sessions).into_values() {
+                // Those that are open are over already, or tell their end themselves.
+                for (_, wanted) in self.sessions.extract_if(.., |_, w| w.dial.is_some()) {
+                    self.open.fetch_sub(1, Ordering::Relaxed);
                     if let Some(dial) = wanted.dial {
                         dial.abort();
-                        self.open.fetch_sub(1, Ordering::Relaxed);
                     }
                 }
                 self.agent
@@ -234,6 +235,9 @@ impl Role for GatewayConnection {
 
     /// An agent tells nobody.
     fn on_moved(&self, _sent: u64, _received: u64) {}
+
+    /// They stay where they are until they are over.
+    fn on_flushing(&mut self, _slots: BTreeSet<Slot>) {}
 
     fn on_session_over(&mut self, slot: Slot, traffic: Traffic, how: Over) {
         self.open.fetch_sub(1, Ordering::Relaxed);

@@ -116,6 +116,8 @@ pub(crate) enum FromConnection {
     /// It is established; the way to its task.
     Up(ConnectionSender<GatewayCommand>),
     Event(AgentEvent),
+    /// It is about to end, and these sessions only have to tell their users the rest.
+    Flushing(BTreeSet<Slot>),
     SessionOver {
         slot: Slot,
         traffic: Traffic,

@@ -1,5 +1,6 @@
 //! The gateway's one owner of `Dispatch` and of the table of sessions: users' wishes in, commands to connections out.
 
+mod ends;
 mod operate;
 #[cfg(test)]
 mod tests;
@@ -18,7 +19,7 @@ use adit_proto_core::{
         OpenError,
         dispatch::{AgentEvent, Dispatch, DispatchOutput},
     },
-    id::{AgentId, ConnId, SessionId},
+    id::{AgentId, ConnId, SessionId, Slot},
     link::tls::Admission,
     session_table::{Carrier, SessionTable},
     session_timer::SessionBounds,
@@ -74,6 +75,8 @@ pub(crate) struct Node {
     users: BTreeMap<SessionId, OpenRequest>,
     /// Open sessions that the gateway carries itself: the way to end them.
     direct_kills: BTreeMap<SessionId, oneshot::Sender<()>>,
+    /// Sessions of connections that are over, which still tell their users the rest.
+    flushing: BTreeMap<ConnId, BTreeSet<Slot>>,
     /// Open sessions that an operator has ended.
     killed: BTreeSet<SessionId>,
     inputs: Receiver<NodeInput>,
@@ -110,6 +113,7 @@ impl Node {
             numbers: BTreeMap::new(),
             users: BTreeMap::new(),
             direct_kills: BTreeMap::new(),
+            flushing: BTreeMap::new(),
             killed: BTreeSet::new(),
             inputs,
             own,
@@ -278,6 +282,10 @@ impl Node {
                 if let Some(session) = self.sessions.at(conn, slot) {
                     self.session_over(session, traffic, how);
                 }
+                self.flushed(conn, slot);
+            }
+            FromConnection::Flushing(slots) => {
+                self.flushing.insert(conn, slots);
             }
             // Its handshake was admitted before the agent was deleted, and its connections were closed before this
             // one was known. Deleting comes before closing, so either this look or the closing finds it (design 3.8).
@@ -295,13 +303,7 @@ impl Node {
                     (self.confirm)(identity);
                 }
                 if closed {
-                    self.connections.remove(&conn);
-                    // Sessions whose sockets were attached have been reported one by one already.
-                    for (session, _) in self.sessions.remove_conn(conn) {
-                        self.users.remove(&session);
-                        self.killed.remove(&session);
-                        self.counters.ended(Over::ConnectionLost);
-                    }
+                    self.connection_over(conn);
                 }
             }
         }

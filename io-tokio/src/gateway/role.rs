@@ -1,6 +1,7 @@
 //! The gateway's role in a connection's task: facts to the node, commands from it.
 
 use std::{
+    collections::BTreeSet,
     net::SocketAddr,
     sync::Arc,
     time::{Duration, Instant},
@@ -233,6 +234,14 @@ impl Role for AgentConnection {
 
     fn on_moved(&self, sent: u64, received: u64) {
         self.shared.bytes.add(sent, received);
+    }
+
+    fn on_flushing(&mut self, slots: BTreeSet<Slot>) {
+        if !slots.is_empty() {
+            let flushing = FromConnection::Flushing(slots);
+            self.node
+                .push_or_stop(NodeInput::Connection(self.id, flushing));
+        }
     }
 
     fn on_session_over(&mut self, slot: Slot, traffic: Traffic, how: Over) {

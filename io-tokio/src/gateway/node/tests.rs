@@ -136,6 +136,36 @@ fn a_session_is_ended_by_whoever_carries_it() {
     assert!(!bed.kill(session.id()));
 }
 
+#[test]
+fn a_session_that_flushes_after_its_connection_is_still_known() {
+    let mut bed = Bed::new();
+    let conn = bed.up(1);
+    bed.registered(1);
+    let open = |number, bed: &mut Bed| {
+        let (reply, mut opened) = oneshot::channel();
+        bed.input(NodeInput::Open {
+            number,
+            request: request(),
+            reply,
+        });
+        let (attempt, _) = opens(&conn).unwrap();
+        let slot = Slot(4 * number);
+        bed.event(1, AgentEvent::Opened { attempt, slot });
+        opened.try_recv().unwrap().unwrap()
+    };
+    let (lost, flushing) = (open(1, &mut bed), open(2, &mut bed));
+    bed.take(1, FromConnection::Flushing([Slot(8)].into()));
+    bed.event(1, AgentEvent::Closed);
+    assert!(!bed.kill(lost.id()));
+    assert!(bed.kill(flushing.id()));
+    let told = commands(&conn);
+    assert!(told.iter().any(|c| matches!(c, Command::Kill(Slot(8)))));
+    let (traffic, how, slot) = (Traffic::new(), Over::Killed, Slot(8));
+    bed.take(1, FromConnection::SessionOver { slot, traffic, how });
+    assert!(!bed.kill(flushing.id()));
+    assert!(bed.node.connections.is_empty() && bed.node.sessions.is_empty());
+}
+
 fn request() -> OpenRequest {
     OpenRequest {
         association: None,

@@ -1,0 +1,55 @@
+//! How sessions end with their connection, or after it.
+
+use adit_proto_core::{
+    id::{ConnId, Slot},
+    session_table::Carrier,
+};
+
+use super::Node;
+use crate::connection_task::Over;
+
+impl Node {
+    /// A connection is over. Sessions whose sockets were attached have been told of one by one already, but for those
+    /// that still flush: they stay open, and may be listed and ended, until they are told of.
+    pub(super) fn connection_over(&mut self, conn: ConnId) {
+        let is_flushing = |carrier| match carrier {
+            Carrier::Agent { conn, slot } => {
+                (self.flushing.get(&conn)).is_some_and(|slots| slots.contains(&slot))
+            }
+            Carrier::Direct => false,
+        };
+        let sessions = self.sessions.remove_conn(conn);
+        let (stay, gone): (Vec<_>, Vec<_>) = sessions
+            .into_iter()
+            .partition(|(_, entry)| is_flushing(entry.carrier));
+        for (session, _) in gone {
+            self.users.remove(&session);
+            self.killed.remove(&session);
+            self.counters.ended(Over::ConnectionLost);
+        }
+        for (session, entry) in stay {
+            let entered = self.sessions.insert(
+                entry.since,
+                session,
+                entry.carrier,
+                entry.target,
+                entry.agent,
+            );
+            debug_assert!(entered.is_ok(), "its place has just become free");
+        }
+        if !self.flushing.contains_key(&conn) {
+            self.connections.remove(&conn);
+        }
+    }
+
+    /// A session is over; with the last one that flushed its connection's task is, too.
+    pub(super) fn flushed(&mut self, conn: ConnId, slot: Slot) {
+        if let Some(slots) = self.flushing.get_mut(&conn)
+            && slots.remove(&slot)
+            && slots.is_empty()
+        {
+            self.flushing.remove(&conn);
+            self.connections.remove(&conn);
+        }
+    }
+}
