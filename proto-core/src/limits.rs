@@ -49,6 +49,8 @@ pub const OPEN_TIMEOUT: Duration = Duration::from_secs(30);
 pub const DISPATCH_TIMEOUT: Duration = Duration::from_secs(30);
 /// Gateway: the next candidate is tried beside one that has not answered for so long (design 8.8).
 pub const DISPATCH_STAGGER: Duration = Duration::from_millis(250);
+/// Gateway: while those that were asked are waited for, and none is left to ask, one that has come is looked for so often.
+pub const DISPATCH_LOOK_AGAIN: Duration = Duration::from_secs(1);
 /// Agent: time between the starts of two connection attempts to addresses of one name (RFC 8305 section 5).
 pub const DIAL_STAGGER: Duration = Duration::from_millis(250);
 /// Addresses of one name that are tried; more are dropped.
@@ -126,6 +128,9 @@ pub const PING_IDLE_AGENT: Duration = Duration::from_millis(500);
 /// An idle gateway pings where it received nothing for so long. An adit agent speaks twice in that time, so only a
 /// reference agent, which does not ping, costs the gateway anything.
 pub const PING_IDLE_GATEWAY: Duration = Duration::from_secs(1);
+/// Pings in a row without an answer after which datagrams are made small again: the path may have narrowed. Early
+/// enough for the search for what it carries to end before [`PATH_SUSPECT_AFTER`].
+pub const PINGS_LARGE_MAX: u32 = 3;
 /// Silence after which a path is suspect (design 8.3).
 pub const PATH_SUSPECT_AFTER: Duration = Duration::from_secs(3);
 /// Silence after which a connection is closed (design 8.3).

@@ -13,6 +13,7 @@ mod association;
 mod authority;
 mod basics;
 mod bounds;
+mod credit;
 mod enrolment;
 mod garbage;
 mod http;

@@ -6,10 +6,8 @@ use std::{
     time::Instant,
 };
 
-use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
-
 use crate::harness::{
-    SOON, alone,
+    SOON, alone, many_files,
     site::{Site, forward},
     targets::{echo, ping},
     until,
@@ -19,12 +17,7 @@ use crate::harness::{
 #[test]
 fn two_thousand_sessions_are_open_at_once_and_leave_nothing_behind() {
     let _machine = alone();
-    let limit = getrlimit(Resource::Nofile);
-    let raised = Rlimit {
-        current: limit.maximum,
-        ..limit
-    };
-    setrlimit(Resource::Nofile, raised).unwrap();
+    many_files();
     let (site, target) = (Site::new(), echo());
     let gateway = site.gateway("gw", &forward("echo", target));
     let agent = site.serving("site-a", &gateway, "127.0.0.1/32");

@@ -1,11 +1,17 @@
 //! A reference gateway, written after the specification, in front of an adit agent.
 
-use std::{fs, net::SocketAddr, os::unix::fs::PermissionsExt};
+use std::{
+    fs,
+    net::SocketAddr,
+    os::unix::fs::PermissionsExt,
+    time::{Duration, Instant, SystemTime},
+};
 
 use rcgen::{
     BasicConstraints, CertificateParams, CertificateSigningRequestParams, CertifiedIssuer, DnType,
     ExtendedKeyUsagePurpose, IsCa, KeyPair, KeyUsagePurpose, PublicKeyData, SanType,
 };
+use rustls_pki_types::{CertificateDer, pem::PemObject};
 use serde_json::json;
 use sha2::{Digest, Sha256};
 
@@ -29,9 +35,14 @@ struct ReferenceGateway {
 impl ReferenceGateway {
     /// Starts both, and takes the agent's first advertisement.
     fn start(advertise: &str, heartbeat: &str) -> (Self, Vec<u8>) {
+        Self::start_with(advertise, heartbeat, 300)
+    }
+
+    /// The same, where the agent's certificate of a year has so many days left.
+    fn start_with(advertise: &str, heartbeat: &str, days: u64) -> (Self, Vec<u8>) {
         let site = Site::new();
         let mut agent = site.agent("adit-agent");
-        let (files, ca) = certificates(&agent);
+        let (files, ca) = certificates(&agent, days);
         let _in_runtime = crate::harness::RUNTIME.enter();
         let endpoint = listen(&files);
         let addr = endpoint.local_addr().unwrap();
@@ -88,6 +99,38 @@ impl ReferenceGateway {
         request.params.subject_alt_names = vec![SanType::URI(uri)];
         request.params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ClientAuth];
         request.signed_by(&self.ca).unwrap().pem()
+    }
+
+    /// Answers a request with a certificate, and gives that (agent-tunnel 6.5).
+    fn grant(&mut self, csr_pem: &str) -> String {
+        let issued = self.certify(csr_pem);
+        let mut answer = vec![5, 0, 1, 0];
+        for text in [&issued, &self.ca.pem()] {
+            answer.extend(u32::try_from(text.len()).unwrap().to_be_bytes());
+            answer.extend(text.as_bytes());
+        }
+        block_on(self.control.0.write_all(&framed(&answer))).unwrap();
+        issued
+    }
+
+    /// Takes the next connection, and gives the certificate that it shows.
+    fn next(&mut self) -> CertificateDer<'static> {
+        self.connection = block_on(async { self.endpoint.accept().await.unwrap().await.unwrap() });
+        let shown = self.connection.peer_identity().unwrap();
+        let shown: Box<Vec<CertificateDer<'static>>> = shown.downcast().unwrap();
+        shown[0].clone()
+    }
+
+    /// Waits for the agent's close, which is the one of a renewal (agent-tunnel 12 and 13).
+    fn closed_for_renewal(&self) {
+        let closed = block_on(self.connection.closed());
+        let quinn::ConnectionError::ApplicationClosed(close) = closed else {
+            panic!("{closed}");
+        };
+        assert_eq!(
+            (close.error_code, &close.reason[..]),
+            (0u32.into(), &b"cert-renewed"[..])
+        );
     }
 
     /// Asks for a session that is refused, and gives the reason.
@@ -273,14 +316,7 @@ fn a_renewal_keeps_the_key_and_waits_until_nothing_is_carried() {
     assert_eq!(block_on(frame(&mut recv)), ACCEPTED);
     assert_eq!(gateway.agent.ask(&["agent", "renew"]).code, 0);
     let csr = block_on(gateway.renewal_request());
-    let issued = gateway.certify(&csr);
-    // agent-tunnel 6.5
-    let mut answer = vec![5, 0, 1, 0];
-    for text in [&issued, &gateway.ca.pem()] {
-        answer.extend(u32::try_from(text.len()).unwrap().to_be_bytes());
-        answer.extend(text.as_bytes());
-    }
-    block_on(gateway.control.0.write_all(&framed(&answer))).unwrap();
+    let issued = gateway.grant(&csr);
     gateway
         .agent
         .process()
@@ -294,28 +330,59 @@ fn a_renewal_keeps_the_key_and_waits_until_nothing_is_carried() {
         send.finish().unwrap();
         assert!(rest(&mut recv).await.is_empty());
     });
-    let closed = block_on(gateway.connection.closed());
-    let quinn::ConnectionError::ApplicationClosed(close) = closed else {
-        panic!("{closed}");
-    };
-    // agent-tunnel 12 and 13
-    assert_eq!(
-        (close.error_code, &close.reason[..]),
-        (0u32.into(), &b"cert-renewed"[..])
-    );
-    let shown = block_on(async {
-        let connection = gateway.endpoint.accept().await.unwrap().await.unwrap();
-        let shown = connection.peer_identity().unwrap();
-        gateway.connection = connection;
-        shown
-    });
-    let shown: &Vec<rustls_pki_types::CertificateDer<'_>> = shown.downcast_ref().unwrap();
-    let issued_der = rustls_pki_types::pem::PemObject::from_pem_slice(issued.as_bytes());
-    assert_eq!(shown[0], issued_der.unwrap());
+    gateway.closed_for_renewal();
+    let issued_der = CertificateDer::from_pem_slice(issued.as_bytes()).unwrap();
+    assert_eq!(gateway.next(), issued_der);
     gateway.agent.process().logged("renewed certificate in use");
     let after = gateway.agent.pair("");
     assert_eq!(after["key"], before["key"]);
     assert_eq!(after["certificate"], serde_json::json!(issued));
+}
+
+#[test]
+fn a_certificate_that_ends_in_ten_days_is_renewed_without_being_told() {
+    let _machine = beside_others();
+    let target = echo();
+    let (mut gateway, _) = ReferenceGateway::start_with(LOOPBACK, "", 10);
+    let before = gateway.agent.pair("");
+    let csr = block_on(gateway.renewal_request());
+    let issued = gateway.grant(&csr);
+    // The old connection first, as its late end would wipe the record of a newer one (agent-tunnel 9).
+    gateway.closed_for_renewal();
+    let issued_der = CertificateDer::from_pem_slice(issued.as_bytes()).unwrap();
+    assert_eq!(gateway.next(), issued_der);
+    let (_send, mut recv) = block_on(gateway.ask(1, &target.to_string()));
+    assert_eq!(block_on(frame(&mut recv)), ACCEPTED);
+    gateway.agent.process().logged("renewed certificate in use");
+    let after = gateway.agent.pair("");
+    assert_eq!(after["key"], before["key"]);
+}
+
+#[test]
+fn an_agent_that_is_not_let_in_tries_on_without_a_storm() {
+    let _machine = beside_others();
+    let target = Target::listen();
+    let (mut gateway, _) = ReferenceGateway::start(LOOPBACK, "");
+    let (_send, mut recv) = block_on(gateway.ask(1, &target.addr.to_string()));
+    assert_eq!(block_on(frame(&mut recv)), ACCEPTED);
+    let tcp = target.accept();
+    // agent-tunnel 2.1 and 17: an agent that was deleted is dropped, without a code of its own.
+    let drop_it = |gateway: &ReferenceGateway| gateway.connection.close(0u32.into(), b"");
+    drop_it(&gateway);
+    let end = crate::harness::targets::drain(&tcp).1.unwrap_err();
+    assert_eq!(end.kind(), std::io::ErrorKind::ConnectionReset);
+    let dropped = Instant::now();
+    let mut tries = 0;
+    while dropped.elapsed() < Duration::from_secs(3) {
+        gateway.next();
+        drop_it(&gateway);
+        tries += 1;
+    }
+    eprintln!("{tries} attempts in {:?}", dropped.elapsed());
+    assert!(tries <= 6, "{tries}");
+    gateway.next();
+    let (_send, mut recv) = block_on(gateway.ask(1, &target.addr.to_string()));
+    assert_eq!(block_on(frame(&mut recv)), ACCEPTED);
 }
 
 #[test]
@@ -345,7 +412,7 @@ fn a_renewal_that_is_refused_changes_nothing() {
 }
 
 /// What the reference signs: section 3.
-fn certificates(agent: &Agent) -> (GatewayFiles, CertifiedIssuer<'static, KeyPair>) {
+fn certificates(agent: &Agent, days: u64) -> (GatewayFiles, CertifiedIssuer<'static, KeyPair>) {
     let name = |params: &mut CertificateParams, cn: &str| {
         params.distinguished_name.push(DnType::CommonName, cn);
     };
@@ -367,6 +434,8 @@ fn certificates(agent: &Agent) -> (GatewayFiles, CertifiedIssuer<'static, KeyPai
     let uri = format!("urn:uuid:{AGENT_ID}").try_into().unwrap();
     client.subject_alt_names = vec![SanType::URI(uri)];
     client.extended_key_usages = vec![ExtendedKeyUsagePurpose::ClientAuth];
+    let end = SystemTime::now() + DAY * u32::try_from(days).unwrap();
+    (client.not_before, client.not_after) = ((end - DAY * 365).into(), end.into());
     let client = client.signed_by(&agent_key, &ca).unwrap();
 
     fs::create_dir(&agent.state).unwrap();
@@ -406,3 +475,4 @@ fn enrolled(agent: &Agent, files: &GatewayFiles, addr: SocketAddr) {
 
 const AGENT_ID: &str = "7c4f5b1e-9d3e-4a52-8e0f-0a6b1d2c3e4f";
 const LOOPBACK: &str = "subnets = [\"127.0.0.1/32\"]";
+const DAY: Duration = Duration::from_secs(24 * 3_600);

@@ -399,7 +399,7 @@ impl Connection {
         liveness.handle_tick(now, sample);
         while let Some(step) = self.liveness.as_mut().and_then(Liveness::poll_step) {
             match step {
-                LivenessStep::Ping => self.link.ping(),
+                LivenessStep::Ping => self.link.ping(now),
                 LivenessStep::Suspect => self.events.push_back(Event::PathSuspect),
                 LivenessStep::Recovered => self.events.push_back(Event::PathRecovered),
                 LivenessStep::Dead => self.shut(now, CODE_PATH_DEAD, "path dead", Closed::PathDead),

@@ -17,7 +17,11 @@ use quinn_proto::{
 };
 use rustls::pki_types::CertificateDer;
 
-use self::{congestion::AckCounter, lost::closed, reach::SEND_MAX};
+use self::{
+    congestion::AckCounter,
+    lost::closed,
+    reach::{PAYLOAD_MIN, SEND_MAX},
+};
 use crate::{close::Closed, id::Slot, identity::AgentIdentity, limits, output::Transmit};
 
 /// One QUIC connection, seen as one control stream and numbered sessions (agent-tunnel 4).
@@ -36,6 +40,10 @@ pub(crate) struct Link {
     acked: u64,
     acked_on_path: u64,
     acked_from: SocketAddr,
+    /// `acked` at the last ping.
+    acked_at_ping: u64,
+    /// Pings in a row, the last one left out, since which nothing was acknowledged.
+    pings_unanswered: u32,
 }
 
 /// The engine's message to a connection.
@@ -118,6 +126,8 @@ impl Link {
             acked: 0,
             acked_on_path: 0,
             acked_from,
+            acked_at_ping: 0,
+            pings_unanswered: 0,
         }
     }
 
@@ -225,7 +235,23 @@ impl Link {
     }
 
     /// Asks the peer for a sign of life, and gives it one, past whatever waits to be sent.
-    pub(crate) fn ping(&mut self) {
+    ///
+    /// Where several stay without an answer, datagrams become as small as they were at first. A path that has narrowed
+    /// loses what is larger, and the engine's own remedy, small probes, does not come: a ping takes bulk with it up to
+    /// the size that is lost, and puts the engine's timer off.
+    pub(crate) fn ping(&mut self, now: Instant) {
+        let is_answered = self.acked != self.acked_at_ping;
+        self.acked_at_ping = self.acked;
+        self.pings_unanswered = match is_answered {
+            true => 0,
+            false => self.pings_unanswered.saturating_add(1),
+        };
+        if self.pings_unanswered == limits::PINGS_LARGE_MAX && self.quic.current_mtu() > PAYLOAD_MIN
+        {
+            self.quic.path_changed(now);
+            // The engine has begun to count afresh.
+            self.acked_on_path = 0;
+        }
         self.let_pass();
         self.quic.ping();
     }

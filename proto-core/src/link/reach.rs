@@ -2,6 +2,8 @@
 
 use std::net::IpAddr;
 
+/// Bytes of UDP payload that every path carries: a connection begins with them (RFC 9000 14).
+pub(crate) const PAYLOAD_MIN: u16 = 1_200;
 /// Bytes of UDP payload that any endpoint takes: the most that QUIC can name (RFC 9000 18.2). Receive buffers hold
 /// 64 KiB.
 pub(crate) const PAYLOAD_MAX: u16 = 65_527;

@@ -103,6 +103,34 @@ fn path_that_comes_back_in_time_keeps_its_sessions() {
 }
 
 #[test]
+fn bulk_goes_on_over_a_path_that_narrows() {
+    const GOAL: u64 = 2 << 20;
+    for (seed, latency) in [(69, 1), (70, 21), (71, 61)] {
+        let mut j = Joined::new(seed);
+        // Acknowledgements ride on bulk, and a router's queue makes the round trip long.
+        j.both(|path| (path.latency, path.rate) = (ms(latency), Some(5_000_000)));
+        let slots: Vec<_> = (0..8).map(|_| j.open()).collect();
+        for (at, slot) in [j.g, j.a]
+            .iter()
+            .flat_map(|at| slots.iter().map(|s| (*at, *s)))
+        {
+            j.w.flow_mut(at, slot, |flow| flow.goal = GOAL);
+        }
+        let ends = [j.g, j.a];
+        let all = |w: &World, bytes: u64| {
+            let has = |at| slots.iter().all(|slot| w.flow(at, *slot).read >= bytes);
+            ends.into_iter().all(has)
+        };
+        assert!(j.w.run_until(secs(60), |w| all(w, GOAL / 4)));
+        j.both(|path| path.mtu = 1_272);
+        assert!(j.w.run_until(secs(60), |w| all(w, GOAL)), "{latency} ms");
+        for at in [j.g, j.a] {
+            assert!(!j.w.has(at, |event| matches!(event, Event::PathSuspect)));
+        }
+    }
+}
+
+#[test]
 fn blocked_socket_stops_no_timer() {
     let mut j = Joined::new(68);
     j.open();

@@ -16,6 +16,8 @@ pub(crate) struct Path {
     /// Datagrams lost, of a thousand.
     pub(crate) loss: u64,
     pub(crate) black_hole: bool,
+    /// Bytes of a datagram that it has room for; longer ones vanish.
+    pub(crate) mtu: usize,
     /// Bytes per second; none: no limit.
     pub(crate) rate: Option<u64>,
     busy_until: Option<Instant>,
@@ -53,6 +55,7 @@ impl Net {
             latency: Duration::from_millis(10),
             loss: 0,
             black_hole: false,
+            mtu: usize::MAX,
             rate: None,
             busy_until: None,
         })
@@ -83,7 +86,7 @@ impl Net {
         self.trace.update(data);
         let roll = self.roll() % 1_000;
         let path = self.path(src, dst);
-        if path.black_hole || roll < path.loss {
+        if path.black_hole || data.len() > path.mtu || roll < path.loss {
             return;
         }
         let mut leaves = now;

@@ -3,6 +3,7 @@
 pub(crate) mod console;
 pub(crate) mod process;
 pub(crate) mod reference;
+pub(crate) mod reference_agent;
 pub(crate) mod site;
 pub(crate) mod targets;
 pub(crate) mod tls_target;
@@ -15,6 +16,7 @@ use std::{
     time::{Duration, Instant},
 };
 
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use tokio::runtime::Runtime;
 
 /// Longest wait for anything that should come soon.
@@ -36,6 +38,16 @@ pub(crate) fn until<T>(what: &str, limit: Duration, mut ask: impl FnMut() -> Opt
 /// Runs a future for a test that is not one.
 pub(crate) fn block_on<T>(future: impl Future<Output = T>) -> T {
     RUNTIME.block_on(async { tokio::time::timeout(SOON, future).await.expect("in time") })
+}
+
+/// Allows this process as many files as it may have.
+pub(crate) fn many_files() {
+    let limit = getrlimit(Resource::Nofile);
+    let raised = Rlimit {
+        current: limit.maximum,
+        ..limit
+    };
+    setrlimit(Resource::Nofile, raised).unwrap();
 }
 
 /// The runtime behind all targets.

@@ -17,7 +17,20 @@ use super::SOON;
 
 /// A command with a bare environment, so that the developer's own settings have no say.
 pub(crate) fn adit(home: &Path) -> Command {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_adit"));
+    adit_by(&[], home)
+}
+
+/// The same, started by another program: its words, before the command line.
+pub(crate) fn adit_by(launcher: &[String], home: &Path) -> Command {
+    let binary = env!("CARGO_BIN_EXE_adit");
+    let mut command = match launcher {
+        [] => Command::new(binary),
+        [program, words @ ..] => {
+            let mut command = Command::new(program);
+            command.args(words).arg(binary);
+            command
+        }
+    };
     command.env_clear().env("HOME", home);
     command
 }

@@ -13,7 +13,7 @@ use tempfile::TempDir;
 
 use super::{
     SOON,
-    process::{Process, Ran, adit, run},
+    process::{Process, Ran, adit, adit_by, run},
     until,
 };
 
@@ -33,6 +33,8 @@ pub(crate) struct Gateway {
 /// An agent that is enrolled.
 pub(crate) struct Agent {
     pub(crate) state: PathBuf,
+    /// Words before its command lines: a program that starts it; usually none.
+    pub(crate) launcher: Vec<String>,
     home: PathBuf,
     process: Option<Process>,
 }
@@ -62,10 +64,8 @@ impl Site {
 
     /// Writes a gateway's configuration: free ports on loopback, and what else is given.
     pub(crate) fn gateway_with(&self, name: &str, head: &str, ports: Ports, rest: &str) -> Gateway {
-        let state = self.path(name);
-        let config = self.path(&format!("{name}.toml"));
         let text = format!(
-            "state_dir = {state:?}\n{head}\n[tunnel]\nlisten = \"127.0.0.1:{}\"\n\
+            "{head}\n[tunnel]\nlisten = \"127.0.0.1:{}\"\n\
              names = [\"127.0.0.1\", \"localhost\"]\n{rest}\n",
             ports.tunnel
         );
@@ -75,7 +75,14 @@ impl Site {
         } else {
             text + &enroll
         };
-        fs::write(&config, text).unwrap();
+        self.gateway_of(name, &text)
+    }
+
+    /// Writes a gateway's configuration: its state is in this site, all else is given.
+    pub(crate) fn gateway_of(&self, name: &str, text: &str) -> Gateway {
+        let state = self.path(name);
+        let config = self.path(&format!("{name}.toml"));
+        fs::write(&config, format!("state_dir = {state:?}\n{text}")).unwrap();
         Gateway {
             state,
             config,
@@ -106,6 +113,7 @@ impl Site {
     pub(crate) fn agent(&self, name: &str) -> Agent {
         Agent {
             state: self.path(name),
+            launcher: Vec::new(),
             home: self.root.path().to_owned(),
             process: None,
         }
@@ -233,7 +241,7 @@ impl Agent {
 
     /// A command for this agent.
     pub(crate) fn command(&self, args: &[&str]) -> Command {
-        let mut command = adit(&self.home);
+        let mut command = adit_by(&self.launcher, &self.home);
         command.arg("--state-dir").arg(&self.state).args(args);
         command
     }
@@ -305,6 +313,7 @@ impl Agent {
         copy_folder(&self.state, to);
         Self {
             state: to.to_owned(),
+            launcher: self.launcher.clone(),
             home: self.home.clone(),
             process: None,
         }

@@ -68,7 +68,12 @@ pub(crate) struct Target {
 
 impl Target {
     pub(crate) fn listen() -> Self {
-        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        Self::listen_at("127.0.0.1:0")
+    }
+
+    /// The same on a given address.
+    pub(crate) fn listen_at(addr: &str) -> Self {
+        let listener = TcpListener::bind(addr).unwrap();
         let addr = listener.local_addr().unwrap();
         let (give, accepted) = channel();
         // Ends with the test process, or with the first connection that nobody waits for any more.

@@ -8,7 +8,7 @@ use super::{Dispatch, DispatchOutput};
 use crate::{
     gateway::{AttemptError, AttemptFailure, OpenError, hub::Choice},
     id::{AgentId, AttemptId, ConnId, SessionId, Slot},
-    limits::{ATTEMPTS_MAX, DISPATCH_STAGGER},
+    limits::{ATTEMPTS_MAX, DISPATCH_LOOK_AGAIN, DISPATCH_STAGGER},
     session_table::Carrier,
     target::Target,
 };
@@ -19,7 +19,7 @@ pub(super) struct Opening {
     target: Target,
     pinned: Option<AgentId>,
     deadline: Instant,
-    /// When the next candidate is tried beside those that have not answered; none where there was none left.
+    /// When the next candidate is tried, or looked for, beside those that have not answered.
     race_at: Option<Instant>,
     /// In the order of the attempts, at most `ATTEMPTS_MAX`.
     tried: SmallVec<[Tried; 2]>,
@@ -291,6 +291,8 @@ impl Dispatch {
             opening.tried.iter().any(asked)
         };
         let Some(choice) = self.hub.best(now, &opening.target, opening.pinned, tried) else {
+            // One may come, or come back, while the others keep the session waiting, as for stream credit.
+            opening.race_at = (!opening.is_settled()).then(|| now + DISPATCH_LOOK_AGAIN);
             return false;
         };
         if self.hub.load(choice.conn) >= self.config.sessions_per_agent {

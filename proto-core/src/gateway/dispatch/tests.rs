@@ -4,7 +4,9 @@ use crate::{
         AttemptFailure,
         info::{AgentStatus, WhyPassedOver},
     },
-    limits::{ATTEMPTS_MAX, DISPATCH_STAGGER, FAILURE_MEMORY, ROUTES_PER_AGENT_MAX},
+    limits::{
+        ATTEMPTS_MAX, DISPATCH_LOOK_AGAIN, DISPATCH_STAGGER, FAILURE_MEMORY, ROUTES_PER_AGENT_MAX,
+    },
 };
 
 #[test]
@@ -78,8 +80,25 @@ fn the_next_candidate_starts_after_the_stagger() {
     bed.pass(250);
     assert_eq!(
         (bed.out(), bed.dispatch.poll_timeout()),
-        (vec![], Some(bed.start + DISPATCH_TIMEOUT))
+        (vec![], Some(bed.now + DISPATCH_LOOK_AGAIN))
     );
+}
+
+#[test]
+fn an_agent_that_comes_while_all_are_waited_for_is_asked_within_a_second() {
+    let mut bed = Bed::with(&[(1, "10.0.0.0/8")]);
+    bed.open(1, "10.1.1.1:22");
+    bed.pass(250);
+    assert_eq!(bed.out(), [ask(1, 1, 1)]);
+    bed.pass(500);
+    bed.enter(2, "10.0.0.0/8");
+    bed.pass(499);
+    assert_eq!(bed.out(), []);
+    bed.pass(1);
+    assert_eq!(bed.out(), [ask(2, 2, 1)]);
+    bed.event(2, opened(2, 5));
+    assert_eq!(bed.out()[0], committed(1, 2, 5));
+    assert_eq!(bed.dispatch.poll_timeout(), None);
 }
 
 #[test]

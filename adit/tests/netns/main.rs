@@ -1,0 +1,26 @@
+//! The real binary over real networks: gateway, agents and a router between them, each in a network namespace of its
+//! own. Needs root and `ip` of iproute2, and fails without them.
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::print_stderr,
+    reason = "helpers of tests fail loudly too, and say what they measured"
+)]
+
+#[path = "../e2e/harness/mod.rs"]
+#[expect(
+    dead_code,
+    reason = "shared with the tests over loopback, which need more"
+)]
+mod harness;
+
+mod lab;
+mod namespace;
+mod transfer;
+
+mod address;
+mod black_hole;
+mod families;
+mod mtu;
+mod nat;
+mod outage;

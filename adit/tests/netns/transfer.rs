@@ -1,0 +1,69 @@
+//! Bytes both ways at once, each of which is looked at.
+
+use std::{
+    io::{Read, Write},
+    net::{Shutdown, TcpStream},
+    sync::atomic::{AtomicUsize, Ordering},
+    time::{Duration, Instant},
+};
+
+/// Sends so many blocks each way, acts when half of those for the user have come, and checks that all arrive unchanged
+/// and in order, up to a clean end. Gives the longest time that the user waited for a block.
+pub(crate) fn exchange(
+    user: &TcpStream,
+    far: &TcpStream,
+    blocks: usize,
+    act: impl FnOnce(),
+) -> Duration {
+    let arrived = AtomicUsize::new(0);
+    std::thread::scope(|scope| {
+        scope.spawn(|| send(user, UP, blocks));
+        scope.spawn(|| send(far, DOWN, blocks));
+        scope.spawn(|| {
+            for n in 0..blocks {
+                take(far, UP, n);
+                arrived.store(n + 1, Ordering::Relaxed);
+            }
+            ends(far);
+        });
+        let first = (0..blocks / 2).map(|n| take(user, DOWN, n)).max();
+        act();
+        let arrived = arrived.load(Ordering::Relaxed);
+        assert!(
+            arrived < blocks,
+            "the change did not come in the middle of both"
+        );
+        let then = (blocks / 2..blocks).map(|n| take(user, DOWN, n)).max();
+        ends(user);
+        first.max(then).unwrap_or_default()
+    })
+}
+
+/// Block n of a direction; no two that follow one another, or cross one another, are alike.
+fn block(direction: usize, n: usize) -> Vec<u8> {
+    vec![u8::try_from((n * 2 + direction) % 251).unwrap(); BLOCK]
+}
+
+fn send(mut to: &TcpStream, direction: usize, blocks: usize) {
+    for n in 0..blocks {
+        to.write_all(&block(direction, n)).unwrap();
+    }
+    to.shutdown(Shutdown::Write).unwrap();
+}
+
+fn take(mut from: &TcpStream, direction: usize, n: usize) -> Duration {
+    let (start, mut got) = (Instant::now(), vec![0; BLOCK]);
+    from.read_exact(&mut got).unwrap();
+    assert!(got == block(direction, n), "block {n} came changed");
+    start.elapsed()
+}
+
+fn ends(mut from: &TcpStream) {
+    assert_eq!(from.read(&mut [0]).unwrap(), 0);
+}
+
+const UP: usize = 0;
+const DOWN: usize = 1;
+const BLOCK: usize = 250_000;
+/// As many blocks as make a megabyte.
+pub(crate) const MEGABYTE: usize = 4;
