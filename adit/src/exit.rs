@@ -54,14 +54,20 @@ impl CommandFailure {
 
 impl fmt::Display for CommandFailure {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        // The alternate form of `anyhow` joins the whole chain of causes.
-        write!(f, "{:#}", self.error)
+        // An error that quotes its cause is not followed by it once more.
+        let mut text = self.error.to_string();
+        for cause in self.error.chain().skip(1).map(ToString::to_string) {
+            if !text.contains(&cause) {
+                text = format!("{text}: {cause}");
+            }
+        }
+        f.write_str(&text)
     }
 }
 
 impl fmt::Debug for CommandFailure {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "exit {}: {:#}", self.code as u8, self.error)
+        write!(f, "exit {}: {self}", self.code as u8)
     }
 }
 
@@ -86,5 +92,34 @@ impl From<ConfigError> for CommandFailure {
 impl From<Code> for std::process::ExitCode {
     fn from(code: Code) -> Self {
         Self::from(code as u8)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io;
+
+    use super::*;
+
+    #[derive(Debug, thiserror::Error)]
+    enum Outer {
+        #[error("cannot: {0}")]
+        Quoting(#[source] io::Error),
+        #[error("cannot")]
+        Silent(#[source] io::Error),
+        #[error("{0}")]
+        Bare(#[from] io::Error),
+    }
+
+    #[test]
+    fn every_cause_is_said_once() {
+        let cause = || io::Error::other("no room");
+        for (error, said) in [
+            (Outer::Quoting(cause()), "cannot: no room"),
+            (Outer::Silent(cause()), "cannot: no room"),
+            (Outer::Bare(cause()), "no room"),
+        ] {
+            assert_eq!(CommandFailure::new(Code::Failure, error).to_string(), said);
+        }
     }
 }

@@ -4,11 +4,12 @@
 use std::{
     collections::BTreeSet,
     fs,
-    net::{SocketAddr, TcpListener},
+    io::Write,
+    net::{SocketAddr, TcpListener, TcpStream},
     os::unix::fs::PermissionsExt,
     path::{Path, PathBuf},
     sync::{Arc, Mutex},
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use adit::{
@@ -347,6 +348,34 @@ fn of_parallel_uses_one_enrols() {
         7,
         "{statuses:?}"
     );
+    assert_eq!(gateway.store().agents().wait().unwrap().len(), 1);
+}
+
+#[test]
+fn a_caller_that_leaves_half_way_spends_no_token() {
+    let gateway = Gateway::start(Scheme::Http);
+    let token = gateway.token();
+    let whole = body(Uuid::new_v4()).to_string();
+    let head = format!(
+        "POST /jet/tunnel/enroll HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {token}\r\n\
+         Content-Type: application/json\r\nContent-Length: {}\r\n\r\n",
+        whole.len()
+    );
+    for len in [0, 1, whole.len() / 2, whole.len() - 1] {
+        let mut tcp = TcpStream::connect(gateway.running().addr).unwrap();
+        tcp.write_all(head.as_bytes()).unwrap();
+        tcp.write_all(&whole.as_bytes()[..len]).unwrap();
+    }
+    // The last of them may not have been noticed yet: the token is in use until then.
+    let start = Instant::now();
+    let status = loop {
+        let (status, text) = gateway.post(&token, &body(Uuid::new_v4()));
+        if status == 200 || !text.contains("in use") {
+            break status;
+        }
+        assert!(start.elapsed() < Duration::from_secs(10), "{text}");
+    };
+    assert_eq!(status, 200);
     assert_eq!(gateway.store().agents().wait().unwrap().len(), 1);
 }
 

@@ -33,7 +33,10 @@ pub enum Closed {
     #[error("the peer refuses connections at the moment")]
     Overloaded,
     /// The peer did not accept our certificate or found no common protocol (TLS alert).
-    #[error("the peer refused our identity or protocol (TLS alert {alert}): {reason:?}")]
+    #[error(
+        "the peer refused our identity or protocol (TLS alert {alert}{}): {reason:?}",
+        by_dates(*alert)
+    )]
     IdentityRefused {
         /// RFC 8446 6.
         alert: u8,
@@ -41,7 +44,7 @@ pub enum Closed {
         reason: String,
     },
     /// We did not accept the peer's certificate.
-    #[error("the peer's identity is not acceptable (TLS alert {alert}): {reason:?}")]
+    #[error("the peer's identity is not acceptable (TLS alert {alert}{}): {reason:?}", by_dates(*alert))]
     PeerNotTrusted {
         /// RFC 8446 6.
         alert: u8,
@@ -184,6 +187,15 @@ pub mod session_code {
     pub const KILLED: u32 = 7;
     /// The session was idle for too long, or has lived for as long as it may.
     pub const TIME_OVER: u32 = 8;
+}
+
+/// What the alert `certificate_expired` (RFC 8446 6.2), which stands for certificates that begin later too, has to say
+/// to people.
+fn by_dates(alert: u8) -> &'static str {
+    match alert {
+        45 => ", a certificate is out of its dates: compare the clocks of both machines",
+        _ => "",
+    }
 }
 
 #[cfg(test)]

@@ -55,7 +55,6 @@ impl fmt::Debug for EnrolRequest {
 /// # Errors
 /// [`EnrolError`], whose text says what to do.
 pub fn enrol(request: &EnrolRequest) -> Result<AgentFiles, EnrolError> {
-    // Before the call: a token is not to be spent on an enrolment that cannot be kept.
     let dir = StateDir::open(&request.state_dir)?;
     let token = request.enrolment_string.expose_secret().trim();
     let claims = Claims::read(token)?;
@@ -76,6 +75,8 @@ pub fn enrol(request: &EnrolRequest) -> Result<AgentFiles, EnrolError> {
     };
     let body =
         serde_json::to_vec(&body).map_err(|_| EnrolError::BadAnswer("cannot be asked for"))?;
+    // A token is not to be spent on an enrolment that cannot be kept.
+    AgentFiles::prove_room(&dir)?;
     let answer = post_json(&uri, trust, token, body)?;
     if answer.status != 200 {
         return Err(refused(&answer));

@@ -7,7 +7,10 @@ use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 use zeroize::Zeroizing;
 
-use super::pair::{KeyPairFile, PairName};
+use super::{
+    pair::{KeyPairFile, PairName},
+    routes::ROUTES_FILE,
+};
 use crate::{
     pki::{hex, parse_hex_32},
     state::{StateDir, StateError},
@@ -52,6 +55,43 @@ impl AgentFiles {
             gateway_url: record.gateway_url,
             pair,
         })
+    }
+
+    /// Puts a whole pair in the place of a damaged or lost one: the renewed pair where there is one, else the former one. A
+    /// running agent never leaves a current pair torn; a disk may.
+    ///
+    /// # Errors
+    /// What is wrong with the disk. Where no pair is whole nothing is changed.
+    pub fn replace_damaged_pair(dir: &StateDir) -> Result<(), FilesError> {
+        let current = PairName::Current;
+        match KeyPairFile::load(dir, current) {
+            Ok(Some(_)) => return Ok(()),
+            Ok(None) | Err(FilesError::Damaged(_)) => {}
+            Err(error) => return Err(error),
+        }
+        for name in [PairName::Next, PairName::Previous] {
+            if let Ok(Some(_)) = KeyPairFile::load(dir, name) {
+                dir.rename(name.file(), current.file())?;
+                tracing::warn!(
+                    damaged = current.file(),
+                    replaced_by = name.file(),
+                    "a damaged key pair was replaced by another one"
+                );
+                break;
+            }
+        }
+        Ok(())
+    }
+
+    /// Proves that an enrolment could be kept, so that no token is spent on one that could not.
+    ///
+    /// # Errors
+    /// [`StateError::Write`] or [`StateError::Read`], naming the file.
+    pub(super) fn prove_room(dir: &StateDir) -> Result<(), StateError> {
+        let names = [PairName::Current.file(), JSON_FILE, ROUTES_FILE];
+        dir.prove_room(&names)?;
+        // What a failure would have to put back.
+        names.iter().try_for_each(|name| dir.read(name).map(drop))
     }
 
     /// Writes the enrolment over a former one. On failure the former files are put back. Renewed pairs of the former one
@@ -215,6 +255,40 @@ mod tests {
         assert!(AgentFiles::former_identity(&dir).is_none());
         dir.write(JSON_FILE, b"{").unwrap();
         assert_eq!(damaged(&dir), JSON_FILE);
+    }
+
+    #[test]
+    fn a_damaged_pair_is_replaced_by_one_that_is_whole() {
+        let (_root, dir) = scratch();
+        let (current, next, previous) = (
+            PairName::Current.file(),
+            PairName::Next.file(),
+            PairName::Previous.file(),
+        );
+        let replace = || AgentFiles::replace_damaged_pair(&dir).unwrap();
+        files("a").save(&dir).unwrap();
+        let good = dir.read(current).unwrap().unwrap();
+        replace();
+        assert_eq!(dir.read(current).unwrap().unwrap(), good);
+        let torn = &good[..good.len() / 2];
+        for (kept, other) in [(next, previous), (previous, next)] {
+            dir.write_secret(current, torn).unwrap();
+            dir.write_secret(other, torn).unwrap();
+            dir.write_secret(kept, &good).unwrap();
+            replace();
+            assert_eq!(dir.read(current).unwrap().unwrap(), good, "{kept}");
+            dir.remove(current).unwrap();
+            dir.write_secret(kept, &good).unwrap();
+            replace();
+            assert_eq!(dir.read(current).unwrap().unwrap(), good, "{kept}");
+        }
+        dir.write_secret(current, torn).unwrap();
+        replace();
+        assert_eq!(
+            dir.read(current).unwrap().unwrap(),
+            torn,
+            "nothing is better"
+        );
     }
 
     #[test]

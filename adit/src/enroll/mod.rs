@@ -3,6 +3,7 @@
 pub mod client;
 pub mod files;
 pub mod listener;
+mod nearest;
 pub mod pair;
 pub mod renewal;
 pub mod routes;

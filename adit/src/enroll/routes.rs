@@ -59,4 +59,4 @@ pub fn stored_routes(dir: &StateDir) -> Result<Option<RouteSet>, FilesError> {
     }))
 }
 
-const ROUTES_FILE: &str = "routes.json";
+pub(super) const ROUTES_FILE: &str = "routes.json";

@@ -9,15 +9,13 @@ use rustls::{
 use rustls_pki_types::ServerName;
 use ureq::{
     http::Uri,
-    unversioned::{
-        resolver::DefaultResolver,
-        transport::{
-            Buffers, ConnectProxyConnector, ConnectionDetails, Connector, Either, LazyBuffers,
-            NextTimeout, TcpConnector, Transport, TransportAdapter,
-        },
+    unversioned::transport::{
+        Buffers, ConnectProxyConnector, ConnectionDetails, Connector, Either, LazyBuffers,
+        NextTimeout, TcpConnector, Transport, TransportAdapter,
     },
 };
 
+use super::nearest::NearestFirst;
 use crate::pki::pinned::{Pin, PinVerifier};
 
 /// Whom to trust on first use.
@@ -53,7 +51,7 @@ pub(super) fn post_json(
     let chain = chain.chain(TcpConnector::default()).chain(TlsConnector {
         config: Arc::new(client_config(trust).map_err(|e| TransportError::Tls(e.to_string()))?),
     });
-    let agent = ureq::Agent::with_parts(config, chain, DefaultResolver::default());
+    let agent = ureq::Agent::with_parts(config, chain, NearestFirst::default());
     let mut response = agent
         .post(uri)
         .header("authorization", format!("Bearer {token}"))

@@ -4,6 +4,26 @@ use std::io;
 
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
+/// The signals of a process that runs until it is asked to end. Listen before the start: one that comes meanwhile counts.
+#[derive(Debug)]
+pub struct Signals {
+    pub(super) stop: StopSignals,
+    pub(super) reload: ReloadSignal,
+}
+
+impl Signals {
+    /// Begins to listen; from now on none of them ends the process by itself.
+    ///
+    /// # Errors
+    /// What the system says.
+    pub fn listen() -> io::Result<Self> {
+        Ok(Self {
+            stop: StopSignals::listen()?,
+            reload: ReloadSignal::listen()?,
+        })
+    }
+}
+
 /// Both signals that ask a process to end.
 #[derive(Debug)]
 pub struct StopSignals {

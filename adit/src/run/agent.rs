@@ -16,7 +16,7 @@ use crate::{
     },
     exit::{Code, CommandFailure},
     pki::names::is_hostname,
-    process::agent::AgentProcess,
+    process::{agent::AgentProcess, signals::Signals},
     state::StateDir,
 };
 
@@ -72,9 +72,10 @@ pub(super) fn run(ctx: &Context<'_>) -> Result<(), CommandFailure> {
     let open_files = super::raise_open_files();
     tracing::debug!(?open_files, "limit of open descriptors");
     super::runtime()?.block_on(async {
+        let signals = Signals::listen()?;
         let process = AgentProcess::start(&loaded.config)?;
         let source = || ctx.agent_config().map(|loaded| loaded.config);
-        process.run(&source).await
+        process.run(signals, &source).await
     })
 }
 

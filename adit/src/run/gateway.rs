@@ -9,7 +9,10 @@ use crate::{
     config::{GatewayConfig, Role},
     exit::{Code, CommandFailure},
     pki::hex,
-    process::gateway::{GatewayProcess, GatewayState},
+    process::{
+        gateway::{GatewayProcess, GatewayState},
+        signals::Signals,
+    },
 };
 
 /// Makes CA, keys and store, and a configuration file to begin with where there is none.
@@ -56,9 +59,10 @@ pub(super) fn run(ctx: &Context<'_>) -> Result<(), CommandFailure> {
     let open_files = super::raise_open_files();
     tracing::debug!(?open_files, "limit of open descriptors");
     super::runtime()?.block_on(async {
+        let signals = Signals::listen()?;
         let process = GatewayProcess::start(&loaded.config)?;
         let source = || ctx.gateway_config().map(|loaded| loaded.config);
-        process.run(&source).await
+        process.run(signals, &source).await
     })
 }
 

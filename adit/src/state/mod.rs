@@ -5,6 +5,7 @@ use std::{
     io::{self, Read, Write},
     os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt, PermissionsExt},
     path::{Path, PathBuf},
+    time::Duration,
 };
 
 use uuid::Uuid;
@@ -45,6 +46,7 @@ impl StateDir {
         }
         let dir = Self { path };
         dir.prove_writable()?;
+        dir.sweep();
         Ok(dir)
     }
 
@@ -191,7 +193,7 @@ impl StateDir {
     /// Reads a secret of 32 bytes, drawing and keeping one at first use.
     ///
     /// # Errors
-    /// As [`StateDir::read_secret`] and [`StateDir::write_secret`]; [`StateError::Read`] when the length is another.
+    /// As [`StateDir::read_secret`] and [`StateDir::write_secret`]; [`StateError::Torn`] when the length is another.
     pub fn secret_32(
         &self,
         name: &str,
@@ -200,9 +202,8 @@ impl StateDir {
         if let Some(bytes) = self.read_secret(name)? {
             return match <[u8; 32]>::try_from(bytes.as_slice()) {
                 Ok(secret) => Ok(Zeroizing::new(secret)),
-                Err(_) => Err(StateError::Read {
+                Err(_) => Err(StateError::Torn {
                     path: self.file(name),
-                    cause: io::ErrorKind::InvalidData.into(),
                 }),
             };
         }
@@ -210,6 +211,45 @@ impl StateDir {
         draw(secret.as_mut_slice())?;
         self.write_secret(name, secret.as_slice())?;
         Ok(secret)
+    }
+
+    /// Proves that files of these names, [`ROOM`] long each, could be written and synced now, so that what cannot be kept is
+    /// not begun. Nothing is changed.
+    ///
+    /// # Errors
+    /// [`StateError::Write`] naming the first that could not.
+    pub fn prove_room(&self, names: &[&str]) -> Result<(), StateError> {
+        for name in names {
+            let (path, temporary) = (self.file(name), self.temporary(name));
+            // A rename over a folder would fail.
+            let proved = if path.is_dir() {
+                Err(io::ErrorKind::IsADirectory.into())
+            } else {
+                write_synced(&temporary, &vec![0; ROOM], 0o600)
+            };
+            let removed = match fs::remove_file(&temporary) {
+                Err(cause) if cause.kind() != io::ErrorKind::NotFound => Err(cause),
+                Ok(()) | Err(_) => Ok(()),
+            };
+            let failed = |cause| StateError::Write { path, cause };
+            proved.and(removed).map_err(failed)?;
+        }
+        Ok(())
+    }
+
+    /// Removes what processes that died in the midst of a write have left: it may hold keys. What is younger than an hour
+    /// may be another process's, and what cannot be removed does no harm.
+    pub fn sweep(&self) {
+        let is_left_over = |entry: &fs::DirEntry| {
+            let name = entry.file_name();
+            let ours = name.to_str().is_some_and(is_temporary);
+            let age = || entry.metadata().ok()?.modified().ok()?.elapsed().ok();
+            ours && age().is_some_and(|age| age > LEFT_OVER)
+        };
+        let entries = fs::read_dir(&self.path).into_iter().flatten().flatten();
+        for entry in entries.filter(is_left_over) {
+            drop(fs::remove_file(entry.path()));
+        }
     }
 
     fn prove_writable(&self) -> Result<(), StateError> {
@@ -310,8 +350,17 @@ pub enum StateError {
         /// What the system said.
         cause: io::Error,
     },
+    /// A secret that can be drawn again is not whole.
+    #[error("{} is damaged; remove it, and a new one is made", path.display())]
+    Torn {
+        /// The file.
+        path: PathBuf,
+    },
     /// A file or the folder could not be written.
-    #[error("cannot write {}: {cause}", path.display())]
+    #[error(
+        "cannot write {}: {cause}; see that the disk has room and that this user may write there",
+        path.display()
+    )]
     Write {
         /// The file or folder.
         path: PathBuf,
@@ -352,6 +401,15 @@ fn read_bounded(
     Ok(Some(bytes))
 }
 
+/// As [`StateDir::temporary`] names files: `.NAME.UUID.tmp`.
+fn is_temporary(name: &str) -> bool {
+    let inner = name
+        .strip_prefix('.')
+        .and_then(|name| name.strip_suffix(".tmp"));
+    let id = inner.and_then(|inner| inner.rsplit_once('.'));
+    id.is_some_and(|(_, id)| Uuid::try_parse(id).is_ok())
+}
+
 fn write_synced(path: &Path, bytes: &[u8], mode: u32) -> io::Result<()> {
     let mut file = OpenOptions::new()
         .create_new(true)
@@ -363,6 +421,10 @@ fn write_synced(path: &Path, bytes: &[u8], mode: u32) -> io::Result<()> {
 }
 
 const LOCK_FILE: &str = "lock";
+/// Age at which a temporary file belongs to nobody any more.
+const LEFT_OVER: Duration = Duration::from_secs(3_600);
+/// Longer than a key pair with its chain and whatever else an agent keeps, in bytes.
+pub const ROOM: usize = 64 << 10;
 /// Far above any key, certificate chain or record that is kept as a file of its own.
 const FILE_LEN_MAX: u64 = 1 << 20;
 

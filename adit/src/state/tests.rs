@@ -53,6 +53,44 @@ fn folder_that_cannot_be_made_names_path_and_cause() {
 }
 
 #[test]
+fn room_is_proved_without_a_trace() {
+    let (_root, dir) = scratch();
+    dir.write("f", b"as it was").unwrap();
+    dir.prove_room(&["f", "absent"]).unwrap();
+    assert_eq!(dir.read("f").unwrap().unwrap(), b"as it was");
+    assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 1);
+    fs::create_dir(dir.file("folder")).unwrap();
+    let error = dir.prove_room(&["f", "folder"]).unwrap_err().to_string();
+    assert!(error.contains("state/folder: is a directory"), "{error}");
+    fs::remove_dir_all(dir.path()).unwrap();
+    let error = dir.prove_room(&["f"]).unwrap_err().to_string();
+    assert!(error.contains("state/f"), "{error}");
+    assert!(error.contains("the disk has room"), "{error}");
+}
+
+#[test]
+fn what_a_process_that_died_has_left_is_swept() {
+    let (_root, dir) = scratch();
+    let leave = |path: &Path, age_s: u64| {
+        let file = File::create(path).unwrap();
+        let then = std::time::SystemTime::now() - Duration::from_secs(age_s);
+        file.set_modified(then).unwrap();
+    };
+    let (old, young) = (dir.temporary("key"), dir.temporary("key"));
+    leave(&old, 3_700);
+    leave(&young, 3_500);
+    let others = ["key", ".key.tmp", ".key.x.tmp", "key.tmp"].map(|name| dir.file(name));
+    for other in &others {
+        leave(other, 1_000_000);
+    }
+    let again = StateDir::open(dir.path()).unwrap();
+    assert!(!old.exists());
+    assert!(young.exists() && others.iter().all(|path| path.exists()));
+    again.sweep();
+    assert!(young.exists());
+}
+
+#[test]
 fn lock_has_one_holder() {
     let (_root, dir) = scratch();
     let held = dir.lock().unwrap();

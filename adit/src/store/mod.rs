@@ -1,6 +1,7 @@
 //! What the gateway remembers of agents and tokens: one file with one user, a thread (design 8.11).
 
 mod directory;
+mod keeper;
 mod record;
 mod reserved;
 mod scopes;
@@ -24,6 +25,7 @@ use tokio::sync::oneshot;
 use uuid::Uuid;
 
 pub use directory::{AdmitError, AgentDirectory};
+use keeper::Keeper;
 pub use record::{AgentRecord, TokenRecord, TokenState};
 pub use reserved::Reservation;
 use worker::Worker;
@@ -40,16 +42,17 @@ impl Store {
     /// Opens the store of a state folder, making it at first use.
     ///
     /// # Errors
-    /// [`StoreError::Unreadable`] when the file is damaged, of another version, or held by another process.
+    /// [`StoreError::Unreadable`] when the file is damaged or of another version, [`StoreError::InUse`], and
+    /// [`StoreError::Disk`].
     pub fn open(dir: &StateDir) -> Result<Self, StoreError> {
         let directory = AgentDirectory::default();
-        let mut worker = Worker::open(dir.file(FILE), directory.clone())?;
+        let mut keeper = Keeper::make(dir.file(FILE), directory.clone())?;
         let (jobs, queue) = sync_channel::<Job>(QUEUE_MAX);
         let thread = thread::Builder::new()
             .name("store".to_owned())
             .spawn(move || {
                 while let Ok(job) = queue.recv() {
-                    job(&mut worker);
+                    job(&mut keeper);
                 }
             })
             .map_err(StoreError::Thread)?;
@@ -148,9 +151,9 @@ impl Store {
         act: impl FnOnce(&mut Worker) -> Result<T, StoreError> + Send + 'static,
     ) -> Reply<T> {
         let (answer, reply) = oneshot::channel();
-        let job: Job = Box::new(move |worker| {
+        let job: Job = Box::new(move |keeper| {
             // Whoever asked may have gone; what was done stays done.
-            drop(answer.send(act(worker)));
+            drop(answer.send(keeper.perform(act)));
         });
         let sent = match &self.shared.jobs {
             Some(jobs) => jobs.try_send(job).map_err(|e| match e {
@@ -231,6 +234,17 @@ pub enum StoreError {
         /// What is wrong with it.
         cause: Box<redb::Error>,
     },
+    /// The disk fails, or has no room. The next request tries it again.
+    #[error(
+        "cannot read or write the store {}: {cause}; see that its disk has room and is sound",
+        path.display()
+    )]
+    Disk {
+        /// The file.
+        path: PathBuf,
+        /// What the system said.
+        cause: Box<redb::Error>,
+    },
     /// A record cannot be read.
     #[error("the store {} holds a record that cannot be read; restore it from a backup", path.display())]
     BadRecord {
@@ -277,7 +291,23 @@ pub enum StoreError {
     UnknownAgent,
 }
 
-type Job = Box<dyn FnOnce(&mut Worker) + Send>;
+impl StoreError {
+    /// Tells a fault of the disk from a file that is damaged.
+    fn of_file(path: PathBuf, error: redb::Error) -> Self {
+        use io::ErrorKind::{InvalidData, UnexpectedEof};
+        let cause = Box::new(error);
+        let is_damage = |e: &io::Error| matches!(e.kind(), InvalidData | UnexpectedEof);
+        let is_disk = matches!(&*cause, redb::Error::PreviousIo)
+            || matches!(&*cause, redb::Error::Io(e) if !is_damage(e));
+        if is_disk {
+            Self::Disk { path, cause }
+        } else {
+            Self::Unreadable { path, cause }
+        }
+    }
+}
+
+type Job = Box<dyn FnOnce(&mut Keeper) + Send>;
 
 #[derive(Debug)]
 struct Shared {
@@ -301,9 +331,9 @@ impl Drop for Shared {
 const FILE: &str = "store.redb";
 /// Requests in wait; each is small, and a disk that is this far behind should be felt.
 const QUEUE_MAX: usize = 1024;
-/// Time for which a token stays known after its end, in seconds: as long as its signature could be taken, and a margin,
-/// as one that was found good just before that may come here a little later.
-const KEPT_S: u64 = LEEWAY_S + 60;
+/// Time for which a token stays known after its end, in seconds: as long as its signature could be taken, also where the
+/// clock was days ahead for a while and is set right again. Certificates are dated back by as much.
+const KEPT_S: u64 = LEEWAY_S + 3 * 86_400;
 
 #[cfg(test)]
 mod tests;

@@ -5,9 +5,9 @@ use std::collections::{BTreeMap, BTreeSet};
 use redb::{Database, Error, ReadableDatabase, ReadableTable, TableDefinition};
 use uuid::Uuid;
 
-use super::KEPT_S;
+use crate::token::LEEWAY_S;
 
-/// The used tokens that could still be taken, as on disk.
+/// The used tokens, as on disk: all that could still be taken, and those that have expired while there is room.
 #[derive(Debug)]
 pub(super) struct UsedScopes {
     max: usize,
@@ -55,14 +55,14 @@ impl UsedScopes {
         if self.ends.contains_key(&jti) {
             return Ok(ScopeUse::Again);
         }
-        let forgotten: Vec<_> = self
-            .by_end
-            .iter()
-            .copied()
-            .take_while(|(end, _)| end.saturating_add(KEPT_S) < now)
-            .collect();
-        if self.ends.len() - forgotten.len() >= self.max {
-            return Ok(ScopeUse::Full);
+        let mut forgotten = Vec::new();
+        // Only where room is needed: the clock may be ahead, and what is good once it is set right must not count again.
+        if self.ends.len() >= self.max {
+            let expired = |(end, _): &(u64, Uuid)| end.saturating_add(KEPT_S) < now;
+            forgotten.extend(self.by_end.iter().copied().take_while(expired));
+            if forgotten.is_empty() {
+                return Ok(ScopeUse::Full);
+            }
         }
         let transaction = database.begin_write()?;
         {
@@ -87,6 +87,9 @@ impl UsedScopes {
     }
 }
 
+/// Time for which a used token is remembered after its end in any case, in seconds: as long as its signature could be
+/// taken, and a margin, as one that was found good just before that may come here a little later.
+const KEPT_S: u64 = LEEWAY_S + 60;
 const SCOPES: TableDefinition<'static, &'static [u8; 16], u64> = TableDefinition::new("scopes");
 /// Used tokens that are remembered at a time, about 100 bytes each: one call per second with tokens of a day.
 pub(super) const SCOPES_MAX: usize = 100_000;
@@ -124,6 +127,21 @@ mod tests {
         for n in [1, 2, 3] {
             assert_eq!(take(n), ScopeUse::Again);
         }
+    }
+
+    #[test]
+    fn a_clock_that_was_ahead_for_a_while_makes_no_token_count_twice() {
+        let dir = tempfile::tempdir().unwrap();
+        let database = Database::create(dir.path().join("db")).unwrap();
+        let mut used = UsedScopes::open(&database, 100).unwrap();
+        let mut take = |n, now, end| {
+            let jti = Uuid::from_u128(n);
+            used.take(&database, now, jti, end).unwrap()
+        };
+        assert_eq!(take(1, NOW, NOW + 60), ScopeUse::First);
+        let ahead = NOW + 86_400;
+        assert_eq!(take(2, ahead, ahead + 60), ScopeUse::First);
+        assert_eq!(take(1, NOW, NOW + 60), ScopeUse::Again);
     }
 
     const NOW: u64 = 1_790_000_000;

@@ -244,6 +244,55 @@ fn expired_tokens_are_pruned_but_not_within_the_leeway() {
 }
 
 #[test]
+fn a_clock_that_was_ahead_for_a_while_makes_no_token_good_again() {
+    let scratch = Scratch::new();
+    let store = scratch.open();
+    enrol(&store, JTI, 1, 1).unwrap();
+    let revoked = Uuid::from_u128(8);
+    store
+        .record_token(NOW, token(revoked, NOW + 60))
+        .wait()
+        .unwrap();
+    store.revoke_token(revoked).wait().unwrap().unwrap();
+    let ahead = NOW + 86_400;
+    let other = token(Uuid::from_u128(9), ahead);
+    store.record_token(ahead, other).wait().unwrap();
+    assert!(matches!(
+        store.reserve(JTI).wait(),
+        Err(StoreError::TokenUsed)
+    ));
+    assert!(matches!(
+        store.reserve(revoked).wait(),
+        Err(StoreError::TokenRevoked)
+    ));
+}
+
+#[test]
+fn after_a_fault_of_the_disk_the_file_is_opened_again() {
+    let scratch = Scratch::new();
+    let store = scratch.open();
+    enrol(&store, JTI, 1, 1).unwrap();
+    let held = store.reserve(Uuid::from_u128(8)).wait().unwrap();
+    let path = scratch.dir.file(FILE);
+    let fault = StoreError::of_file(path.clone(), redb::Error::PreviousIo);
+    let failed = store.call::<()>(move |_| Err(fault)).wait().unwrap_err();
+    assert!(failed.to_string().contains("room"), "{failed}");
+    // Its disk has gone for a while: nothing is made in its place, and admission goes on by what was known.
+    let away = path.with_extension("away");
+    std::fs::rename(&path, &away).unwrap();
+    let gone = store.agents().wait().unwrap_err();
+    assert!(matches!(gone, StoreError::Disk { .. }), "{gone}");
+    assert!(!path.exists());
+    assert!(store.directory().knows(id(1)));
+    std::fs::rename(&away, &path).unwrap();
+    assert_eq!(store.agents().wait().unwrap().len(), 1);
+    assert!(matches!(
+        store.reserve(held.jti()).wait(),
+        Err(StoreError::TokenReserved)
+    ));
+}
+
+#[test]
 fn torn_file_is_an_error_that_names_it() {
     let scratch = Scratch::new();
     let path = scratch.dir.file(FILE);
@@ -252,7 +301,8 @@ fn torn_file_is_an_error_that_names_it() {
     let mut garbled = whole.clone();
     garbled[..64].fill(0xff);
     for torn in [
-        &b"not a store at all"[..],
+        &b""[..],
+        b"not a store at all",
         &whole[..whole.len() / 2],
         &whole[..100],
         &garbled,

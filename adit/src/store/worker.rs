@@ -1,6 +1,11 @@
 //! The store's thread: the only user of the file.
 
-use std::{collections::BTreeSet, fs::OpenOptions, os::unix::fs::OpenOptionsExt, path::PathBuf};
+use std::{
+    collections::BTreeSet,
+    fs::{self, File, OpenOptions},
+    os::unix::fs::OpenOptionsExt,
+    path::{Path, PathBuf},
+};
 
 use adit_proto_core::id::AgentId;
 use redb::{
@@ -28,38 +33,39 @@ pub(super) struct Worker {
 }
 
 impl Worker {
-    pub(super) fn open(path: PathBuf, directory: AgentDirectory) -> Result<Self, StoreError> {
-        // The library makes the file as the umask says; what it keeps is nobody else's.
-        let made = OpenOptions::new()
-            .write(true)
-            .create(true)
-            .truncate(false)
-            .mode(0o600)
-            .open(&path);
-        if let Err(e) = made {
-            let cause = Box::new(redb::Error::Io(e));
-            return Err(StoreError::Unreadable { path, cause });
+    /// Opens the file, making it where there is none. One that is there and empty is damaged, like any other torn one.
+    pub(super) fn make(
+        path: PathBuf,
+        directory: AgentDirectory,
+        reserved: Reserved,
+    ) -> Result<Self, StoreError> {
+        if let Err(e) = make_file(&path) {
+            return Err(StoreError::of_file(path, e));
         }
-        let database = match Database::create(&path) {
+        Self::reopen(path, directory, reserved)
+    }
+
+    /// Opens a file that was open before. One that has gone meanwhile, with its disk perhaps, is not made again: it
+    /// would know no agents.
+    pub(super) fn reopen(
+        path: PathBuf,
+        directory: AgentDirectory,
+        reserved: Reserved,
+    ) -> Result<Self, StoreError> {
+        let database = match Database::open(&path) {
             Ok(database) => database,
             Err(DatabaseError::DatabaseAlreadyOpen) => return Err(StoreError::InUse { path }),
-            Err(e) => {
-                let cause = Box::new(e.into());
-                return Err(StoreError::Unreadable { path, cause });
-            }
+            Err(e) => return Err(StoreError::of_file(path, e.into())),
         };
         let scopes = match UsedScopes::open(&database, SCOPES_MAX) {
             Ok(scopes) => scopes,
-            Err(e) => {
-                let cause = Box::new(e);
-                return Err(StoreError::Unreadable { path, cause });
-            }
+            Err(e) => return Err(StoreError::of_file(path, e)),
         };
         let worker = Self {
             path,
             database,
             directory,
-            reserved: Reserved::default(),
+            reserved,
             scopes,
         };
         // Opening a table in a write transaction makes it, so that readers find it.
@@ -336,10 +342,7 @@ impl Worker {
 
     fn failed<E: Into<redb::Error>>(&self) -> impl Fn(E) -> StoreError + use<E> {
         let path = self.path.clone();
-        move |e| StoreError::Unreadable {
-            path: path.clone(),
-            cause: Box::new(e.into()),
-        }
+        move |e| StoreError::of_file(path.clone(), e.into())
     }
 
     fn bad_record(&self) -> StoreError {
@@ -347,6 +350,28 @@ impl Worker {
             path: self.path.clone(),
         }
     }
+}
+
+/// Under another name first, so that a crash leaves no empty file, which would know no agents.
+fn make_file(path: &Path) -> Result<(), redb::Error> {
+    if path.try_exists()? {
+        return Ok(());
+    }
+    let fresh = path.with_extension("new");
+    // The library makes the file as the umask says; what it keeps is nobody else's.
+    let made = OpenOptions::new()
+        .write(true)
+        .create(true)
+        .truncate(true)
+        .mode(0o600)
+        .open(&fresh);
+    drop(made?);
+    drop(Database::create(&fresh)?);
+    fs::rename(&fresh, path)?;
+    if let Some(folder) = path.parent() {
+        File::open(folder)?.sync_all()?;
+    }
+    Ok(())
 }
 
 /// A token is listed for as long as its signature could be taken.
@@ -377,7 +402,8 @@ mod tests {
     fn what_is_wrong_with_one_agent_hinders_no_change_of_another() {
         let dir = tempfile::tempdir().unwrap();
         let directory = AgentDirectory::default();
-        let worker = Worker::open(dir.path().join("db"), directory.clone()).unwrap();
+        let reserved = Reserved::default();
+        let worker = Worker::make(dir.path().join("db"), directory.clone(), reserved).unwrap();
         let id = AgentId(Uuid::from_u128(1));
         enrol(&worker, id);
         // The disk gives back something else than was written.

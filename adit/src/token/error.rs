@@ -27,7 +27,10 @@ pub enum TokenError {
     #[error("the token demands an extension (crit) that this gateway does not know")]
     Critical,
     /// Its time has passed.
-    #[error("the token has expired; create a new one")]
+    #[error(
+        "the token has expired; create a new one, and if it is new compare the clocks of the gateway and of the token's \
+         maker"
+    )]
     Expired,
     /// Its time has not come.
     #[error("the token is not valid yet; check the clocks of the gateway and of the token's maker")]

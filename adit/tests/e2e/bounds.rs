@@ -7,9 +7,11 @@ use std::{
 
 use crate::harness::{
     beside_others,
+    console::Console,
     site::{Site, forward},
-    targets::{Target, drain, echo, ping},
+    targets::{Target, drain, echo, echo_at, ping},
     users::connect,
+    websocket::{association, open},
 };
 
 #[test]
@@ -55,7 +57,7 @@ fn an_idle_session_is_reset_at_both_ends_and_a_busy_one_goes_on() {
 fn a_session_that_has_lived_its_time_ends_however_busy_and_who_carries_it() {
     let _machine = beside_others();
     let (site, target) = (Site::new(), echo());
-    let direct = crate::harness::targets::echo_at("127.0.0.4:0");
+    let direct = echo_at("127.0.0.4:0");
     let rest = format!(
         "[limits]\nsession_lifetime = \"1s\"\n[metrics]\nlisten = \"127.0.0.1:0\"\n[direct]\nallow = \
          [\"127.0.0.4/32\"]\n{}{}",
@@ -84,7 +86,7 @@ fn a_session_that_has_lived_its_time_ends_however_busy_and_who_carries_it() {
 fn a_session_that_the_gateway_carries_itself_may_not_be_idle_either() {
     let _machine = beside_others();
     let site = Site::new();
-    let direct = crate::harness::targets::echo_at("127.0.0.4:0");
+    let direct = echo_at("127.0.0.4:0");
     let rest = format!(
         "[limits]\nsession_idle = \"500ms\"\n[direct]\nallow = [\"127.0.0.4/32\"]\n{}",
         forward("direct", direct)
@@ -102,6 +104,42 @@ fn a_session_that_the_gateway_carries_itself_may_not_be_idle_either() {
     );
     assert!(last.elapsed() >= Duration::from_millis(490));
     assert_eq!(gateway.ended(1), "idle for longer than limits.session_idle");
+}
+
+#[test]
+fn a_session_by_websocket_is_bounded_like_any_other_and_its_user_is_told() {
+    let _machine = beside_others();
+    let (site, agents, direct) = (Site::new(), echo(), echo_at("127.0.0.4:0"));
+    let console = Console::new(&site);
+    let rest = format!(
+        "{}[limits]\nsession_idle = \"1500ms\"\nsession_lifetime = \"5s\"\n[direct]\nallow = [\"127.0.0.4/32\"]\n",
+        console.sections()
+    );
+    let gateway = site.gateway("gw", &rest);
+    let _agent = site.serving("site-a", &gateway, "127.0.0.1/32");
+    for (n, target) in [agents, direct].into_iter().enumerate() {
+        let come = || open(&gateway, &console, "tcp", &association(target));
+        let (mut idle, mut busy) = (come(), come());
+        let began = Instant::now();
+        idle.echoes(b"the last for a long time");
+        while began.elapsed() < Duration::from_millis(2_500) {
+            busy.echoes(b"busy");
+            // Pings move nothing of a session.
+            if began.elapsed() < Duration::from_millis(1_000) {
+                idle.ping();
+            }
+        }
+        let told = |reason: &str| (1011, format!("the session was reset: {reason}"));
+        let reason = "idle for longer than limits.session_idle";
+        assert_eq!(gateway.ended(2 * n + 1), reason);
+        assert_eq!(idle.farewell(), told(reason));
+        while began.elapsed() < Duration::from_millis(4_000) {
+            busy.echoes(b"as busy as can be");
+        }
+        let reason = "lived for limits.session_lifetime";
+        assert_eq!(busy.farewell(), told(reason));
+        assert_eq!(gateway.ended(2 * n + 2), reason);
+    }
 }
 
 #[test]

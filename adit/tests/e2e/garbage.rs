@@ -7,9 +7,11 @@ use std::{
 
 use crate::harness::{
     beside_others,
+    console::{Console, fetch},
     site::{PROXIES, Site},
     targets::{echo, patient, ping},
     users::{connect, http_connect, socks},
+    websocket::{association, open, path},
 };
 
 #[test]
@@ -56,6 +58,78 @@ fn garbage_at_connect_harms_nobody() {
         ping(&user, b"served");
     }
 }
+
+#[test]
+fn garbage_at_the_enrolment_listener_harms_nobody() {
+    let _machine = beside_others();
+    let (site, target) = (Site::new(), echo());
+    let console = Console::new(&site);
+    let plain = site.gateway("plain", &console.sections());
+    let _agent = site.serving("site-a", &plain, "127.0.0.1/32");
+    let mut user = open(&plain, &console, "tcp", &association(target));
+    let addr = plain.address("enroll");
+    for garbage in garbage().into_iter().chain(http_garbage()) {
+        fire(addr, &garbage);
+        user.echoes(b"undisturbed");
+        assert_eq!(fetch(addr, "/livez").0, 200);
+    }
+    // Tokens that are no text, or far too long, wherever they stand.
+    let at = path("tcp", &association(target));
+    let long = "x".repeat(9_000);
+    for (query, header, status) in [
+        ("?token=%ff%fe", &b""[..], 401),
+        ("", b"Authorization: Bearer \xff\xfe\r\n", 401),
+        ("", b"Authorization: Basic eDp5\r\n", 401),
+        ("?token=%00", b"", 401),
+        ("?token=", b"", 401),
+        (&format!("?token={long}"), b"", 401),
+    ] {
+        let mut user = connect(addr);
+        let head = format!("GET {at}{query} HTTP/1.1\r\nHost: x\r\n{UPGRADE}");
+        user.write_all(head.as_bytes()).unwrap();
+        user.write_all(header).unwrap();
+        user.write_all(b"\r\n").unwrap();
+        let head = crate::harness::users::head(&user);
+        assert!(
+            head.starts_with(&format!("HTTP/1.1 {status} ")),
+            "{query}: {head}"
+        );
+    }
+    open(&plain, &console, "tcp", &association(target)).echoes(b"served");
+    user.echoes(b"still undisturbed");
+
+    // Behind TLS nothing of it even comes to be HTTP.
+    let gateway = site.gateway("gw", "");
+    for garbage in garbage().into_iter().chain(http_garbage()) {
+        fire(gateway.address("enroll"), &garbage);
+    }
+    site.enrol("site-b", &gateway, "127.0.0.1/32");
+}
+
+/// Requests that end nowhere, or say two things at once.
+fn http_garbage() -> Vec<Vec<u8>> {
+    let enrol = "POST /jet/tunnel/enroll HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\n";
+    let mut long = b"GET /jet/fwd/tcp/".to_vec();
+    long.resize(1 << 20, b'a');
+    let mut many = b"GET / HTTP/1.1\r\n".to_vec();
+    many.extend(b"a: b\r\n".repeat(10_000));
+    let text = |rest: &str| format!("{enrol}{rest}").into_bytes();
+    vec![
+        long,
+        many,
+        text("Content-Length: 18446744073709551615\r\n\r\n{"),
+        text("Content-Length: -1\r\n\r\n{"),
+        text("Content-Length: 1\r\nContent-Length: 2\r\n\r\n{}"),
+        text("Content-Length: 2\r\nTransfer-Encoding: chunked\r\n\r\n{}"),
+        text("Transfer-Encoding: chunked\r\n\r\nffffffffffffffff\r\n{"),
+        text("Transfer-Encoding: chunked\r\n\r\nnot hexadecimal\r\n"),
+        b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\0\x04\0\0\0\0\0".to_vec(),
+        format!("GET /jet/fwd/tcp/x HTTP/1.1\r\nHost: x\r\n{UPGRADE}\r\n").into_bytes(),
+    ]
+}
+
+const UPGRADE: &str = "Connection: Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Version: 13\r\n\
+                       Sec-WebSocket-Key: AAAAAAAAAAAAAAAAAAAAAA==\r\n";
 
 #[test]
 fn one_byte_at_a_time_is_served() {

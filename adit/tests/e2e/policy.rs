@@ -10,10 +10,12 @@ use tokio_socks::Error as SocksError;
 
 use crate::harness::{
     SOON, beside_others,
+    console::Console,
     site::{PROXIES, Ports, Site, forward},
     targets::{Refusing, Target, drain, echo, ping},
     until,
     users::{connect, http_connect, socks},
+    websocket::{association, enter, path},
 };
 
 #[test]
@@ -104,6 +106,42 @@ fn an_agent_refuses_what_it_does_not_advertise_even_if_it_is_asked() {
     let (said, heard) = (&refused["error"], told["reason"].as_str().unwrap());
     assert!(heard.contains(said.as_str().unwrap()), "{heard}");
     assert!(heard.contains("refused:"), "{heard}");
+    assert!(target.untouched());
+}
+
+#[test]
+fn no_spelling_of_loopback_gets_past_an_agent_that_does_not_advertise_it() {
+    let _machine = beside_others();
+    let (site, target) = (Site::new(), Target::listen());
+    let console = Console::new(&site);
+    let gateway = site.gateway("gw", &console.sections());
+    let agent = site.serving("site-a", &gateway, "0.0.0.0/0,localhost");
+    let port = target.addr.port();
+    for host in [
+        "127.0.0.1",
+        "localhost",
+        "0.0.0.0",
+        "[::]",
+        "[::1]",
+        "[::ffff:127.0.0.1]",
+        "[64:ff9b::7f00:1]",
+        // Names that the system's resolver takes for addresses.
+        "127.1",
+        "0x7f.0.0.1",
+        "0177.0.0.1",
+        "2130706433",
+        "169.254.169.254",
+    ] {
+        // For this agent by its id, so that the gateway's routing has no say.
+        let mut claims = association(format!("{host}:{port}"));
+        claims["jet_agent_id"] = serde_json::json!(agent.id());
+        let token = console.sign("ASSOCIATION", &claims);
+        let user = enter(&gateway, &path("tcp", &claims), &token);
+        let user = user.unwrap_or_else(|refused| panic!("{host}: {refused:?}"));
+        let (code, reason) = user.farewell();
+        assert_eq!(code, 1014, "{host}: {reason}");
+        assert!(reason.contains("refused: \""), "{host}: {reason}");
+    }
     assert!(target.untouched());
 }
 

@@ -42,6 +42,36 @@ fn a_stopping_gateway_lets_sessions_end_and_takes_no_new_ones() {
 }
 
 #[test]
+fn a_signal_counts_from_the_start_on() {
+    let _machine = beside_others();
+    let site = Site::new();
+    let mut gateway = site.gateway_with("gw", "", Ports::default(), "");
+    for _ in 0..5 {
+        gateway.start();
+        gateway.process().signal(Signal::HUP);
+        gateway.process().logged("configuration reloaded");
+        gateway.process_mut().kill();
+        gateway.start();
+        assert!(gateway.process_mut().terminate().success());
+    }
+    gateway.start();
+    let mut agent = site.enrol("site-a", &gateway, "127.0.0.1/32");
+    for _ in 0..5 {
+        for signal in [Signal::HUP, Signal::TERM] {
+            agent.spawn();
+            agent.process().logged("agent running");
+            agent.process().signal(signal);
+            if signal == Signal::HUP {
+                agent.process().logged("configuration reloaded");
+                agent.process_mut().kill();
+            } else {
+                assert!(agent.process_mut().exit().success());
+            }
+        }
+    }
+}
+
+#[test]
 fn a_second_signal_ends_a_gateway_at_once() {
     let _machine = beside_others();
     let (_site, mut gateway, agent, target) = bed("grace = \"1h\"");

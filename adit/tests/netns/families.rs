@@ -54,8 +54,7 @@ fn connects_without(dead: IpAddr) {
     lab.agents[0].within(|| agent.serve(&gateway));
     let connected = start.elapsed();
     eprintln!("without {dead}: enrolled after {enrolled:?}, connected after {connected:?}");
-    // A verb that is run once tries one address after the other, the first for two thirds of ten seconds.
-    assert!(enrolled < Duration::from_secs(9), "{enrolled:?}");
+    assert!(enrolled < Duration::from_secs(3), "{enrolled:?}");
     assert!(connected < Duration::from_secs(3), "{connected:?}");
     lab.agents[0].within(|| echo_at(TARGET));
     ping(&lab.user(&gateway), b"by the other address");

@@ -19,7 +19,7 @@ use tokio::{
     task::JoinSet,
 };
 
-use super::signals::{ReloadSignal, StopSignals};
+use super::signals::Signals;
 use crate::{
     admin::{AdminListener, AgentBackend, AgentOrder, AgentStatus, Backend},
     config::{AgentConfig, ConfigError, agent_socket},
@@ -55,6 +55,8 @@ impl AgentProcess {
     /// What is unusable, and what to do.
     pub fn start(config: &AgentConfig) -> Result<Self, CommandFailure> {
         let dir = StateDir::open_existing(&config.state_dir).map_err(failure)?;
+        dir.sweep();
+        AgentFiles::replace_damaged_pair(&dir).map_err(failure)?;
         let files = AgentFiles::load(&dir).map_err(failure)?;
         let gateways = gateways(config, &files)?;
         let routes = advertised(config, &dir)?;
@@ -114,10 +116,16 @@ impl AgentProcess {
     /// again, and so has the loss of the connection.
     ///
     /// # Errors
-    /// When signals cannot be listened for.
-    pub async fn run(mut self, source: ConfigSource<'_>) -> Result<(), CommandFailure> {
-        let mut signals = StopSignals::listen()?;
-        let mut hangup = ReloadSignal::listen()?;
+    /// When what carries the traffic has failed.
+    pub async fn run(
+        mut self,
+        signals: Signals,
+        source: ConfigSource<'_>,
+    ) -> Result<(), CommandFailure> {
+        let Signals {
+            stop: mut signals,
+            reload: mut hangup,
+        } = signals;
         let (mut status, mut up_since) = (self.agent.status(), None);
         loop {
             tokio::select! {

@@ -32,10 +32,7 @@ use self::{
     certificates::{CHECK_INTERVAL, Certificates, Shown},
     reload::Reloadable,
 };
-use super::{
-    signals::{ReloadSignal, StopSignals},
-    unix_now,
-};
+use super::{signals::Signals, unix_now};
 use crate::{
     admin::{AdminBackend, AdminListener, Backend, GatewayOrder, TokenMaker},
     config::{EnrollTls, GatewayConfig, admin_socket},
@@ -254,10 +251,16 @@ impl GatewayProcess {
     /// period; a second one ends at once. SIGHUP has the configuration read again.
     ///
     /// # Errors
-    /// When signals cannot be listened for.
-    pub async fn run(mut self, source: ConfigSource<'_>) -> Result<(), CommandFailure> {
-        let mut signals = StopSignals::listen()?;
-        let mut hangup = ReloadSignal::listen()?;
+    /// When what carries the traffic has failed.
+    pub async fn run(
+        mut self,
+        signals: Signals,
+        source: ConfigSource<'_>,
+    ) -> Result<(), CommandFailure> {
+        let Signals {
+            stop: mut signals,
+            reload: mut hangup,
+        } = signals;
         let mut due = tokio::time::interval(CHECK_INTERVAL);
         loop {
             tokio::select! {

@@ -1,6 +1,8 @@
 //! Processes, configurations, targets and users for the tests. Everything waits for events with a deadline.
 
+pub(crate) mod clock;
 pub(crate) mod console;
+pub(crate) mod disk;
 pub(crate) mod process;
 pub(crate) mod reference;
 pub(crate) mod reference_agent;

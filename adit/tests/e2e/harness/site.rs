@@ -135,7 +135,8 @@ pub(crate) struct Ports {
 }
 
 impl Gateway {
-    fn command(&self, args: &[&str]) -> Command {
+    /// A command for this gateway.
+    pub(crate) fn command(&self, args: &[&str]) -> Command {
         let mut command = adit(&self.home);
         command.arg("--config").arg(&self.config).args(args);
         command
@@ -149,7 +150,12 @@ impl Gateway {
 
     /// Starts it.
     pub(crate) fn spawn(&mut self) {
-        let mut command = self.command(&["gateway", "run", "--log-format", "json"]);
+        self.spawn_through(|command| command);
+    }
+
+    /// Starts it by a command that is made from the usual one.
+    pub(crate) fn spawn_through(&mut self, change: impl FnOnce(Command) -> Command) {
+        let mut command = change(self.command(&["gateway", "run", "--log-format", "json"]));
         command.stdin(Stdio::null()).stdout(Stdio::null());
         self.process = Some(Process::start("gateway", command));
     }
@@ -248,20 +254,21 @@ impl Agent {
 
     /// Starts it.
     pub(crate) fn spawn(&mut self) {
-        self.spawn_as(&[]);
+        self.spawn_through(|command| command);
     }
 
     /// Starts it with a configuration of its own.
     pub(crate) fn spawn_with(&mut self, config: &Path) {
-        self.spawn_as(&["--config", config.to_str().unwrap()]);
+        self.spawn_through(|mut command| {
+            command.arg("--config").arg(config);
+            command
+        });
     }
 
-    fn spawn_as(&mut self, more: &[&str]) {
-        let mut command = self.command(&["agent", "run", "--log-format", "json"]);
-        command
-            .args(more)
-            .stdin(Stdio::null())
-            .stdout(Stdio::null());
+    /// Starts it by a command that is made from the usual one.
+    pub(crate) fn spawn_through(&mut self, change: impl FnOnce(Command) -> Command) {
+        let mut command = change(self.command(&["agent", "run", "--log-format", "json"]));
+        command.stdin(Stdio::null()).stdout(Stdio::null());
         let name = self.state.file_name().unwrap().to_string_lossy();
         self.process = Some(Process::start(&format!("agent {name}"), command));
     }

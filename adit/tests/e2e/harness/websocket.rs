@@ -90,6 +90,24 @@ impl WsUser {
         block_on(self.socket.send(message)).unwrap();
     }
 
+    /// Sends until nothing goes any more, and tells how much went. What was begun last is not ended: nothing may follow.
+    pub(crate) fn fill(&mut self) -> usize {
+        let piece = Bytes::from_static(&[7; 64 << 10]);
+        let patience = std::time::Duration::from_millis(500);
+        let mut sent = 0;
+        block_on(async {
+            loop {
+                let message = Message::Binary(piece.clone());
+                match tokio::time::timeout(patience, self.socket.send(message)).await {
+                    Ok(done) => done.unwrap(),
+                    Err(_) => return sent,
+                }
+                sent += piece.len();
+                assert!(sent < 256 << 20, "nothing holds the sender back");
+            }
+        })
+    }
+
     pub(crate) fn ping(&mut self) {
         block_on(
             self.socket

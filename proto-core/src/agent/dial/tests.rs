@@ -5,7 +5,10 @@ use std::time::Duration;
 use proptest::{collection::vec, prelude::*};
 
 use super::{DialStep::*, *};
-use crate::route::RouteSet;
+use crate::{
+    domain::DomainPattern,
+    route::{DomainRoute, RouteSet},
+};
 
 #[test]
 fn a_literal_is_connected_without_resolution() {
@@ -157,6 +160,68 @@ fn resolved_addresses_pass_the_policy() {
     steps(&mut dial);
     dial.handle_resolved(at(1), Ok(ips(&["8.8.8.8"])));
     assert_eq!(failure(&mut dial).kind(), DialErrorKind::NotAllowed);
+}
+
+#[test]
+fn a_name_is_judged_by_every_answer_anew() {
+    let domain = DomainRoute {
+        pattern: DomainPattern::parse("db.corp").unwrap(),
+        auto_detected: false,
+    };
+    let by_name = RouteSet {
+        subnets: Vec::new(),
+        domains: vec![domain],
+    };
+    let by_subnet = RouteSet {
+        subnets: ["0.0.0.0/0", "::/0"].map(|net| net.parse().unwrap()).into(),
+        domains: Vec::new(),
+    };
+    for routes in [by_name, by_subnet] {
+        let policy = Arc::new(Policy::new(&routes));
+        let resolved = |answer: &[&str]| {
+            let (_, at) = start("db.corp:80", &[]);
+            let mut dial = Dial::new(at(0), "db.corp:80".parse().unwrap(), Arc::clone(&policy));
+            assert_eq!(steps(&mut dial), [Resolve("db.corp".into())]);
+            dial.handle_resolved(at(1), Ok(ips(answer)));
+            (dial, at)
+        };
+        for special in [
+            "127.0.0.1",
+            "127.255.255.254",
+            "::1",
+            "::ffff:127.0.0.1",
+            "0.0.0.0",
+            "::",
+            "::ffff:0.0.0.0",
+            "169.254.1.1",
+            "fe80::1",
+            "169.254.169.254",
+            "::ffff:169.254.169.254",
+            "64:ff9b::169.254.169.254",
+            "64:ff9b:1::127.0.0.1",
+            "2002:7f00:1::1",
+            "fd00:ec2::254",
+            "224.0.0.1",
+            "255.255.255.255",
+        ] {
+            // The same name led elsewhere a moment ago.
+            let (mut first, _) = resolved(&["192.0.2.1"]);
+            assert_eq!(steps(&mut first), [Connect(0, addr("192.0.2.1:80"))]);
+            let (mut second, _) = resolved(&[special]);
+            let error = failure(&mut second);
+            assert_eq!(error.kind(), DialErrorKind::NotAllowed, "{special}");
+            assert_eq!(steps(&mut second), [], "{special}");
+            // Nor is it dialled beside others, nor by an answer that comes behind the one that was judged.
+            let (mut both, at) = resolved(&[special, "192.0.2.1", special]);
+            assert_eq!(steps(&mut both), [Connect(0, addr("192.0.2.1:80"))]);
+            both.handle_resolved(at(2), Ok(ips(&[special])));
+            both.handle_failed(at(3), 0, ConnectErrorKind::Refused);
+            assert!(
+                matches!(steps(&mut both)[..], [Failed(_)]),
+                "{special} was dialled"
+            );
+        }
+    }
 }
 
 #[test]

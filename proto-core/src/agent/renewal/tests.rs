@@ -140,6 +140,37 @@ fn a_step_of_the_wall_clock_is_noticed_within_the_hour() {
 }
 
 #[test]
+fn a_clock_that_steps_by_a_day_makes_neither_storm_nor_silence() {
+    let mut run = Run::new(YEAR, 1);
+    // Set a day ahead, right again, a day behind, and right again, for 200 days.
+    for step in [DAY, -DAY, -DAY, DAY].into_iter().cycle().take(200 * 24) {
+        run.unix += step;
+        run.pass(3_600);
+        assert_eq!(run.steps(), []);
+        let next = run.machine.poll_timeout().unwrap();
+        assert!(next <= run.now + RENEWAL_CHECK_INTERVAL);
+    }
+    // When it is time, one begins within the hour, and a step back ends nothing that has begun.
+    run.unix = 300 * DAY;
+    run.pass(3_600);
+    assert_eq!(run.steps(), [Request]);
+    run.unix -= DAY;
+    run.machine.handle_request(run.now, Some("csr".into()));
+    assert_eq!(run.steps(), [ask()]);
+    run.machine.handle_answer(run.now, Some(renewed()));
+    run.machine.handle_stored(run.now, true);
+    assert_eq!(run.steps(), [Store(renewed())]);
+    // The gateway's clock is a day ahead; certificates are dated back by more than that.
+    let validity = Validity {
+        not_before: run.unix - 2 * DAY,
+        not_after: run.unix + 366 * DAY,
+    };
+    assert!(!run.machine.handle_adopted(run.now, run.unix, validity));
+    run.pass(150 * DAY);
+    assert_eq!(run.steps(), []);
+}
+
+#[test]
 fn nothing_begins_while_a_pair_has_to_prove_itself() {
     let mut run = Run::new(YEAR, 1);
     run.machine = Renewal::new(run.now, YEAR, true, &Seed::new([1; 32]));

@@ -214,6 +214,7 @@ async fn what_is_no_byte_stream_is_named() {
         let len = 0x80 | u8::try_from(payload.len()).unwrap();
         [&[first, len, 0, 0, 0, 0], payload].concat()
     };
+    let long_control = |first: u8| [&[first, 0xfe, 0, 126, 0, 0, 0, 0][..], &[b'x'; 126]].concat();
     for (bytes, code) in [
         (frame(0x81, b"text"), 1003),
         (frame(0x81, b"\xff"), 1007),
@@ -222,6 +223,14 @@ async fn what_is_no_byte_stream_is_named() {
         (frame(0xc2, b""), 1002),
         (frame(0x80, b"stray"), 1002),
         (frame(0x09, b"cut"), 1002),
+        // A control frame of 126 bytes: a ping, and a Close.
+        (long_control(0x89), 1002),
+        (long_control(0x88), 1002),
+        // A Close of one byte, and with a reason that is no text.
+        (frame(0x88, b"\x03"), 1002),
+        (frame(0x88, b"\x03\xe8\xff"), 1007),
+        // A message within a message.
+        ([frame(0x02, b"part"), frame(0x82, b"whole")].concat(), 1002),
         (b"GET / HTTP/1.1\r\n\r\n".to_vec(), 1002),
         // A length of 2^63 - 1, and one more than is taken.
         (
@@ -236,6 +245,53 @@ async fn what_is_no_byte_stream_is_named() {
         let shown = format!("{bytes:x?}");
         assert_eq!(Bed::new().await.provoke(&bytes).await, code, "{shown}");
     }
+}
+
+#[tokio::test]
+async fn a_close_with_a_code_that_nobody_may_send_resets_the_session() {
+    for code in [0, 999, 1004, 1005, 1006, 1015, 1016, 2999, 5000, u16::MAX] {
+        let mut bed = Bed::new().await;
+        let [high, low] = code.to_be_bytes();
+        let close = [0x88, 0x82, 0, 0, 0, 0, high, low];
+        bed.user.get_mut().write_all(&close).await.unwrap();
+        assert_eq!(bed.close().await.unwrap().0, 1002, "{code}");
+        assert_reset(&mut bed.target).await;
+    }
+}
+
+#[tokio::test]
+async fn fragments_without_an_end_are_a_message_that_is_too_long() {
+    let mut bed = Bed::new().await;
+    let first = [&[0x02, 0xfe, 0xff, 0xff, 0, 0, 0, 0][..], &[b'f'; 0xffff]].concat();
+    bed.user.get_mut().write_all(&first).await.unwrap();
+    let next = [&[0x00, 0xfe, 0xff, 0xff, 0, 0, 0, 0][..], &[b'f'; 0xffff]].concat();
+    // The gateway stops reading once it has said so; until then it may take what is on the way.
+    let mut sent = 1;
+    while sent < 32 && bed.user.get_mut().write_all(&next).await.is_ok() {
+        sent += 1;
+    }
+    assert_eq!(bed.told.await.unwrap().unwrap().code, 1009);
+    assert_reset(&mut bed.target).await;
+}
+
+#[tokio::test]
+async fn fragments_of_no_bytes_take_no_room_and_end_with_their_user() {
+    let mut bed = Bed::new().await;
+    let empty = [0x00, 0x80, 0, 0, 0, 0].repeat(10_000);
+    let begin = [0x02, 0x81, 0, 0, 0, 0, b'a'];
+    let end = [0x80, 0x81, 0, 0, 0, 0, b'z'];
+    for bytes in [&begin[..], &empty, &end] {
+        bed.user.get_mut().write_all(bytes).await.unwrap();
+    }
+    let mut got = [0; 2];
+    bed.target.read_exact(&mut got).await.unwrap();
+    assert_eq!(&got, b"az");
+    for bytes in [&begin[..], &empty] {
+        bed.user.get_mut().write_all(bytes).await.unwrap();
+    }
+    drop(bed.user);
+    assert_reset(&mut bed.target).await;
+    assert_eq!(bed.told.await.unwrap(), None);
 }
 
 #[tokio::test]
