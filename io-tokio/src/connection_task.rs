@@ -16,7 +16,7 @@ use adit_proto_core::{
     connection::Connection,
     id::Slot,
     output::{Event, Input, Output, SessionEnd, ToConnection, Transmit, TransmitBuf},
-    session_timer::{SessionBounds, TimeOver},
+    session_timer::SessionBounds,
 };
 use bytes::Bytes;
 use tokio::{
@@ -27,6 +27,7 @@ use tokio::{
 use crate::{
     glance::Glance,
     handoff::{Receiver, Sender, handoff},
+    over::Over,
     pump::Traffic,
     receive::FromTask,
     sessions::Sessions,
@@ -79,56 +80,6 @@ pub(crate) trait Role {
 
     /// A session whose socket was attached is over.
     fn on_session_over(&mut self, slot: Slot, traffic: Traffic, how: Over);
-}
-
-/// How a session ended, for its line in the log.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Over {
-    /// Both directions ended cleanly.
-    Clean,
-    /// The TCP connection at this end was reset or failed.
-    TcpReset,
-    /// The other end of the tunnel abandoned it.
-    PeerReset,
-    /// The connection between agent and gateway was lost.
-    ConnectionLost,
-    /// It was cut here.
-    Cut,
-    /// An operator ended it.
-    Killed,
-    /// An operator deleted the agent that carried it.
-    Deleted,
-    /// Nothing moved for as long as is allowed.
-    Idle,
-    /// It lived for as long as is allowed.
-    Lifetime,
-}
-
-impl From<TimeOver> for Over {
-    fn from(over: TimeOver) -> Self {
-        match over {
-            TimeOver::Idle => Self::Idle,
-            TimeOver::Lifetime => Self::Lifetime,
-        }
-    }
-}
-
-impl Over {
-    /// A word or two for the log.
-    #[must_use]
-    pub(crate) fn text(self) -> &'static str {
-        match self {
-            Self::Clean => "clean",
-            Self::TcpReset => "reset by the user or target at this end",
-            Self::PeerReset => "reset by the other end of the tunnel",
-            Self::ConnectionLost => "connection between agent and gateway lost",
-            Self::Cut => "cut",
-            Self::Killed => "ended by an operator",
-            Self::Idle => "idle for longer than limits.session_idle",
-            Self::Lifetime => "lived for limits.session_lifetime",
-            Self::Deleted => "agent deleted",
-        }
-    }
 }
 
 /// The way to a connection's task.
@@ -305,7 +256,7 @@ impl<R: Role> ConnectionTask<R> {
             Command::Discard(slot) => self.reset(slot, session_code::CANCELLED),
             Command::Kill(slot) => {
                 self.reset(slot, session_code::KILLED);
-                self.sessions.kill(slot);
+                self.sessions.kill(slot, Over::Killed);
             }
             // Whoever asked may have gone; then nobody needs the answer.
             Command::Look(reply) => drop(reply.send(self.glance())),
@@ -422,6 +373,9 @@ impl<R: Role> ConnectionTask<R> {
                     SessionEnd::Clean | SessionEnd::ResetHere => {}
                     SessionEnd::ResetByPeer(_) | SessionEnd::Unanswered => {
                         self.sessions.peer_reset(now, slot)
+                    }
+                    SessionEnd::NotRead { unread_for } => {
+                        self.sessions.kill(slot, Over::NotRead(unread_for));
                     }
                 }
                 self.role

@@ -13,6 +13,7 @@ pub mod gateway;
 mod glance;
 mod handoff;
 mod lines;
+mod over;
 mod pipe;
 mod pump;
 mod ready;

@@ -14,7 +14,7 @@ use bytes::Bytes;
 
 use crate::{
     clocks::Clocks,
-    connection_task::Over,
+    over::Over,
     pump::{Break, Pool, Pump, Traffic, Turn},
     ready::ReadyQueue,
     socket::Socket,
@@ -136,9 +136,9 @@ impl Sessions {
         }
     }
 
-    /// An operator ends a session, whatever is under way.
-    pub(crate) fn kill(&mut self, slot: Slot) {
-        self.retire(slot, Over::Killed);
+    /// Ends a session, whatever is under way.
+    pub(crate) fn kill(&mut self, slot: Slot, how: Over) {
+        self.retire(slot, how);
     }
 
     /// Resets what is left.

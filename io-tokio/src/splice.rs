@@ -20,7 +20,7 @@ use tokio::{
 };
 
 use crate::{
-    connection_task::Over,
+    over::Over,
     pump::Traffic,
     socket::{Carried, Socket},
 };

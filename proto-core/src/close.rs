@@ -187,6 +187,8 @@ pub mod session_code {
     pub const KILLED: u32 = 7;
     /// The session was idle for too long, or has lived for as long as it may.
     pub const TIME_OVER: u32 = 8;
+    /// The reader at this end had stopped, and the connection's budget for that was used up.
+    pub const NOT_READ: u32 = 9;
 }
 
 /// What the alert `certificate_expired` (RFC 8446 6.2), which stands for certificates that begin later too, has to say

@@ -121,6 +121,9 @@ pub struct EndpointLimits {
     /// Handshakes in progress from one source, an IPv4 address or an IPv6 /64, that has proved its address; a further
     /// one is refused.
     pub handshakes_per_source: usize,
+    /// Bytes that may wait for readers that do not keep up, for each connection; sessions of more than a share are ended
+    /// above it. [`limits::UNREAD_BUDGET_MIN`] to [`limits::UNREAD_BUDGET_MAX`]; it counts for connections to come.
+    pub unread: u64,
 }
 
 impl Default for EndpointLimits {
@@ -130,6 +133,7 @@ impl Default for EndpointLimits {
             handshakes: limits::HANDSHAKES_MAX,
             handshakes_retry: limits::HANDSHAKES_RETRY,
             handshakes_per_source: limits::HANDSHAKES_PER_SOURCE_MAX,
+            unread: limits::UNREAD_BUDGET,
         }
     }
 }
@@ -235,7 +239,8 @@ impl Endpoint {
         env: &Env,
     ) -> Result<Connection, ConnectError> {
         let role = AgentRole::new(agent.intervals, Arc::clone(&agent.routes))?;
-        let mut client = config::client(&agent.tls, remote.ip(), env)?;
+        let window = config::window(self.limits.unread);
+        let mut client = config::client(&agent.tls, remote.ip(), window, env)?;
         let dcid = random_cid(&mut self.dcids, INITIAL_DCID_LEN);
         client.initial_dst_cid_provider(Arc::new(move || dcid));
         let (handle, quic) = self
@@ -246,9 +251,10 @@ impl Endpoint {
         Ok(Connection::agent(
             now,
             id,
-            Link::new(quic, handle),
+            Link::new(quic, handle, window),
             role,
             Arc::clone(&self.wall_clock),
+            self.limits.unread,
         ))
     }
 
@@ -348,8 +354,11 @@ impl Endpoint {
             } += 1;
             return Routed::Reply(transmit(self.quic.refuse(incoming, reply)));
         }
-        let server = (self.server.as_ref())
-            .map(|server| Arc::new(config::server_for(server, incoming.remote_address().ip())));
+        let window = config::window(self.limits.unread);
+        let server = (self.server.as_ref()).map(|server| {
+            let client = incoming.remote_address().ip();
+            Arc::new(config::server_for(server, client, window))
+        });
         match self.quic.accept(incoming, now, reply, server) {
             // Its first datagram ended it. The engine would keep it until its idle timeout, and as no handshake is in
             // progress nothing would count it: anybody could fill all places by one datagram for each.
@@ -364,12 +373,13 @@ impl Endpoint {
                 self.handshakes += 1;
                 *self.sources.entry(source).or_default().of(proof) += 1;
                 let id = self.know(handle, Some((source, proof)));
-                let link = Link::new(quic, handle);
+                let link = Link::new(quic, handle, window);
                 Routed::New(Box::new(Connection::gateway(
                     now,
                     id,
                     link,
                     Arc::clone(&self.wall_clock),
+                    self.limits.unread,
                 )))
             }
             Err(error) => {

@@ -141,17 +141,31 @@ pub const PATH_DEAD_AFTER: Duration = Duration::from_secs(4);
 pub const STREAMS_FROM_AGENT_MAX: u32 = 4;
 /// QUIC idle timeout of this side, in milliseconds (design 8.3).
 pub const IDLE_TIMEOUT_MS: u32 = 30_000;
-/// Bytes that a peer may send on one session before we have read them: 256 KiB carries 40 Mbit/s at 50 ms. It is also
-/// what one user who does not read costs.
-pub const STREAM_WINDOW: u32 = 256 << 10;
-/// Bytes that a peer may send on one connection before we have read them, while few sessions are open. The window
-/// grows with the sessions, so that users who do not read cannot take it from those who do.
-pub const CONNECTION_WINDOW_MIN: u64 = 16 << 20;
-/// Upper end of that growth, just above what [`SESSIONS_PER_AGENT_MAX`] sessions need: 2.5 GiB of unread bytes at the
-/// very worst, when every user of 10,000 has stopped reading.
-pub const CONNECTION_WINDOW_MAX: u64 = 4 << 30;
-/// Bytes written to one connection and not yet acknowledged, bulk only.
-pub const SEND_WINDOW: u64 = 8 << 20;
+/// Bytes that a peer may send on one session before we have read them. At 1 Gbit/s and 50 ms 6.25 MB are under way. The
+/// engine has one size for all streams of a connection, so this is also the most that one user costs who stops reading.
+pub const STREAM_WINDOW: u32 = 8 << 20;
+/// Part of the connection's window for sessions whose readers keep up, in bytes: what is under way at 10 Gbit/s and 50 ms.
+pub const READERS_WINDOW: u64 = 64 << 20;
+/// Part of the connection's window for sessions whose readers do not keep up, in bytes: 64 of them with a whole
+/// [`STREAM_WINDOW`] each. It is the memory that they may cost, beside a share for each session.
+pub const UNREAD_BUDGET: u64 = 512 << 20;
+/// Least of such a budget: one session's window.
+pub const UNREAD_BUDGET_MIN: u64 = STREAM_WINDOW as u64;
+/// Highest of such a budget, 16 GiB.
+pub const UNREAD_BUDGET_MAX: u64 = 16 << 30;
+/// Bytes of one session that may wait unread beside any budget: users who pause in front of a page cost no more, and
+/// their sessions are never ended for it.
+pub const UNREAD_SHARE: usize = 256 << 10;
+/// Bytes of one session that are looked at before it, or another one, is ended for the budget: one that has no more is
+/// charged what it has, and any other a whole [`STREAM_WINDOW`].
+pub const UNREAD_SAMPLE: usize = 1 << 20;
+/// Time between two looks at what is unread, while anything is.
+pub const UNREAD_LOOK_INTERVAL: Duration = Duration::from_millis(500);
+/// A session that was not read for so long may be ended for the budget: at 1 Gbit/s the whole window takes longer to fill.
+pub const UNREAD_PATIENCE: Duration = Duration::from_secs(4);
+/// Bytes written to one connection and not yet acknowledged, bulk only: twice what is under way at 1 Gbit/s and 50 ms,
+/// since what is repaired waits for another round trip.
+pub const SEND_WINDOW: u64 = 16 << 20;
 /// Bytes on top of [`SEND_WINDOW`] that only control and set-up messages may use, so that bulk cannot starve them.
 pub const SEND_WINDOW_RESERVE: u64 = 4 << 20;
 /// Packets that a peer is asked to take without acknowledging them at once, where it knows that extension of QUIC. In the

@@ -3,7 +3,7 @@
 use std::{
     collections::VecDeque,
     net::{IpAddr, SocketAddr},
-    time::Instant,
+    time::{Duration, Instant},
 };
 
 use bytes::Bytes;
@@ -92,7 +92,7 @@ pub enum Event {
     /// There may be room to write. At most one per session is queued.
     SessionWritable(Slot),
     /// The connection was lost when this session lacked nothing but its reader: both ends are there, and these are the
-    /// last bytes, behind those that were read; at most a stream's window. Its clean end follows.
+    /// last bytes, behind those that were read; at most a stream's window and a share. Its clean end follows.
     SessionRest {
         /// The session.
         slot: Slot,
@@ -139,6 +139,11 @@ pub enum SessionEnd {
     ResetByPeer(u64),
     /// This side abandoned it.
     ResetHere,
+    /// This side abandoned it because much of it was not read for long, and too much was unread on the connection.
+    NotRead {
+        /// It was not read for so long, at least.
+        unread_for: Duration,
+    },
     /// The application did not answer the request in time; it was refused.
     Unanswered,
 }

@@ -21,6 +21,8 @@ pub struct LimitsConfig {
     pub ingress_handshakes: NonZeroU32,
     /// Sessions being opened.
     pub opening: NonZeroU32,
+    /// MiB that may wait for users that do not read, for each connection of an agent.
+    pub unread_per_agent: NonZeroU32,
     /// Times of a session.
     pub sessions: SessionBounds,
 }
@@ -28,16 +30,26 @@ pub struct LimitsConfig {
 /// Reads the section.
 pub(super) fn limits(r: &mut Reader<'_>) -> Option<LimitsConfig> {
     // What stands as a bound in the core cannot be raised here.
-    let mut one = |key: &str, default: usize, most: usize| {
+    let mut within = |key: &str, default: usize, least: usize, most: usize| {
         let check = |text: &str| match parse::count(text)? {
             count if count.get() as usize > most => Err(format!(
                 "`{text}` is above {most}, the most that is possible"
+            )),
+            count if (count.get() as usize) < least => Err(format!(
+                "`{text}` is below {least}, the least that is possible"
             )),
             count => Ok(count),
         };
         r.scalar(key, Kind::Number, &default.to_string(), check)
             .map(|c| c.value)
     };
+    let unread_per_agent = within(
+        "limits.unread_per_agent",
+        mib(limits::UNREAD_BUDGET),
+        mib(limits::UNREAD_BUDGET_MIN),
+        mib(limits::UNREAD_BUDGET_MAX),
+    );
+    let mut one = |key: &str, default: usize, most: usize| within(key, default, 1, most);
     const FREE: usize = u32::MAX as usize;
     let sessions_per_agent = one(
         "limits.sessions_per_agent",
@@ -58,11 +70,16 @@ pub(super) fn limits(r: &mut Reader<'_>) -> Option<LimitsConfig> {
         handshakes_per_source: handshakes_per_source?,
         ingress_handshakes: ingress_handshakes?,
         opening: opening?,
+        unread_per_agent: unread_per_agent?,
         sessions: SessionBounds {
             idle: idle?.map(|time| time.value),
             lifetime: lifetime?.map(|time| time.value),
         },
     })
+}
+
+fn mib(bytes: u64) -> usize {
+    usize::try_from(bytes >> 20).unwrap_or(usize::MAX)
 }
 
 fn time(text: &str) -> Result<Duration, String> {

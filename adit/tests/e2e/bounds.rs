@@ -2,12 +2,13 @@
 
 use std::{
     io::{ErrorKind, Read, Write},
+    net::TcpStream,
     time::{Duration, Instant},
 };
 
 use crate::harness::{
     beside_others,
-    console::Console,
+    console::{Console, METRICS, metrics},
     site::{Site, forward},
     targets::{Target, drain, echo, echo_at, ping},
     users::connect,
@@ -140,6 +141,49 @@ fn a_session_by_websocket_is_bounded_like_any_other_and_its_user_is_told() {
         assert_eq!(busy.farewell(), told(reason));
         assert_eq!(gateway.ended(2 * n + 2), reason);
     }
+}
+
+#[test]
+fn users_who_stop_reading_end_beyond_their_budget_and_nobody_waits_for_them() {
+    let _machine = beside_others();
+    let (site, target, other) = (Site::new(), Target::listen(), echo());
+    let rest = format!(
+        "[limits]\nunread_per_agent = 8\n{METRICS}{}{}",
+        forward("bulk", target.addr),
+        forward("busy", other)
+    );
+    let gateway = site.gateway("gw", &rest);
+    let _agent = site.serving("site-a", &gateway, "127.0.0.1/32");
+    let busy = connect(gateway.ingress("busy"));
+    let stuck: Vec<TcpStream> = (0..3)
+        .map(|_| {
+            let user = connect(gateway.ingress("bulk"));
+            let mut far = target.accept();
+            // Until it is reset, or the test is over.
+            std::thread::spawn(move || while far.write_all(&[7; 65_536]).is_ok() {});
+            user
+        })
+        .collect();
+    let not_read = "adit_sessions_ended_total{how=\"not_read\"}";
+    let began = Instant::now();
+    while metrics(&gateway).value(not_read) < 2 {
+        ping(&busy, b"not one of them");
+        assert!(began.elapsed() < Duration::from_secs(15));
+    }
+    for user in &stuck[..2] {
+        let (read, end) = drain(user);
+        assert!(read > 0);
+        assert_eq!(end.unwrap_err().kind(), ErrorKind::ConnectionReset);
+    }
+    let reason = "not read for long, with too much unread on the connection";
+    assert_eq!(gateway.ended(2), reason);
+    let line = gateway.process().logged(
+        "its user does not read: have the program read on, or raise limits.unread_per_agent",
+    );
+    assert!(line["unread_s"].as_u64().unwrap() >= 4, "{line}");
+    // There is room for one.
+    gateway.sessions_are(2);
+    assert_eq!(metrics(&gateway).value(not_read), 2);
 }
 
 #[test]

@@ -23,10 +23,11 @@ use tokio::{net::TcpStream, task::AbortHandle};
 
 use super::{AgentInput, renewal::RenewalNews};
 use crate::{
-    connection_task::{Command, ConnectionSender, Over, Role},
+    connection_task::{Command, ConnectionSender, Role},
     dial::dial,
     handoff::Sender,
     lines::Lines,
+    over::Over,
     pump::Traffic,
     resolver::Resolver,
     socket::Carried,
@@ -253,5 +254,13 @@ impl Role for GatewayConnection {
             reason = how.text(),
             "session ended"
         );
+        if let Over::NotRead(unread_for) = how {
+            tracing::warn!(
+                session = %wanted.session,
+                target = %wanted.target,
+                unread_s = unread_for.as_secs(),
+                "its target does not read, nor do others: see why they have stopped"
+            );
+        }
     }
 }

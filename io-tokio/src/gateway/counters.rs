@@ -11,7 +11,7 @@ use adit_proto_core::{
     gateway::{OpenCause, info::AgentCounts},
 };
 
-use crate::{connection_task::Over, pump::Traffic};
+use crate::{over::Over, pump::Traffic};
 
 /// Everything since the start, and how things stand.
 #[derive(Clone, Debug)]
@@ -76,11 +76,13 @@ pub enum SessionEnding {
     Lifetime,
     /// An operator deleted the agent that carried it.
     Deleted,
+    /// Its user had stopped reading, and the connection's budget for that was used up.
+    NotRead,
 }
 
 impl SessionEnding {
     /// All of them.
-    pub const ALL: [Self; 9] = [
+    pub const ALL: [Self; 10] = [
         Self::Clean,
         Self::UserReset,
         Self::AgentReset,
@@ -90,6 +92,7 @@ impl SessionEnding {
         Self::Idle,
         Self::Lifetime,
         Self::Deleted,
+        Self::NotRead,
     ];
 
     /// Gives its name, in small letters with underscores.
@@ -105,6 +108,7 @@ impl SessionEnding {
             Self::Idle => "idle",
             Self::Lifetime => "lifetime",
             Self::Deleted => "deleted",
+            Self::NotRead => "not_read",
         }
     }
 }
@@ -121,6 +125,7 @@ impl From<Over> for SessionEnding {
             Over::Idle => Self::Idle,
             Over::Lifetime => Self::Lifetime,
             Over::Deleted => Self::Deleted,
+            Over::NotRead(_) => Self::NotRead,
         }
     }
 }

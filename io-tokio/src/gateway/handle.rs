@@ -32,9 +32,10 @@ use super::{
     role::GatewayCommand,
 };
 use crate::{
-    connection_task::{Command, Over},
+    connection_task::Command,
     glance::Glance,
     handoff::Sender,
+    over::Over,
     pump::Traffic,
     receive::{EndpointChange, FromTask},
     socket::{Carried, Socket},

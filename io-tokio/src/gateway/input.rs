@@ -23,11 +23,7 @@ use super::{
     handle::{OpenRequest, PendingSession, SessionRow},
     role::GatewayCommand,
 };
-use crate::{
-    connection_task::{ConnectionSender, Over},
-    glance::Glance,
-    pump::Traffic,
-};
+use crate::{connection_task::ConnectionSender, glance::Glance, over::Over, pump::Traffic};
 
 /// Where a session runs.
 pub(crate) type Place = (ConnId, Slot);

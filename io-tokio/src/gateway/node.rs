@@ -38,10 +38,11 @@ use super::{
 };
 use crate::{
     burst::Burst,
-    connection_task::{Command, ConnectionSender, Over},
+    connection_task::{Command, ConnectionSender},
     dial::dial,
     handoff::{Receiver, Sender},
     lines::Lines,
+    over::Over,
     pump::Traffic,
     resolver::{Resolver, TARGETS_MAX},
 };
@@ -474,6 +475,14 @@ impl Node {
             reason = how.text(),
             "session ended"
         );
+        if let Over::NotRead(unread_for) = how {
+            tracing::warn!(
+                %session,
+                agent = entry.agent.map(tracing::field::display),
+                unread_s = unread_for.as_secs(),
+                "its user does not read: have the program read on, or raise limits.unread_per_agent"
+            );
+        }
     }
 
     fn stop(&mut self, now: Instant) {

@@ -25,9 +25,10 @@ use super::{
     input::{FromConnection, NodeInput},
 };
 use crate::{
-    connection_task::{Command, ConnectionSender, Over, Role},
+    connection_task::{Command, ConnectionSender, Role},
     handoff::Sender,
     lines::Lines,
+    over::Over,
     pump::Traffic,
 };
 

@@ -92,12 +92,9 @@ impl Connection {
             .collect();
         for slot in ended {
             let mut rest = VecDeque::new();
-            let read = self
-                .link
-                .read(StreamRef::Session(slot), usize::MAX, |chunk| {
-                    rest.push_back(chunk);
-                });
-            if read == Ok(ReadState::End) {
+            let read = (self.sessions.get_mut(&slot))
+                .map(|carried| carried.read(&mut self.link, slot, usize::MAX, &mut rest));
+            if read == Some(Ok(ReadState::End)) {
                 self.events.push_back(Event::SessionRest { slot, rest });
                 self.end_session(slot, SessionEnd::Clean);
             }

@@ -5,6 +5,7 @@ mod control;
 mod events;
 mod farewell;
 mod gateway_side;
+mod hoard;
 mod sessions;
 
 use std::{
@@ -20,7 +21,7 @@ pub use self::{
     agent_side::{AgentHandle, CommandError},
     gateway_side::GatewayHandle,
 };
-use self::{control::ControlChannel, farewell::Farewell, sessions::Carried};
+use self::{control::ControlChannel, farewell::Farewell, hoard::Hoard, sessions::Carried};
 use crate::{
     agent::role::AgentRole,
     close::{CODE_FAULT, CODE_HANDSHAKE_TIMED_OUT, CODE_PATH_DEAD, CloseReason, Closed, PeerFault},
@@ -61,6 +62,8 @@ pub struct Connection {
     unacked: BTreeSet<Slot>,
     /// It is to be closed here as soon as it may be.
     farewell: Option<Farewell>,
+    /// What came and is not read.
+    hoard: Hoard,
     /// Something happened since the engine was last asked what it has to say.
     dirty: bool,
 }
@@ -112,21 +115,30 @@ impl Connection {
         link: Link,
         role: AgentRole,
         clock: Arc<dyn WallClock>,
+        unread: u64,
     ) -> Self {
-        Self::new(now, id, link, Role::Agent(Box::new(role)), clock)
+        Self::new(now, id, link, Role::Agent(Box::new(role)), clock, unread)
     }
 
-    pub(crate) fn gateway(now: Instant, id: ConnId, link: Link, clock: Arc<dyn WallClock>) -> Self {
-        Self::new(
-            now,
-            id,
-            link,
-            Role::Gateway(Box::new(GatewayRole::new(now))),
-            clock,
-        )
+    pub(crate) fn gateway(
+        now: Instant,
+        id: ConnId,
+        link: Link,
+        clock: Arc<dyn WallClock>,
+        unread: u64,
+    ) -> Self {
+        let role = Role::Gateway(Box::new(GatewayRole::new(now)));
+        Self::new(now, id, link, role, clock, unread)
     }
 
-    fn new(now: Instant, id: ConnId, link: Link, role: Role, clock: Arc<dyn WallClock>) -> Self {
+    fn new(
+        now: Instant,
+        id: ConnId,
+        link: Link,
+        role: Role,
+        clock: Arc<dyn WallClock>,
+        unread: u64,
+    ) -> Self {
         let patience = match role {
             Role::Agent(_) => limits::UNANSWERED_TIMEOUT,
             Role::Gateway(_) => limits::HANDSHAKE_TIMEOUT,
@@ -150,6 +162,7 @@ impl Connection {
             wall_clock: WallClockRef(clock),
             unacked: BTreeSet::new(),
             farewell: None,
+            hoard: Hoard::new(unread),
             dirty: true,
         }
     }
@@ -236,7 +249,8 @@ impl Connection {
             State::Up => {
                 let setup = self.deadlines.first().map(|(at, _)| *at);
                 let farewell = self.farewell.as_ref().and_then(Farewell::poll_timeout);
-                [setup, self.role_timeout(), self.path_timeout(), farewell]
+                let (role, path) = (self.role_timeout(), self.path_timeout());
+                [setup, role, path, farewell, self.hoard.poll_timeout()]
                     .into_iter()
                     .flatten()
                     .min()
@@ -274,6 +288,7 @@ impl Connection {
                 self.setup_timeouts(now);
                 self.role_timeouts(now);
                 self.check_path(now);
+                self.look_for_hoards(now);
             }
             State::Handshaking { .. } | State::Closed => {}
         }
@@ -311,6 +326,7 @@ impl Connection {
             if let Some(liveness) = &mut self.liveness {
                 liveness.set_sessions(now, busy);
             }
+            self.hoard.arm(now);
             self.bid_farewell(now);
         }
     }

@@ -4,7 +4,7 @@ use std::collections::VecDeque;
 
 use bytes::Bytes;
 
-use super::Connection;
+use super::{Connection, hoard::Behind};
 use crate::{
     close::session_code,
     id::Slot,
@@ -20,6 +20,10 @@ pub(super) struct Carried {
     writable_queued: bool,
     sent_end: bool,
     got_end: bool,
+    /// The engine may hold something of it.
+    pub(super) unread: bool,
+    /// Its reader was behind at the last look.
+    pub(super) behind: Option<Box<Behind>>,
 }
 
 impl Carried {
@@ -43,11 +47,10 @@ impl Connection {
         self.sessions.len()
     }
 
-    /// A session is about to be set up: the peer must be able to send its share whatever others leave unread, and to
-    /// open more.
+    /// A session is about to be set up: the peer must be able to open more.
     pub(super) fn make_room(&mut self) {
         self.link
-            .fit(self.sessions.len() + self.deadlines.len() + 1);
+            .fit_streams(self.sessions.len() + self.deadlines.len() + 1);
     }
 
     /// Set-up is over; bytes flow.
@@ -58,11 +61,12 @@ impl Connection {
     }
 
     pub(super) fn mark_readable(&mut self, slot: Slot) {
-        if let Some(carried) = self
-            .sessions
-            .get_mut(&slot)
-            .filter(|c| !c.readable_queued && !c.got_end)
-        {
+        let Some(carried) = self.sessions.get_mut(&slot).filter(|c| !c.got_end) else {
+            return;
+        };
+        carried.unread = true;
+        self.hoard.stir();
+        if !carried.readable_queued {
             carried.readable_queued = true;
             self.events.push_back(Event::SessionReadable(slot));
         }
@@ -116,18 +120,11 @@ impl Connection {
         max: usize,
         out: &mut VecDeque<Bytes>,
     ) -> Result<Read, SessionError> {
-        if self
-            .sessions
-            .get(&slot)
-            .is_none_or(|carried| carried.got_end)
-        {
+        let Some(carried) = self.sessions.get_mut(&slot).filter(|c| !c.got_end) else {
             return Err(SessionError::Ended);
-        }
+        };
         self.dirty = true;
-        match self
-            .link
-            .read(StreamRef::Session(slot), max, |chunk| out.push_back(chunk))
-        {
+        match carried.read(&mut self.link, slot, max, out) {
             Ok(ReadState::More) => Ok(Read::More),
             Ok(ReadState::Blocked) => Ok(Read::Blocked),
             Ok(ReadState::End) => {
@@ -198,7 +195,7 @@ impl Connection {
         }
     }
 
-    fn broke(&mut self, slot: Slot, broken: Broken) -> SessionError {
+    pub(super) fn broke(&mut self, slot: Slot, broken: Broken) -> SessionError {
         match broken {
             Broken::ByPeer(code) => {
                 self.session_broken(slot, code);

@@ -52,6 +52,7 @@ pub(crate) fn server(tls: &GatewayTls, env: &Env) -> Result<ServerConfig, TlsErr
         .transport_config(Arc::new(transport(
             limits::STREAMS_FROM_AGENT_MAX,
             Reach::Internet,
+            window(limits::UNREAD_BUDGET),
         )))
         .time_source(Arc::new(TokenDates(Arc::clone(&env.wall_clock))))
         .max_incoming(limits::HANDSHAKES_MAX)
@@ -61,26 +62,38 @@ pub(crate) fn server(tls: &GatewayTls, env: &Env) -> Result<ServerConfig, TlsErr
     Ok(config)
 }
 
-/// The same for a client at this address.
-pub(crate) fn server_for(server: &ServerConfig, client: IpAddr) -> ServerConfig {
+/// The same for a client at this address, with this window for the connection.
+pub(crate) fn server_for(server: &ServerConfig, client: IpAddr, window: u64) -> ServerConfig {
     let mut config = server.clone();
-    let transport = transport(limits::STREAMS_FROM_AGENT_MAX, Reach::of(client));
+    let transport = transport(limits::STREAMS_FROM_AGENT_MAX, Reach::of(client), window);
     config.transport_config(Arc::new(transport));
     config
 }
 
 /// The first destination id is fixed by the caller, since the engine's hook is a plain `Fn` and the core holds no
 /// interior mutability: so one value serves one connection.
-pub(crate) fn client(tls: &AgentTls, gateway: IpAddr, env: &Env) -> Result<ClientConfig, TlsError> {
+pub(crate) fn client(
+    tls: &AgentTls,
+    gateway: IpAddr,
+    window: u64,
+    env: &Env,
+) -> Result<ClientConfig, TlsError> {
     let quic = QuicClientConfig::try_from(tls::client_config(tls, env)?)
         .map_err(|e| TlsError::Unusable(e.to_string()))?;
     let mut config = ClientConfig::new(Arc::new(quic));
-    let transport = transport(limits::SESSIONS_PER_AGENT_FIRST, Reach::of(gateway));
+    let reach = Reach::of(gateway);
+    let transport = transport(limits::SESSIONS_PER_AGENT_FIRST, reach, window);
     config.transport_config(Arc::new(transport));
     Ok(config)
 }
 
-fn transport(bidi_streams_from_peer: u32, reach: Reach) -> TransportConfig {
+/// Window of a connection of which so many bytes may be held by readers that do not keep up.
+pub(crate) fn window(unread: u64) -> u64 {
+    // The engine withholds up to an eighth until more has been read.
+    (limits::READERS_WINDOW + unread + limits::CONTROL_LEN_MAX as u64) / 7 * 8
+}
+
+fn transport(bidi_streams_from_peer: u32, reach: Reach, window: u64) -> TransportConfig {
     let mut mtu = MtuDiscoveryConfig::default();
     mtu.upper_bound(reach.payload_bound());
     let mut acks = AckFrequencyConfig::default();
@@ -95,7 +108,7 @@ fn transport(bidi_streams_from_peer: u32, reach: Reach) -> TransportConfig {
             limits::IDLE_TIMEOUT_MS,
         ))))
         .stream_receive_window(VarInt::from_u32(limits::STREAM_WINDOW))
-        .receive_window(VarInt::from_u64(limits::CONNECTION_WINDOW_MIN).unwrap_or(VarInt::MAX))
+        .receive_window(VarInt::from_u64(window).unwrap_or(VarInt::MAX))
         .send_window(limits::SEND_WINDOW)
         .mtu_discovery_config(Some(mtu))
         .ack_frequency_config(Some(acks))

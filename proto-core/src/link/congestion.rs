@@ -1,4 +1,4 @@
-//! CUBIC that also counts what was acknowledged.
+//! CUBIC that also counts what was acknowledged, and does not take every loss for its own doing.
 
 use std::{
     any::Any,
@@ -14,6 +14,8 @@ use quinn_proto::{
     congestion::{Controller, ControllerFactory, Cubic, CubicConfig},
 };
 
+use super::losses::Losses;
+
 /// Builds [`AckCounter`]s.
 #[derive(Debug, Default)]
 pub(crate) struct AckCounterFactory(Arc<CubicConfig>);
@@ -22,6 +24,7 @@ impl ControllerFactory for AckCounterFactory {
     fn build(self: Arc<Self>, now: Instant, current_mtu: u16) -> Box<dyn Controller> {
         Box::new(AckCounter {
             cubic: Cubic::new(Arc::clone(&self.0), now, current_mtu),
+            losses: Losses::new(current_mtu),
             acked: 0,
             pass: Arc::default(),
         })
@@ -34,6 +37,7 @@ impl ControllerFactory for AckCounterFactory {
 #[derive(Clone, Debug)]
 pub(crate) struct AckCounter {
     cubic: Cubic,
+    losses: Losses,
     /// Packets acknowledged on this path.
     pub(crate) acked: u64,
     /// The next packet may leave whatever the window and the pacing say. The engine blocks pings, and even pure
@@ -58,6 +62,7 @@ impl Controller for AckCounter {
         rtt: &RttEstimator,
     ) {
         self.acked = self.acked.wrapping_add(1);
+        self.losses.on_ack(now, bytes, rtt);
         self.cubic.on_ack(now, sent, bytes, app_limited, rtt);
     }
 
@@ -78,11 +83,16 @@ impl Controller for AckCounter {
         persistent: bool,
         lost_bytes: u64,
     ) {
-        self.cubic
-            .on_congestion_event(now, sent, persistent, lost_bytes);
+        // Without a lost byte it is the path's own mark of congestion (ECN).
+        let full = self.losses.is_congestion(lost_bytes) || lost_bytes == 0;
+        if full || persistent {
+            self.cubic
+                .on_congestion_event(now, sent, persistent, lost_bytes);
+        }
     }
 
     fn on_mtu_update(&mut self, new_mtu: u16) {
+        self.losses.set_mtu(new_mtu);
         self.cubic.on_mtu_update(new_mtu);
     }
 

@@ -3,6 +3,7 @@
 pub(crate) mod cids;
 pub(crate) mod config;
 mod congestion;
+mod losses;
 mod lost;
 pub mod provider;
 mod reach;
@@ -114,12 +115,13 @@ pub(crate) enum Broken {
 }
 
 impl Link {
-    pub(crate) fn new(quic: Connection, handle: ConnectionHandle) -> Self {
+    /// `window` is the connection's, as the engine was configured.
+    pub(crate) fn new(quic: Connection, handle: ConnectionHandle, window: u64) -> Self {
         let acked_from = quic.remote_address();
         Self {
             quic,
             handle,
-            window: limits::CONNECTION_WINDOW_MIN,
+            window,
             streams: limits::SESSIONS_PER_AGENT_FIRST,
             probing: false,
             drained_told: false,
@@ -407,33 +409,17 @@ impl Link {
             .stop(VarInt::from_u32(code));
     }
 
-    /// Makes room for so many sessions, those being set up included.
-    pub(crate) fn fit(&mut self, sessions: usize) {
-        self.fit_window(sessions);
-        self.fit_streams(sessions);
-    }
-
-    /// Lets the connection window follow the number of sessions, so that users who do not read cannot stop the others.
-    /// Steps of a factor of two keep the engine's own messages few.
-    fn fit_window(&mut self, sessions: usize) {
-        let streams = u64::from(limits::STREAM_WINDOW) * (sessions as u64 + 1);
-        // The engine withholds up to an eighth of the window until more of it has been read.
-        let want = (streams + limits::CONTROL_LEN_MAX as u64) / 7 * 8;
-        let want = want
-            .next_power_of_two()
-            .clamp(limits::CONNECTION_WINDOW_MIN, limits::CONNECTION_WINDOW_MAX);
-        // Never shrunk: the engine would have to take promised credit back.
-        if want > self.window {
-            self.window = want;
-            // The upper end is far below the largest number that QUIC writes.
-            self.quic
-                .set_receive_window(VarInt::from_u64(want).unwrap_or(VarInt::MAX));
-        }
+    /// Tells the peer what it may send in all, which the engine otherwise keeps to itself until an eighth of the window
+    /// has been read. It does so only where the window grows.
+    pub(crate) fn announce_window(&mut self) {
+        self.window += 1;
+        self.quic
+            .set_receive_window(VarInt::from_u64(self.window).unwrap_or(VarInt::MAX));
     }
 
     /// Lets an agent's stream credit follow the number of sessions, so that the gateway waits for it in a burst only,
     /// and then for a round trip.
-    fn fit_streams(&mut self, sessions: usize) {
+    pub(crate) fn fit_streams(&mut self, sessions: usize) {
         let want = u32::try_from(sessions.saturating_mul(2))
             .ok()
             .and_then(u32::checked_next_power_of_two)

@@ -253,7 +253,7 @@ fn flood_of_route_sets_is_slowed_and_heartbeats_wait_behind_it() {
 #[test]
 fn flood_waits_in_the_agents_window() {
     let mut h = Hostile::new(|_| {});
-    let flood: Vec<u8> = (1..=200_000).flat_map(advertise).collect();
+    let flood: Vec<u8> = (1..=500_000).flat_map(advertise).collect();
     let control = h.control;
     let mut sent = 0;
     for _ in 0..20 {
@@ -278,7 +278,8 @@ fn repetitions_are_not_slowed() {
 fn agent_that_does_not_read_its_answers_is_not_read() {
     // It takes 10,000 bytes in all, which no answer of 15 bytes outlives for long.
     let mut h = Hostile::new(|config| config.window = 10_000);
-    let beats: Vec<u8> = (0..100_000).flat_map(heartbeat).collect();
+    // More than waits unread in the gateway.
+    let beats: Vec<u8> = (0..600_000).flat_map(heartbeat).collect();
     let control = h.control;
     let mut sent = 0;
     for _ in 0..50 {
@@ -291,12 +292,12 @@ fn agent_that_does_not_read_its_answers_is_not_read() {
     assert!(sent < beats.len());
     h.expect_up();
     // It reads again: everything is answered.
-    for _ in 0..1_000 {
+    for _ in 0..1_200 {
         h.w.raw(h.raw, |r| r.read(control));
         sent += h.w.raw(h.raw, |r| r.write_some(control, &beats[sent..]));
         h.w.run_for(ms(30));
     }
-    assert_eq!(h.w.count(h.g, |e| matches!(e, Event::Seen)), 100_000);
+    assert_eq!(h.w.count(h.g, |e| matches!(e, Event::Seen)), 600_000);
 }
 
 #[test]

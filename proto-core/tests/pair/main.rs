@@ -11,6 +11,7 @@
 
 mod admission;
 mod handshake;
+mod hoard;
 mod hostile;
 mod liveness;
 mod net;

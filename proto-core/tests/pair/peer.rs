@@ -145,6 +145,18 @@ impl Peer {
         assert!(live, "session is not open: {event:?}");
     }
 
+    /// Reads so many bytes of a session whose reader is paused, or fewer where there are none.
+    pub(crate) fn sip(&mut self, slot: Slot, len: usize) {
+        let flow = self.flows.get_mut(&slot).unwrap();
+        let Some(mut session) = self.conn.session(slot) else {
+            return;
+        };
+        let mut chunks = VecDeque::new();
+        let state = session.read(len, &mut chunks);
+        check(slot, flow, !self.is_gateway, &chunks);
+        flow.got_end |= state == Ok(Read::End);
+    }
+
     /// Moves what can be moved.
     pub(crate) fn pump(&mut self, slot: Slot) {
         let Some(flow) = self.flows.get_mut(&slot) else {

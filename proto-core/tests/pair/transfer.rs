@@ -297,7 +297,7 @@ fn however_many_readers_do_not_read_there_is_room_for_one_that_does() {
             false => (j.a, j.g),
         };
         let mut stuck: Vec<Slot> = Vec::new();
-        // Past several powers of two, each one by itself: the window grows in such steps.
+        // More than the window, each one by itself.
         while stuck.len() < 70 {
             let slot = j.open();
             j.w.flow_mut(reader, slot, |flow| flow.paused = true);
@@ -437,16 +437,35 @@ fn the_same_seed_gives_the_same_events() {
     );
 }
 
-fn send(w: &mut World, at: At, slot: Slot, bytes: u64, finish: bool) {
+pub(crate) fn send(w: &mut World, at: At, slot: Slot, bytes: u64, finish: bool) {
     w.flow_mut(at, slot, |flow| {
         flow.goal += bytes;
         flow.finish |= finish;
     });
 }
 
-fn end(w: &World, at: At, want: Slot) -> Option<SessionEnd> {
+pub(crate) fn end(w: &World, at: At, want: Slot) -> Option<SessionEnd> {
     w.events(at).iter().find_map(|(_, e)| match e {
         Event::SessionEnded { slot, how } if *slot == want => Some(*how),
         _ => None,
     })
+}
+
+#[test]
+fn one_session_fills_a_long_path_that_loses_a_little() {
+    // 1 Gbit/s, 50 ms there and back, and what a poor link loses.
+    for (loss, limit) in [(0, ms(2_000)), (10, ms(3_000))] {
+        let mut j = Joined::over(49, |path| {
+            path.latency = ms(25);
+            path.rate = Some(125_000_000);
+        });
+        j.w.run_for(secs(2));
+        j.both(|path| path.loss = loss);
+        let slot = j.open();
+        send(&mut j.w, j.g, slot, 100 * MB, true);
+        let (a, since) = (j.a, j.w.at());
+        j.w.run_until(secs(60), |w| w.flow(a, slot).got_end);
+        let took = j.w.at() - since;
+        assert!(took < limit, "loss {loss}: {took:?}");
+    }
 }

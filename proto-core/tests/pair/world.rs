@@ -48,6 +48,7 @@ pub(crate) struct World {
     now: Instant,
     nodes: Vec<Node>,
     attempts: u64,
+    steps: u64,
 }
 
 struct Node {
@@ -76,9 +77,23 @@ pub(crate) struct Joined {
 
 impl Joined {
     pub(crate) fn new(seed: u64) -> Self {
+        Self::over(seed, |_| {})
+    }
+
+    /// Both ends connected over a path of this kind.
+    pub(crate) fn over(seed: u64, kind: impl Fn(&mut Path)) -> Self {
+        Self::limited(seed, EndpointLimits::default(), kind)
+    }
+
+    /// Both ends connected over a path of this kind, with these limits.
+    pub(crate) fn limited(seed: u64, limits: EndpointLimits, kind: impl Fn(&mut Path)) -> Self {
         let mut w = World::new(seed);
-        let gateway = w.add_gateway(EndpointLimits::default());
+        let gateway = w.add_gateway(limits);
         let agent = w.add_agent();
+        w.endpoint(agent).set_limits(limits);
+        let (from, to) = (w.addr(agent), w.addr(gateway));
+        kind(w.net.path(from, to));
+        kind(w.net.path(to, from));
         let a = w.connect(agent, gateway);
         let joined = w.run_until(Duration::from_secs(5), |w| {
             w.peers(gateway).any(|p| {
@@ -138,6 +153,7 @@ impl World {
             now: start,
             nodes: Vec::new(),
             attempts: 0,
+            steps: 0,
         }
     }
 
@@ -273,6 +289,11 @@ impl World {
 
     pub(crate) fn now(&self) -> Instant {
         self.now
+    }
+
+    /// Packets and deadlines since the start.
+    pub(crate) fn steps(&self) -> u64 {
+        self.steps
     }
 
     /// Time since the start.

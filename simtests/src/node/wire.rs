@@ -252,6 +252,9 @@ impl Wire {
                 None
             }
             Event::SessionEnded { slot, how } => {
+                if let SessionEnd::NotRead { .. } = how {
+                    self.retire(ctx, slot, false);
+                }
                 if let (SessionEnd::ResetByPeer(_) | SessionEnd::Unanswered, Some(pump)) =
                     (how, self.pumps.get_mut(&slot))
                 {

@@ -62,5 +62,5 @@ impl Buffers {
     }
 }
 
-/// A stream window of 256 KiB, 64 KiB at each socket, and what drivers hold in their hands.
-const HELD_MAX: u64 = 640 << 10;
+/// A stream window of 8 MiB, as much as is looked at beside it, 64 KiB at each socket, and what drivers hold in their hands.
+const HELD_MAX: u64 = (8 << 20) + (1 << 20) + (384 << 10);

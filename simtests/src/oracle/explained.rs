@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use adit_proto_core::{
     gateway::dispatch::DispatchOutput,
     id::{AttemptId, ConnId, SessionId, Slot},
-    output::Event,
+    output::{Event, SessionEnd},
 };
 
 use super::pulse::Pulse;
@@ -33,6 +33,8 @@ struct Session {
     conns: BTreeSet<(NodeId, ConnId)>,
     /// The gateway gave up an attempt, or the whole session: agents that opened it close it.
     given_up: bool,
+    /// It was ended because it was not read; another judge looks at that.
+    not_read: bool,
     /// A process that carried it is gone.
     lost: bool,
     legs: BTreeMap<LegId, Leg>,
@@ -126,7 +128,7 @@ impl Explained {
         let reset = known.legs.values().any(|leg| leg.side != side && leg.reset);
         let closed = known.lost || known.conns.iter().any(|conn| self.closed.contains(conn));
         let given_up = side == Side::Target && known.given_up;
-        (!reset && !closed && !given_up)
+        (!reset && !closed && !given_up && !known.not_read)
             .then(|| format!("{node} closed the {side:?} of {session} hard for no reason"))
     }
 
@@ -144,13 +146,21 @@ impl Explained {
     fn event(&mut self, node: NodeId, conn: ConnId, event: &Event) {
         if let Event::Closed(_) = event {
             self.closed.insert((node, conn));
-        } else if let Event::SessionRequested { session, .. } = event {
+        } else if let Event::SessionRequested { slot, session, .. } = event {
+            self.places.insert((node, conn, *slot), *session);
             let session = self.sessions.entry(*session).or_default();
             session.conns.insert((node, conn));
         } else if let Event::SessionOpened { attempt, slot } = event
             && let Some(session) = self.attempts.get(&(node, conn, *attempt))
         {
             self.places.insert((node, conn, *slot), *session);
+        } else if let Event::SessionEnded {
+            slot,
+            how: SessionEnd::NotRead { .. },
+        } = event
+            && let Some(session) = self.places.get(&(node, conn, *slot))
+        {
+            self.sessions.entry(*session).or_default().not_read = true;
         }
     }
 

@@ -19,6 +19,7 @@ mod farewell;
 mod gateways;
 mod harm;
 mod heartbeat;
+mod hoard;
 mod identity;
 mod limits;
 mod opened;
@@ -66,6 +67,7 @@ pub struct Oracles {
     farewell: farewell::Farewell,
     gateways: gateways::Gateways,
     heartbeat: heartbeat::Heartbeat,
+    hoard: hoard::Hoard,
     identity: identity::Identity,
     limits: limits::Limits,
     opened: opened::Opened,
@@ -101,6 +103,7 @@ impl Oracles {
             ("farewell", self.farewell.observe(at, node, fact, harm)),
             ("gateways", self.gateways.observe(node, fact)),
             ("heartbeat", self.heartbeat.observe(at, node, fact, harm)),
+            ("hoard", self.hoard.observe(node, fact)),
             ("identity", self.identity.observe(at, node, fact)),
             ("limits", self.limits.observe(at, node, fact)),
             ("opened", self.opened.observe(node, fact)),

@@ -2,7 +2,9 @@
 
 use std::{sync::Arc, time::Duration};
 
-use adit_proto_core::{endpoint::EndpointLimits, gateway::dispatch::DispatchConfig};
+use adit_proto_core::{
+    endpoint::EndpointLimits, gateway::dispatch::DispatchConfig, limits::UNREAD_BUDGET_MIN,
+};
 
 use super::{Size, routes, topology};
 use crate::{
@@ -20,6 +22,8 @@ use crate::{
 enum Bulk {
     /// Users who do not read what their targets send.
     Unread,
+    /// The same, with more than the gateway's budget for that allows.
+    Hoard,
     /// Users who send more than the path carries.
     Upload,
     /// Targets that send more than the path carries: the agent's own messages have to get past it.
@@ -38,13 +42,16 @@ const START_AT: At = Duration::from_millis(8_500);
 /// When the small sessions come, and in which time they must be over.
 const SMALL_FROM: At = Duration::from_secs(2);
 const SMALL_WITHIN: At = Duration::from_secs(5);
+/// For how long users do not read.
+const STALL: Duration = Duration::from_secs(60);
 /// When the agent's routes change, and in which time the gateway must know.
 const CHANGE_AT: At = Duration::from_secs(2);
 const CHANGE_WITHIN: At = Duration::from_secs(2);
 
 /// Draws one gateway, one agent, a path without faults, and the load.
 pub(super) fn draw(choices: &mut Choices) -> Plan {
-    let bulk = *choices.pick(&[Bulk::Unread, Bulk::Upload, Bulk::Download, Bulk::Download]);
+    let kinds = [Bulk::Unread, Bulk::Hoard, Bulk::Upload, Bulk::Download];
+    let bulk = *choices.pick(&kinds);
     load(choices, bulk, None)
 }
 
@@ -76,7 +83,9 @@ fn load(choices: &mut Choices, bulk: Bulk, stops: Option<NodeId>) -> Plan {
         rate_bps: match bulk {
             // Still under way when the changed routes are due.
             Bulk::Download => choices.between(8_000_000, 12_000_000),
-            Bulk::Unread | Bulk::Upload | Bulk::Crowd => choices.between(20_000_000, 60_000_000),
+            Bulk::Unread | Bulk::Hoard | Bulk::Upload | Bulk::Crowd => {
+                choices.between(20_000_000, 60_000_000)
+            }
         },
         delay: choices.time(Duration::from_millis(1), Duration::from_millis(20)),
         queue_bytes: 256 << 10,
@@ -85,12 +94,17 @@ fn load(choices: &mut Choices, bulk: Bulk, stops: Option<NodeId>) -> Plan {
     plan.paths = vec![(GATEWAY, AGENT, path.clone()), (AGENT, GATEWAY, path)];
     let (sessions, bytes) = match bulk {
         Bulk::Unread => (choices.between(68, 90), 300 << 10),
+        // Besides a few that pause in front of a page.
+        Bulk::Hoard => (choices.between(3, 6), choices.between(1_400, 2_000) << 10),
         Bulk::Upload => (choices.between(36, 44), 600 << 10),
         Bulk::Download => (choices.between(10, 14), 600 << 10),
         Bulk::Crowd => (0, 0),
     };
     if bulk == Bulk::Crowd {
         crowd(choices, &mut plan);
+    }
+    if bulk == Bulk::Hoard {
+        pages(choices, &mut plan);
     }
     for _ in 0..sessions {
         let at = choices.time(Duration::from_millis(500), Duration::from_millis(900));
@@ -127,6 +141,19 @@ pub(super) fn behave(plan: &mut Plan) {
     }
 }
 
+/// Users who pause with little, sooner than others with much.
+fn pages(choices: &mut Choices, plan: &mut Plan) {
+    for gateway in &mut plan.gateways {
+        gateway.config.limits.unread = UNREAD_BUDGET_MIN;
+    }
+    for _ in 0..choices.between(5, 20) {
+        let bytes = choices.between(1, 200_000);
+        let wish = bulk_wish(Bulk::Hoard, bytes, choices);
+        let at = choices.time(Duration::from_millis(300), Duration::from_millis(600));
+        plan.script.push((at, Fault::Open(Box::new(wish))));
+    }
+}
+
 fn bulk_wish(bulk: Bulk, bytes: u64, choices: &mut Choices) -> Wish {
     let sender = Script {
         total: bytes,
@@ -136,11 +163,11 @@ fn bulk_wish(bulk: Bulk, bytes: u64, choices: &mut Choices) -> Wish {
     };
     let receiver = Script {
         ending: Ending::Hold,
-        stall: (bulk == Bulk::Unread).then_some((0, Duration::from_secs(60))),
+        stall: matches!(bulk, Bulk::Unread | Bulk::Hoard).then_some((0, STALL)),
         ..Script::silent()
     };
     let (user, target_script) = match bulk {
-        Bulk::Unread | Bulk::Download => (receiver, sender),
+        Bulk::Unread | Bulk::Hoard | Bulk::Download => (receiver, sender),
         Bulk::Upload | Bulk::Crowd => (sender, receiver),
     };
     wish(choices, user, target_script, None)

@@ -13,7 +13,7 @@ use adit_proto_core::{
     env::Seed,
     gateway::dispatch::{DirectRange, DirectRule, DispatchConfig},
     id::AgentId,
-    limits::CONNECT_TIMEOUT,
+    limits::{CONNECT_TIMEOUT, UNREAD_BUDGET_MIN},
     link::tls::Admission,
     target::Target,
 };
@@ -340,6 +340,7 @@ fn draw_limits(choices: &mut Choices, size: Size) -> EndpointLimits {
         handshakes: small(choices, 2, 20),
         handshakes_retry: small(choices, 0, 5),
         handshakes_per_source: small(choices, 2, 10),
+        unread: *choices.pick(&[usual.unread, UNREAD_BUDGET_MIN]),
     }
 }
 

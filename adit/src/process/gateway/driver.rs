@@ -115,6 +115,7 @@ pub(super) fn endpoint_limits(config: &GatewayConfig) -> EndpointLimits {
         // However few places there are, half of them are for clients that have proved their address.
         handshakes_retry: (handshakes / 2).min(limits::HANDSHAKES_RETRY),
         handshakes_per_source: config.limits.handshakes_per_source.get() as usize,
+        unread: u64::from(config.limits.unread_per_agent.get()) << 20,
     }
 }
 

@@ -6,7 +6,7 @@ use adit_proto_core::{
 };
 
 use super::Node;
-use crate::connection_task::Over;
+use crate::over::Over;
 
 impl Node {
     /// A connection is over. Sessions whose sockets were attached have been told of one by one already, but for those

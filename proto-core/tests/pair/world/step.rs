@@ -41,6 +41,7 @@ impl World {
     }
 
     fn step(&mut self) {
+        self.steps += 1;
         if self.net.next_at().is_some_and(|at| at <= self.now) {
             if let Some(packet) = self.net.pop() {
                 self.deliver(packet);
