@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use crate::error::DecodeError;
+use crate::{error::DecodeError, limits::HEARTBEAT_ACK_TIMEOUT};
 
 /// Why a connection is over; it comes exactly once.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -89,6 +89,12 @@ pub enum PeerFault {
     /// The control stream ended or was reset (agent-tunnel 8).
     #[error("the control stream ended")]
     ControlEnded,
+    /// The path works and the gateway does not answer (design 3.6).
+    #[error(
+        "the gateway answered no heartbeat for {} s although the path works: its process is stuck or overloaded; restart it if this goes on",
+        HEARTBEAT_ACK_TIMEOUT.as_secs()
+    )]
+    HeartbeatsUnanswered,
     /// More routes than this side takes.
     #[error("{count} routes advertised, at most {max} are taken")]
     TooManyRoutes {

@@ -63,6 +63,14 @@ pub const DIAL_ADDRESS_TIMEOUT: Duration = Duration::from_secs(10);
 pub const ADVERTISE_INTERVAL: Duration = Duration::from_secs(30);
 /// Agent: time between two `Heartbeat` (agent-tunnel 9).
 pub const HEARTBEAT_INTERVAL: Duration = Duration::from_secs(60);
+/// Agent: a gateway that answers no heartbeat for so long is left (design 3.6). The path works meanwhile, or it would
+/// have been given up after [`PATH_DEAD_AFTER`], and control goes before bulk, so an answer takes round trips and not
+/// seconds, but for an agent whose changes of routes the gateway puts off (see [`REPLACEMENT_INTERVAL`]). With
+/// [`HEARTBEAT_INTERVAL`] it is less than [`AGENT_SILENT`]: the agent goes before a gateway that hears nothing of it
+/// routes past it.
+pub const HEARTBEAT_ACK_TIMEOUT: Duration = Duration::from_secs(20);
+/// Agent: what a process that stood still has to read the answers that lie in its socket, before it judges.
+pub const HEARTBEAT_ACK_GRACE: Duration = Duration::from_secs(1);
 /// Agent: longest interval that may be configured for either; a gateway takes an agent for offline after 90 s
 /// (agent-tunnel 9), so more than this is a mistake of units.
 pub const ADVERTISE_INTERVAL_MAX: Duration = Duration::from_secs(3_600);

@@ -11,6 +11,7 @@ use adit_proto_core::{
         advertise::AdvertiserConfig,
         backoff::BackoffCause,
         dial::{DialStep, ResolveError},
+        policy::Restrictions,
         renewal::RenewalStep,
         supervisor::{DialId, GatewayIndex, LossKind, SupervisorStep},
     },
@@ -193,6 +194,31 @@ pub enum Fact<'a> {
         /// SHA-256 of the key.
         key: [u8; 32],
     },
+    /// The gateway has made it durable that an agent is deleted, and cuts it off.
+    Deleted(AgentId),
+    /// The gateway has made it durable that an agent has enrolled.
+    Enrolled {
+        /// Which.
+        agent: AgentId,
+        /// SHA-256 of its key.
+        key: [u8; 32],
+    },
+    /// The gateway's dispatch was told whether an agent is to get new sessions.
+    DrainTold {
+        /// Which.
+        agent: AgentId,
+        /// Whether it gets none.
+        drained: bool,
+    },
+    /// The gateway was given other bounds.
+    Configured {
+        /// Of its endpoint.
+        limits: EndpointLimits,
+        /// Of its dispatch.
+        dispatch: &'a DispatchConfig,
+    },
+    /// The gateway was given its server certificate anew.
+    Recertified,
     /// The agent's machine for renewals said something.
     Renewal(&'a RenewalStep),
     /// The agent has made something of its key pairs durable.
@@ -300,6 +326,8 @@ pub enum Start {
         trusts: bool,
         /// It renews its certificate in the run.
         renews: bool,
+        /// What it never dials.
+        restrictions: Restrictions,
         /// Its wall clock is wrong by so many milliseconds.
         wall_off_ms: i64,
     },

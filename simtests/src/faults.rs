@@ -2,7 +2,10 @@
 
 use std::sync::Arc;
 
-use adit_proto_core::{id::AgentId, route::RouteSet, target::Target};
+use adit_proto_core::{
+    endpoint::EndpointLimits, gateway::dispatch::DispatchConfig, id::AgentId, link::tls::AgentTls,
+    route::RouteSet, target::Target,
+};
 
 use crate::{At, facts::NodeId, net::Path, tcp::Script};
 
@@ -41,8 +44,27 @@ pub enum Fault {
     SetRoutes(NodeId, Arc<RouteSet>, Option<At>),
     /// An agent's machine has new addresses: its socket is exchanged, and its supervisor told.
     ChangeNetwork(NodeId),
+    /// An agent has enrolled again, with a key of this hash: its next process shows that.
+    NewKey(NodeId, Arc<AgentTls>, [u8; 32]),
+    /// An operator asks something of a gateway; one that stands still does it later, one that does not run never.
+    Order(NodeId, Order),
     /// A user comes to a gateway.
     Open(Box<Wish>),
+}
+
+/// What an operator asks of a gateway.
+#[derive(Clone, Debug)]
+pub enum Order {
+    /// An agent is deleted.
+    Delete(AgentId),
+    /// An agent is enrolled with a key of this hash.
+    Enroll(AgentId, [u8; 32]),
+    /// An agent gets no new sessions by routing, or gets them again. A process that starts knows nothing of that.
+    Drain(AgentId, bool),
+    /// Other bounds.
+    Configure(Box<(EndpointLimits, DispatchConfig)>),
+    /// The server certificate is exchanged; its key stays.
+    Certificate,
 }
 
 /// A user and what it wants.

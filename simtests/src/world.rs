@@ -25,6 +25,7 @@ use crate::{
     crypto,
     disk::Disk,
     facts::{Fact, NodeId},
+    faults::{Fault, Order},
     internet::Internet,
     log::Log,
     net::{Arrival, Network},
@@ -55,10 +56,12 @@ pub struct World {
     /// When each node wants to run.
     wakes: BTreeSet<(At, NodeId)>,
     armed: Vec<Option<At>>,
-    script: VecDeque<(At, crate::faults::Fault)>,
+    script: VecDeque<(At, Fault)>,
     safety: At,
     welcome: BTreeSet<NodeId>,
     homes: BTreeMap<AgentId, Target>,
+    /// Agents that have enrolled again, each with the hash of its key.
+    enrolled: BTreeMap<NodeId, (AgentId, [u8; 32])>,
     /// The session that the liveness phase waits for.
     probing: Option<SessionId>,
     /// Steps since time last moved.
@@ -94,6 +97,7 @@ enum Process {
 enum News {
     Routes(Arc<RouteSet>),
     Network,
+    Order(Order),
 }
 
 #[derive(Debug)]
@@ -136,6 +140,7 @@ impl World {
             safety: plan.safety,
             welcome: plan.welcome,
             homes: plan.homes,
+            enrolled: BTreeMap::new(),
             probing: None,
             steps_here: 0,
             log,

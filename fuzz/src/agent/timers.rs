@@ -8,7 +8,7 @@ use adit_proto_core::{
         backoff::{Backoff, BackoffCause},
     },
     env::Seed,
-    limits::{ADVERTISE_INTERVAL_MAX, BACKOFF_STEADY_AFTER},
+    limits::{ADVERTISE_INTERVAL_MAX, BACKOFF_STEADY_AFTER, HEARTBEAT_ACK_TIMEOUT},
     liveness::{Liveness, LivenessConfig, LivenessRole, LivenessStep, PathSample},
 };
 
@@ -32,6 +32,7 @@ pub(super) fn advertiser(input: &mut Input<'_>) {
     assert_eq!(made.is_ok(), is_good);
     let Ok(mut machine) = made else { return };
     let (mut epoch, mut beats) = (1, Vec::new());
+    let mut answered = now;
     for nth in 0..STEPS_MAX {
         let mut steps = 0;
         while let Some(step) = machine.poll_step() {
@@ -60,15 +61,20 @@ pub(super) fn advertiser(input: &mut Input<'_>) {
                 machine.set_routes(now, other);
             }
             1 => {
-                let (before, sent) = (machine.acks_missed(), input.byte());
+                let (before, sent) = (machine.round_trip(), input.byte());
                 machine.handle_ack(now, u64::from(sent));
                 let is_known = beats.contains(&u64::from(sent));
-                assert!(is_known || machine.acks_missed() == before);
+                assert!(is_known || machine.round_trip() == before);
+                answered = now;
             }
             _ => {
                 pass(input, &mut now, Some(machine.poll_timeout()));
                 machine.handle_timeout(now, u64::from(input.byte() % 16), 3);
                 assert_rests(now, Some(machine.poll_timeout()));
+                if machine.is_unanswered() {
+                    assert!(now >= answered + HEARTBEAT_ACK_TIMEOUT, "given up too soon");
+                    break;
+                }
             }
         }
     }

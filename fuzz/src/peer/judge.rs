@@ -87,6 +87,10 @@ pub(super) fn judge_close(bare: &Bare, said: &Said, control: &Control) {
         Some(Closed::PathDead) => assert!(bare.has_closed),
         Some(Closed::Local) => assert!(said.has_closed),
         Some(Closed::ByPeer(_)) => assert!(bare.has_closed),
+        // What it sent was no fault: it did not answer.
+        Some(Closed::Fault(fault @ PeerFault::HeartbeatsUnanswered)) => {
+            judge_farewell(bare, &fault.to_string());
+        }
         Some(Closed::Fault(fault)) => {
             assert!(control.is_bad || has_ended, "{fault}");
             let is_known = matches!(

@@ -8,7 +8,8 @@ use std::{
 
 use crate::{
     limits::{
-        ADVERTISE_INTERVAL, ADVERTISE_INTERVAL_MAX, HEARTBEAT_INTERVAL, HEARTBEATS_PENDING_MAX,
+        ADVERTISE_INTERVAL, ADVERTISE_INTERVAL_MAX, HEARTBEAT_ACK_GRACE, HEARTBEAT_ACK_TIMEOUT,
+        HEARTBEAT_INTERVAL, HEARTBEATS_PENDING_MAX,
     },
     route::RouteSet,
 };
@@ -18,6 +19,10 @@ use crate::{
 /// The routes go out at once with epoch 1 and are repeated; a changed set goes out at once with the next epoch. A
 /// gateway ignores the content of an epoch that it has seen (agent-tunnel 9). The first heartbeat comes one interval
 /// after the start. A late timer sends once, not once for every interval that was missed.
+///
+/// A gateway of which QUIC lives and the control loop does not is of no use: it is noticed when no heartbeat was
+/// answered for [`HEARTBEAT_ACK_TIMEOUT`] (design 3.6). Any answer counts, of a heartbeat that was forgotten too. A timer
+/// that comes late does not judge at once: nobody read the socket, where the answer may lie.
 #[derive(Debug)]
 pub struct Advertiser {
     config: AdvertiserConfig,
@@ -26,7 +31,11 @@ pub struct Advertiser {
     advertise_at: Instant,
     heartbeat_at: Instant,
     pending: VecDeque<Pending>,
-    acks_missed: u32,
+    /// Until when one of the heartbeats in wait is to be answered.
+    answer_by: Option<Instant>,
+    /// A late timer has put that off.
+    is_put_off: bool,
+    is_unanswered: bool,
     round_trip: Option<Duration>,
     steps: VecDeque<AdvertiseStep>,
 }
@@ -105,7 +114,9 @@ impl Advertiser {
             advertise_at: now,
             heartbeat_at: now + config.heartbeat_interval,
             pending: VecDeque::new(),
-            acks_missed: 0,
+            answer_by: None,
+            is_put_off: false,
+            is_unanswered: false,
             round_trip: None,
             steps: VecDeque::new(),
         };
@@ -122,24 +133,24 @@ impl Advertiser {
         }
     }
 
-    /// Takes a HeartbeatAck. One whose timestamp belongs to no heartbeat in wait is ignored. The round trip is measured
-    /// by `now`, so a wall clock that is set meanwhile does not falsify it.
+    /// Takes a HeartbeatAck. Of one whose timestamp belongs to no heartbeat in wait only that it came counts. The round
+    /// trip is measured by `now`, so a wall clock that is set meanwhile does not falsify it.
     pub fn handle_ack(&mut self, now: Instant, timestamp_ms: u64) {
         let mut waiting = self.pending.iter();
-        let Some(at) = waiting.position(|sent| sent.timestamp_ms == timestamp_ms) else {
-            return;
-        };
+        let answered = waiting.position(|sent| sent.timestamp_ms == timestamp_ms);
         // The control stream is ordered, so what was sent before is not going to be answered any more.
-        if let Some(acked) = self.pending.drain(..=at).next_back() {
+        if let Some(at) = answered
+            && let Some(acked) = self.pending.drain(..=at).next_back()
+        {
             self.round_trip = Some(now.saturating_duration_since(acked.sent));
         }
-        // Every heartbeat left but the latest was followed by another one without an ack.
-        let missed = self.pending.len().saturating_sub(1);
-        self.acks_missed = u32::try_from(missed).unwrap_or(u32::MAX);
+        self.is_put_off = false;
+        self.answer_by = (!self.pending.is_empty()).then(|| now + HEARTBEAT_ACK_TIMEOUT);
     }
 
-    /// Sends what is due. `unix_ms` is the wall clock and `sessions` the number of open sessions at `now`.
+    /// Sends what is due, and judges whether the gateway still answers. `unix_ms` is the wall clock and `sessions` the number of open sessions at `now`.
     pub fn handle_timeout(&mut self, now: Instant, unix_ms: u64, sessions: u32) {
+        self.judge(now);
         if self.advertise_at <= now {
             self.advertise(now);
         }
@@ -151,7 +162,8 @@ impl Advertiser {
     /// When [`handle_timeout`](Self::handle_timeout) is to be called.
     #[must_use]
     pub fn poll_timeout(&self) -> Instant {
-        self.advertise_at.min(self.heartbeat_at)
+        let next = self.advertise_at.min(self.heartbeat_at);
+        self.answer_by.map_or(next, |at| at.min(next))
     }
 
     /// The next message to send.
@@ -159,10 +171,10 @@ impl Advertiser {
         self.steps.pop_front()
     }
 
-    /// Heartbeats in a row whose ack had not come when the next one was sent; 0 again with each ack.
+    /// Tells whether the heartbeats went unanswered for [`HEARTBEAT_ACK_TIMEOUT`]: close the connection.
     #[must_use]
-    pub fn acks_missed(&self) -> u32 {
-        self.acks_missed
+    pub fn is_unanswered(&self) -> bool {
+        self.is_unanswered
     }
 
     /// Time from the latest acknowledged heartbeat to its ack; none before the first.
@@ -188,11 +200,21 @@ impl Advertiser {
         });
     }
 
+    fn judge(&mut self, now: Instant) {
+        let Some(due) = self.answer_by.take_if(|at| *at <= now) else {
+            return;
+        };
+        if due + HEARTBEAT_ACK_GRACE < now && !self.is_put_off {
+            self.is_put_off = true;
+            self.answer_by = Some(now + HEARTBEAT_ACK_GRACE);
+        } else {
+            self.is_unanswered = true;
+        }
+    }
+
     fn beat(&mut self, now: Instant, timestamp_ms: u64, sessions: u32) {
         self.heartbeat_at = now + self.config.heartbeat_interval;
-        if !self.pending.is_empty() {
-            self.acks_missed = self.acks_missed.saturating_add(1);
-        }
+        self.answer_by.get_or_insert(now + HEARTBEAT_ACK_TIMEOUT);
         if self.pending.len() == HEARTBEATS_PENDING_MAX {
             self.pending.pop_front();
         }
@@ -283,20 +305,43 @@ mod tests {
     }
 
     #[test]
-    fn missed_acks_are_counted_until_one_comes() {
+    fn a_gateway_that_answers_no_heartbeat_is_noticed() {
         let (mut adv, at) = start();
-        for minute in 1..=12 {
-            adv.handle_timeout(at(minute * 60_000), minute, 0);
-            assert_eq!(u64::from(adv.acks_missed()), minute - 1);
+        adv.handle_timeout(at(60_000), 1, 0);
+        adv.handle_timeout(at(79_999), 0, 0);
+        assert!(!adv.is_unanswered());
+        assert_eq!(adv.poll_timeout(), at(80_000));
+        adv.handle_timeout(at(80_000), 0, 0);
+        assert!(adv.is_unanswered());
+    }
+
+    #[test]
+    fn any_answer_begins_the_wait_anew() {
+        let (mut adv, at) = start_with(Duration::from_secs(5));
+        for beat in 1..=4 {
+            adv.handle_timeout(at(beat * 5_000), beat, 0);
         }
-        adv.handle_ack(at(720_001), 1);
-        assert_eq!(adv.acks_missed(), 11, "the first was forgotten");
-        adv.handle_ack(at(720_001), 10);
-        assert_eq!(adv.acks_missed(), 1);
-        adv.handle_ack(at(720_002), 12);
-        assert_eq!(adv.acks_missed(), 0);
-        adv.handle_timeout(at(780_000), 13, 0);
-        assert_eq!(adv.acks_missed(), 0);
+        adv.handle_ack(at(24_000), 2);
+        adv.handle_timeout(at(25_000), 5, 0);
+        adv.handle_timeout(at(43_999), 6, 0);
+        assert!(!adv.is_unanswered(), "answered 20 s ago");
+        adv.handle_ack(at(43_999), 999);
+        adv.handle_timeout(at(63_998), 7, 0);
+        assert!(!adv.is_unanswered(), "answered, whatever it was");
+        adv.handle_ack(at(63_998), 7);
+        adv.handle_timeout(at(64_000), 0, 0);
+        assert_eq!(adv.poll_timeout(), at(68_998), "nothing in wait");
+    }
+
+    #[test]
+    fn a_process_that_stood_still_reads_before_it_judges() {
+        let (mut adv, at) = start();
+        adv.handle_timeout(at(60_000), 1, 0);
+        adv.handle_timeout(at(100_000), 0, 0);
+        assert!(!adv.is_unanswered());
+        assert_eq!(adv.poll_timeout(), at(101_000));
+        adv.handle_timeout(at(110_000), 0, 0);
+        assert!(adv.is_unanswered(), "late at every check");
     }
 
     #[test]
@@ -305,6 +350,7 @@ mod tests {
         steps(&mut adv);
         adv.handle_timeout(at(600_000), 9, 1);
         assert_eq!(steps(&mut adv), [advertise(1, 8), beat(9, 1)]);
+        adv.handle_ack(at(600_010), 9);
         assert_eq!(adv.poll_timeout(), at(630_000));
     }
 
@@ -338,8 +384,16 @@ mod tests {
     }
 
     fn start() -> (Advertiser, impl Fn(u64) -> Instant) {
+        start_with(HEARTBEAT_INTERVAL)
+    }
+
+    fn start_with(heartbeat_interval: Duration) -> (Advertiser, impl Fn(u64) -> Instant) {
         let origin = origin();
-        let adv = Advertiser::new(origin, AdvertiserConfig::default(), routes(8)).unwrap();
+        let config = AdvertiserConfig {
+            heartbeat_interval,
+            ..AdvertiserConfig::default()
+        };
+        let adv = Advertiser::new(origin, config, routes(8)).unwrap();
         (adv, move |ms| origin + Duration::from_millis(ms))
     }
 

@@ -108,21 +108,29 @@ impl AgentRole {
 
     /// Gives the next control message that is due at `now`. Without room for it the timers go on and the message
     /// waits; a repetition then replaces it.
+    ///
+    /// # Errors
+    /// [`PeerFault::HeartbeatsUnanswered`] where the gateway does not answer any more.
     pub(crate) fn poll_control(
         &mut self,
         now: Instant,
         unix_ms: u64,
         sessions: u32,
         has_room: bool,
-    ) -> Option<ControlMessage> {
-        let advertiser = self.advertiser.as_mut()?;
+    ) -> Result<Option<ControlMessage>, PeerFault> {
+        let Some(advertiser) = &mut self.advertiser else {
+            return Ok(None);
+        };
         advertiser.handle_timeout(now, unix_ms, sessions);
+        if advertiser.is_unanswered() {
+            return Err(PeerFault::HeartbeatsUnanswered);
+        }
         if !has_room {
-            return None;
+            return Ok(None);
         }
         let version = limits::VERSION_MAX;
         if let Some(step) = advertiser.poll_step() {
-            return Some(match step {
+            return Ok(Some(match step {
                 AdvertiseStep::Advertise { epoch, routes } => {
                     ControlMessage::RouteAdvertise(Advertised::new(epoch, &routes).message)
                 }
@@ -134,14 +142,17 @@ impl AgentRole {
                     timestamp_ms,
                     active_stream_count: sessions,
                 },
-            });
+            }));
         }
         let Renewal::Queued(csr_pem) = &mut self.renewal else {
-            return None;
+            return Ok(None);
         };
         let csr_pem = std::mem::take(csr_pem);
         self.renewal = Renewal::Awaiting;
-        Some(ControlMessage::CertRenewalRequest { version, csr_pem })
+        Ok(Some(ControlMessage::CertRenewalRequest {
+            version,
+            csr_pem,
+        }))
     }
 
     /// Takes a message of a version that is spoken here.

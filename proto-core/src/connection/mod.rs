@@ -333,7 +333,7 @@ impl Connection {
 
     fn run_control(&mut self, now: Instant) -> Result<(), PeerFault> {
         loop {
-            self.queue_control(now);
+            self.queue_control(now)?;
             self.control.flush(&mut self.link)?;
             if let Role::Gateway(role) = &mut self.role
                 && !role.may_read(now)
@@ -352,7 +352,7 @@ impl Connection {
         }
     }
 
-    fn queue_control(&mut self, now: Instant) {
+    fn queue_control(&mut self, now: Instant) -> Result<(), PeerFault> {
         if let Role::Agent(role) = &mut self.role {
             let open = u32::try_from(self.sessions.len()).unwrap_or(u32::MAX);
             while let Some(message) = role.poll_control(
@@ -360,12 +360,13 @@ impl Connection {
                 self.wall_clock.0.unix_ms(),
                 open,
                 self.control.has_room(),
-            ) {
+            )? {
                 // Route sets are checked when they are set, so that none is too large to be sent.
                 let sent = self.control.send(&message);
                 debug_assert!(sent.is_ok(), "control message too large");
             }
         }
+        Ok(())
     }
 
     fn handle_control(&mut self, now: Instant, message: ControlMessage) -> Result<(), PeerFault> {

@@ -3,12 +3,16 @@
 use std::time::Duration;
 
 use adit_proto_core::{
-    close::{CloseReason, Closed},
+    close::{CloseReason, Closed, PeerFault},
     limits,
     output::{Event, Input},
+    wire::control::ControlMessage,
 };
 
-use crate::world::{At, Joined, World, ms, secs};
+use crate::{
+    raw::RawConfig,
+    world::{At, Joined, NodeId, World, ms, secs},
+};
 
 #[test]
 fn dead_path_is_suspect_at_three_seconds_and_closed_at_four() {
@@ -234,6 +238,60 @@ fn resets_are_rationed_by_source() {
     j.w.inject(addr(1), j.g.0, &[0x55; 60]);
     j.w.run_for(ms(100));
     assert_eq!(got(&j.w, 1), allowed + 1);
+}
+
+#[test]
+fn gateway_whose_control_loop_is_dead_is_left() {
+    // Its QUIC acknowledges everything.
+    let (mut w, a, raw) = beside_a_bare_gateway();
+    w.run_for(limits::HEARTBEAT_INTERVAL + limits::HEARTBEAT_ACK_TIMEOUT - secs(1));
+    assert_eq!(w.closed(a), None);
+    w.run_for(secs(2));
+    assert_eq!(
+        w.closed(a),
+        Some(&Closed::Fault(PeerFault::HeartbeatsUnanswered))
+    );
+    let lost = w.raw(raw, |r| format!("{:?}", r.lost));
+    assert!(lost.contains("answered no heartbeat for 20 s"), "{lost}");
+}
+
+#[test]
+fn gateway_that_answers_late_is_kept() {
+    let (mut w, a, raw) = beside_a_bare_gateway();
+    let control = w.raw(raw, |r| r.accept()).unwrap();
+    w.run_for(limits::HEARTBEAT_INTERVAL);
+    for _ in 0..3 {
+        w.run_for(limits::HEARTBEAT_ACK_TIMEOUT - secs(1));
+        let said = w.raw(raw, |r| r.read(control)).bytes;
+        let timestamp_ms = heartbeat(&said[said.len() - 15..]);
+        let ack = ControlMessage::HeartbeatAck {
+            version: 1,
+            timestamp_ms,
+        };
+        let ack = ack.encode().unwrap();
+        w.raw(raw, |r| r.write(control, &ack));
+        w.run_for(limits::HEARTBEAT_INTERVAL - limits::HEARTBEAT_ACK_TIMEOUT + secs(1));
+    }
+    assert_eq!(w.closed(a), None);
+    let took = w.conn(a, |c| c.as_agent().unwrap().round_trip()).unwrap();
+    assert!(took > secs(18), "{took:?}");
+}
+
+fn beside_a_bare_gateway() -> (World, At, NodeId) {
+    let mut w = World::new(68);
+    let raw = w.add_raw_server(&RawConfig::default());
+    let agent = w.add_agent();
+    let a = w.connect(agent, raw);
+    w.run_for(ms(200));
+    (w, a, raw)
+}
+
+/// The timestamp of a heartbeat's payload.
+fn heartbeat(payload: &[u8]) -> u64 {
+    match ControlMessage::decode(payload).unwrap() {
+        ControlMessage::Heartbeat { timestamp_ms, .. } => timestamp_ms,
+        other => panic!("{other:?}"),
+    }
 }
 
 fn expect_dead(w: &World, at: At, since: Duration) {

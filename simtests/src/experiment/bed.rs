@@ -8,7 +8,10 @@ use std::{
 };
 
 use adit_proto_core::{
-    agent::{advertise::AdvertiserConfig, policy::Policy},
+    agent::{
+        advertise::AdvertiserConfig,
+        policy::{Policy, Restrictions},
+    },
     domain::DomainPattern,
     endpoint::EndpointLimits,
     gateway::dispatch::DispatchConfig,
@@ -83,6 +86,7 @@ impl Bed {
                 routes: Arc::new(routes(nth)),
                 intervals: AdvertiserConfig::default(),
                 mute: false,
+                restrictions: Restrictions::default(),
             };
             nodes.push(draw_agent(&mut choices, nth, config));
             let path = draw_path(&mut choices);

@@ -14,7 +14,7 @@ use adit_proto_core::{
     agent::{
         advertise::AdvertiserConfig,
         dial::{ConnectErrorKind, Dial, ResolveError},
-        policy::Policy,
+        policy::{Policy, Restrictions},
         supervisor::{DialId, GatewayIndex, LossKind, Supervisor, SupervisorStep},
     },
     close::CloseReason,
@@ -57,6 +57,8 @@ pub struct AgentConfig {
     pub intervals: AdvertiserConfig,
     /// Its application never answers a request.
     pub mute: bool,
+    /// What its operator forbids, whatever it advertises.
+    pub restrictions: Restrictions,
 }
 
 /// An agent's process.
@@ -117,6 +119,7 @@ impl Agent {
             intervals: config.intervals,
             trusts: config.trusts,
             renews: config.renewal.is_some(),
+            restrictions: config.restrictions.clone(),
             wall_off_ms: host.wall.off_ms(),
         };
         ctx.note(host.id, &Fact::Started(&start));
@@ -128,7 +131,7 @@ impl Agent {
                 .renewal
                 .as_ref()
                 .map(|plan| Pairs::open(ctx, host, plan)),
-            policy: Arc::new(Policy::new(&config.routes)),
+            policy: Arc::new(Policy::new(&config.routes).restricted(&config.restrictions)),
             config: config.clone(),
             dials: BTreeMap::new(),
             names: BTreeMap::new(),
@@ -174,7 +177,7 @@ impl Agent {
     /// Advertises something else, and allows that.
     pub fn set_routes(&mut self, ctx: &mut Ctx<'_>, routes: &Arc<RouteSet>) {
         self.config.routes = Arc::clone(routes);
-        self.policy = Arc::new(Policy::new(routes));
+        self.policy = Arc::new(Policy::new(routes).restricted(&self.config.restrictions));
         for wire in self.wires.touch_all() {
             if let Some(mut agent) = wire.conn.as_agent() {
                 // The plan's sets are small enough for a message.

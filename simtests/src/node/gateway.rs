@@ -3,6 +3,8 @@
 mod commands;
 mod direct;
 mod keys;
+mod orders;
+mod registry;
 
 use std::{
     collections::{BTreeMap, BTreeSet, VecDeque},
@@ -26,7 +28,7 @@ use uuid::Builder;
 use self::{
     commands::{agent_event, carry_out, lose_user},
     direct::DialAnswer,
-    keys::Keys,
+    keys::{Done, Keys},
 };
 use super::{Ctx, Host, wires::Wires};
 use crate::{
@@ -62,6 +64,7 @@ pub struct GatewayConfig {
 #[derive(Debug)]
 pub struct Gateway {
     wires: Wires,
+    tls: GatewayTls,
     dispatch: Dispatch,
     sessions: SessionTable,
     ids: ChaCha12Rng,
@@ -131,6 +134,7 @@ impl Gateway {
         ctx.note(host.id, &Fact::Started(&start));
         Self {
             wires: Wires::new(endpoint),
+            tls,
             dispatch: Dispatch::new(config.dispatch.clone()),
             sessions: SessionTable::new(),
             ids: env.seed.derive("session-id"),
@@ -301,9 +305,14 @@ impl Gateway {
             self.dispatch.handle_timeout(ctx.now());
         }
         self.run_dials(ctx, host);
-        while let Some((conn, renewed)) = self.keys.run(ctx, host) {
-            let command = Command::Renewed(Ok(renewed));
-            self.push(ctx, host, Message::ToConnection(conn, command));
+        while let Some(done) = self.keys.run(ctx, host) {
+            match done {
+                Done::Certified(conn, renewed) => {
+                    let command = Command::Renewed(Ok(*renewed));
+                    self.push(ctx, host, Message::ToConnection(conn, command));
+                }
+                Done::Deleted(agent) => self.deleted(ctx, host, agent),
+            }
         }
     }
 
@@ -327,6 +336,11 @@ impl Gateway {
     fn tell_dispatch(&mut self, ctx: &mut Ctx<'_>, host: &Host, conn: ConnId, event: AgentEvent) {
         match &event {
             AgentEvent::Registered { identity, .. } => {
+                // Its handshake was over before it was deleted, or its key replaced.
+                if !self.keys.admits(identity.id, identity.spki_sha256) {
+                    let close = Command::Close(CloseReason::Revoked);
+                    return self.push(ctx, host, Message::ToConnection(conn, close));
+                }
                 ctx.note(host.id, &Fact::Registering(conn, identity));
             }
             AgentEvent::Routes { epoch, routes } => {
@@ -467,31 +481,6 @@ impl Gateway {
         if let Err(reason) = self.keys.request(ctx, conn, &identity, csr) {
             let refused = Command::Renewed(Err(reason));
             self.push(ctx, host, Message::ToConnection(conn, refused));
-        }
-    }
-
-    fn show_registry(&mut self, ctx: &mut Ctx<'_>, host: &Host) {
-        if !ctx.log.oracles().wants_registry() {
-            return;
-        }
-        let row = |info: adit_proto_core::gateway::info::AgentInfo| RegistryRow {
-            conn: info.conn,
-            agent: info.identity.id,
-            key: info.identity.spki_sha256,
-            epoch: info.epoch,
-            status: info.status,
-            sessions: info.sessions,
-        };
-        let rows: Vec<RegistryRow> = self
-            .dispatch
-            .hub()
-            .list(ctx.now())
-            .into_iter()
-            .map(row)
-            .collect();
-        if rows != self.registry {
-            ctx.note(host.id, &Fact::Registry(&rows));
-            self.registry = rows;
         }
     }
 }

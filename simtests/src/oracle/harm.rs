@@ -116,7 +116,9 @@ impl Harm {
     }
 
     fn fault(&mut self, at: At, fault: &Fault) {
-        if let Fault::WallClock(..) | Fault::SetRoutes(..) | Fault::Open(_) = fault {
+        if let Fault::WallClock(..) | Fault::SetRoutes(..) | Fault::Order(..) | Fault::Open(_) =
+            fault
+        {
             return;
         }
         let until = match fault {

@@ -1,11 +1,20 @@
 //! An agent says that it is alive as often as it should and no more often, and is answered: its gateway counts what
-//! comes, and the round trip of its heartbeats is no longer than that of anything else, and changes where paths do.
+//! comes, and the round trip of its heartbeats is no longer than that of anything else, and changes where paths do. It
+//! leaves a gateway that does not answer, and only such a one.
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use adit_proto_core::{agent::advertise::AdvertiserConfig, id::ConnId, output::Event};
+use adit_proto_core::{
+    agent::advertise::AdvertiserConfig,
+    close::{Closed, PeerFault},
+    id::ConnId,
+    output::Event,
+};
 
-use super::{bounds::REPLACEMENTS_BURST, harm::Harm};
+use super::{
+    bounds::{HEARTBEAT_ACK_TIMEOUT, REPLACEMENTS_BURST},
+    harm::Harm,
+};
 use crate::{
     At,
     facts::{Fact, NodeId, Start},
@@ -25,6 +34,8 @@ pub(super) struct Heartbeat {
     uneven: BTreeSet<(NodeId, NodeId)>,
     /// Gateways' ends.
     counted: BTreeMap<(NodeId, ConnId), Counted>,
+    /// The same, and when they last read a message that may have been a heartbeat.
+    read: BTreeMap<(NodeId, ConnId), At>,
     look_at: At,
 }
 
@@ -69,7 +80,12 @@ impl Heartbeat {
             Fact::Path { from, to, path } => self.path(*from, *to, path),
             Fact::Fault(Fault::SetPath(from, to, path)) => self.path(*from, *to, path),
             Fact::Calm => self.uneven.clear(),
-            Fact::Event(conn, event) => self.event(at, (node, *conn), event),
+            Fact::Event(conn, event) => {
+                self.event(at, (node, *conn), event);
+                if let Event::Closed(Closed::Fault(PeerFault::HeartbeatsUnanswered)) = event {
+                    return self.unjust(at, (node, *conn), harm);
+                }
+            }
             Fact::RoundTrip(conn, took) => {
                 self.unanswered.remove(&(node, *conn));
                 if let Some(counted) = self.answers.get_mut(&(node, *conn)) {
@@ -83,6 +99,7 @@ impl Heartbeat {
                 self.unanswered.retain(|(of, _), _| *of != node);
                 self.answers.retain(|(of, _), _| *of != node);
                 self.counted.retain(|(of, _), _| *of != node);
+                self.read.retain(|(of, _), _| *of != node);
             }
             _ => {}
         }
@@ -105,16 +122,22 @@ impl Heartbeat {
             }
             Event::Established { identity: Some(_) } => {
                 self.counted.insert(place, Counted::new(at));
+                self.read.insert(place, at);
             }
             Event::Seen | Event::RoutesAccepted { .. } => {
                 if let Some(counted) = self.counted.get_mut(&place) {
                     counted.count(at);
+                }
+                // A set that is taken over is none, and has no answer.
+                if let (Event::Seen, Some(read)) = (event, self.read.get_mut(&place)) {
+                    *read = at;
                 }
             }
             Event::Closed(_) => {
                 self.unanswered.remove(&place);
                 self.answers.remove(&place);
                 self.counted.remove(&place);
+                self.read.remove(&place);
             }
             _ => {}
         }
@@ -131,6 +154,31 @@ impl Heartbeat {
             .find_map(|(place, since)| self.ignored(at, *place, *since, harm));
         text.or_else(|| self.stale(at, harm))
             .or_else(|| self.miscounted(at, harm))
+            .or_else(|| self.put_up_with(at, harm))
+    }
+
+    /// An agent stays with a gateway that has answered nothing for too long.
+    fn put_up_with(&self, at: At, harm: &Harm) -> Option<String> {
+        self.read.iter().find_map(|((gateway, conn), since)| {
+            let peer = harm.peer(*gateway, *conn)?;
+            let agent = self.agents.get(&peer.node)?;
+            let patience = agent.intervals.heartbeat_interval + HEARTBEAT_ACK_TIMEOUT;
+            let judged = at > *since + patience + harm.within(*gateway, peer.node)
+                && at < peer.heard + ALIVE
+                && harm.is_sound(*gateway, peer.node, *since);
+            judged.then(|| {
+                let agent = peer.node;
+                format!("{agent} stays on {conn}, of which {gateway} has read no heartbeat since {since:?}")
+            })
+        })
+    }
+
+    /// An agent leaves a gateway that reads what it says.
+    fn unjust(&self, at: At, (node, conn): (NodeId, ConnId), harm: &Harm) -> Option<String> {
+        let (agent, gateway) = (self.agents.get(&node)?, harm.peer(node, conn)?.node);
+        let since = at.checked_sub(HEARTBEAT_ACK_TIMEOUT + QUIET)?;
+        let unjust = agent.is_read() && harm.is_sound(node, gateway, since);
+        unjust.then(|| format!("{node} closes {conn} for want of answers, and nothing was wrong"))
     }
 
     /// The first heartbeat of a connection has no answer.

@@ -31,6 +31,8 @@ struct Known {
     renewed: BTreeSet<(AgentId, [u8; 32])>,
     /// The one key of an agent that has shown its renewed one, and since when that is so.
     only: BTreeMap<AgentId, ([u8; 32], At)>,
+    /// When an agent was deleted; its former keys are of no use since then.
+    deleted: BTreeMap<AgentId, At>,
 }
 
 impl Known {
@@ -43,7 +45,41 @@ impl Known {
         let replaced = |(only, since): &([u8; 32], At)| {
             *only != key && !self.renewed.contains(&(id, key)) && at > *since + HANDSHAKE
         };
-        (enrolled || self.renewed.contains(&(id, key))) && !self.only.get(&id).is_some_and(replaced)
+        let deleted = self
+            .deleted
+            .get(&id)
+            .is_some_and(|since| at > *since + HANDSHAKE);
+        let is_next = self.only.get(&id).is_some_and(|(only, _)| *only == key);
+        (enrolled && !deleted || is_next || self.renewed.contains(&(id, key)))
+            && !self.only.get(&id).is_some_and(replaced)
+    }
+
+    /// The gateway's store has changed.
+    fn stored(&mut self, at: At, fact: &Fact<'_>) {
+        match fact {
+            Fact::Fault(Fault::Restore(_)) => {
+                self.renewed.clear();
+                self.only.clear();
+                self.deleted.clear();
+            }
+            Fact::Deleted(agent) => {
+                self.deleted.insert(*agent, at);
+                self.renewed.retain(|(id, _)| id != agent);
+                self.only.remove(agent);
+            }
+            Fact::Enrolled { agent, key } => {
+                self.only.insert(*agent, (*key, at));
+            }
+            Fact::Certified { agent, key } => {
+                self.renewed.insert((*agent, *key));
+            }
+            Fact::Confirmed { agent, key } => {
+                self.renewed
+                    .retain(|(id, other)| id != agent || other == key);
+                self.only.insert(*agent, (*key, at));
+            }
+            _ => {}
+        }
     }
 }
 
@@ -66,22 +102,11 @@ impl Identity {
                 let known = self.nodes.entry(node).or_default();
                 (known.wall_off_ms, known.wall_since) = (*off_ms, Some(at));
             }
-            Fact::Fault(Fault::Restore(_)) => {
-                let known = self.nodes.entry(node).or_default();
-                known.renewed.clear();
-                known.only.clear();
-            }
-            Fact::Certified { agent, key } => {
-                let known = self.nodes.entry(node).or_default();
-                known.renewed.insert((*agent, *key));
-            }
-            Fact::Confirmed { agent, key } => {
-                let known = self.nodes.entry(node).or_default();
-                known
-                    .renewed
-                    .retain(|(id, other)| id != agent || other == key);
-                known.only.insert(*agent, (*key, at));
-            }
+            Fact::Fault(Fault::Restore(_))
+            | Fact::Deleted(_)
+            | Fact::Enrolled { .. }
+            | Fact::Certified { .. }
+            | Fact::Confirmed { .. } => self.nodes.entry(node).or_default().stored(at, fact),
             Fact::Calm => self.calm = true,
             Fact::Received { from, .. } => self.from = Some(*from),
             Fact::Routed(conn) => {

@@ -35,6 +35,8 @@ struct Gateway {
     dispatch: DispatchConfig,
     endpoint: EndpointLimits,
     lazy: bool,
+    /// Sessions being opened when the bounds last changed: those before hold for them.
+    former: BTreeSet<SessionId>,
     stopping: bool,
     /// Sessions being opened.
     opening: BTreeSet<SessionId>,
@@ -84,6 +86,7 @@ impl Gateway {
             dispatch,
             endpoint,
             lazy,
+            former: BTreeSet::new(),
             stopping: false,
             opening: BTreeSet::new(),
             attempts: BTreeSet::new(),
@@ -141,6 +144,13 @@ impl Gateway {
             }
         } else if let Fact::Registering(conn, identity) = fact {
             self.agents.entry(identity.id).or_default().push(*conn);
+        } else if let Fact::Configured { limits, dispatch } = fact {
+            (self.endpoint, self.dispatch) = (*limits, (*dispatch).clone());
+            self.former = self.opening.clone();
+        } else if let Fact::Deleted(agent) = fact {
+            for conn in self.agents.get(agent).cloned().unwrap_or_default() {
+                self.forget(conn);
+            }
         } else if let Fact::ClosedTold(conn) = fact {
             self.forget(*conn);
         } else if let Fact::MachineWaits {
@@ -228,7 +238,7 @@ impl Gateway {
                 let full = self.opening.len() > self.dispatch.opens_max && !self.stopping;
                 let refused = *error == OpenError::TooMany;
                 self.opening.remove(session);
-                return (full != refused).then(|| {
+                return (full != refused && !self.former.contains(session)).then(|| {
                     let open = self.opening.len();
                     format!(
                         "{session} failed as {error:?} beside {open}, {:?}",
@@ -248,7 +258,7 @@ impl Gateway {
     /// A session gets an agent, so it is not one too many.
     fn admitted(&self, session: SessionId) -> Option<String> {
         let open = self.opening.len();
-        (open > self.dispatch.opens_max).then(|| {
+        (open > self.dispatch.opens_max && !self.former.contains(&session)).then(|| {
             format!(
                 "{session} makes {open} sessions being opened, {:?}",
                 self.dispatch

@@ -23,6 +23,7 @@ mod hoard;
 mod identity;
 mod limits;
 mod opened;
+mod operated;
 mod outcome;
 mod promise;
 mod pulse;
@@ -71,6 +72,7 @@ pub struct Oracles {
     identity: identity::Identity,
     limits: limits::Limits,
     opened: opened::Opened,
+    operated: operated::Operated,
     outcome: outcome::Outcome,
     promise: promise::Promise,
     registry: registry::Registry,
@@ -107,6 +109,7 @@ impl Oracles {
             ("identity", self.identity.observe(at, node, fact)),
             ("limits", self.limits.observe(at, node, fact)),
             ("opened", self.opened.observe(node, fact)),
+            ("operated", self.operated.observe(at, node, fact, harm)),
             ("outcome", self.outcome.observe(at, node, fact)),
             ("promise", self.promise.observe(at, fact)),
             ("registry", self.registry.observe(node, fact)),

@@ -1,14 +1,14 @@
 //! A session opens only on a matching request, at an agent that may reach the target: what the gateway says is open
-//! was dialled there, for that session, and every address dialled is one that the agent advertises.
+//! was dialled there, for that session, and every address dialled is one that the agent advertises and may dial.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
-    net::IpAddr,
+    net::{IpAddr, SocketAddr},
     sync::Arc,
 };
 
 use adit_proto_core::{
-    agent::dial::DialStep,
+    agent::{dial::DialStep, policy::Restrictions},
     gateway::dispatch::DispatchOutput,
     id::{AgentId, AttemptId, ConnId, SessionId, Slot},
     output::Event,
@@ -27,6 +27,7 @@ use crate::{
 #[derive(Debug, Default)]
 pub(super) struct Opened {
     agents: BTreeMap<NodeId, (AgentId, Arc<RouteSet>)>,
+    forbidden: BTreeMap<NodeId, Restrictions>,
     /// Who is at the other end of a gateway's connection.
     conns: BTreeMap<(NodeId, ConnId), AgentId>,
     /// Requests that gateways made.
@@ -48,7 +49,13 @@ struct Request {
 impl Opened {
     pub(super) fn observe(&mut self, node: NodeId, fact: &Fact<'_>) -> Option<String> {
         match fact {
-            Fact::Started(Start::Agent { id, routes, .. }) => {
+            Fact::Started(Start::Agent {
+                id,
+                routes,
+                restrictions,
+                ..
+            }) => {
+                self.forbidden.insert(node, restrictions.clone());
                 self.agents.insert(node, (*id, Arc::clone(routes)));
             }
             Fact::Fault(Fault::SetRoutes(_, routes, _)) => {
@@ -80,7 +87,7 @@ impl Opened {
                 place: Some((conn, slot)),
                 step: DialStep::Connect(_, addr),
                 ..
-            } => return self.connect(node, (*conn, *slot), addr.ip()),
+            } => return self.connect(node, (*conn, *slot), *addr),
             Fact::Leg {
                 side: Side::Target,
                 session,
@@ -135,7 +142,11 @@ impl Opened {
         None
     }
 
-    fn connect(&self, node: NodeId, place: (ConnId, Slot), ip: IpAddr) -> Option<String> {
+    fn connect(&self, node: NodeId, place: (ConnId, Slot), addr: SocketAddr) -> Option<String> {
+        let ip = addr.ip();
+        if self.forbidden.get(&node).is_some_and(|r| forbids(r, addr)) {
+            return Some(format!("{addr} is dialled, which the operator forbids"));
+        }
         let Some(request) = self.requests.get(&(node, place.0, place.1)) else {
             return Some(format!("{ip} is dialled without a request"));
         };
@@ -185,6 +196,13 @@ fn may_dial(routes: &RouteSet, host: &Host, ip: IpAddr) -> bool {
         Host::Name(_) => router::specificity(routes, host).is_some(),
     };
     (name || covers(routes, ip)) && special.is_none_or(within)
+}
+
+fn forbids(restrictions: &Restrictions, addr: SocketAddr) -> bool {
+    let ip = addr.ip().to_canonical();
+    let ports = &restrictions.ports;
+    let port = ports.is_empty() || ports.iter().any(|range| range.contains(&addr.port()));
+    !port || restrictions.deny.iter().any(|net| net.contains(&ip))
 }
 
 fn covers(routes: &RouteSet, ip: IpAddr) -> bool {

@@ -54,6 +54,10 @@ impl Registry {
                 (*error == RegisterError::OtherKey && !entries.values().any(other))
                     .then(|| format!("{conn} of agent {agent} is refused for a key that is gone"))
             }
+            Fact::Deleted(agent) => {
+                entries.retain(|_, entry| entry.agent != *agent);
+                None
+            }
             Fact::Dispatch(DispatchOutput::Retire { conn }) => {
                 if let Some(entry) = entries.get_mut(conn) {
                     entry.retired = true;

@@ -3,6 +3,7 @@
 
 mod explain;
 mod opening;
+mod operated;
 mod race;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -45,6 +46,7 @@ struct Gateway {
     carried: BTreeSet<(ConnId, Slot)>,
     /// When an agent last had a connection that carried as many sessions as it may, though that may be gone.
     full: BTreeMap<AgentId, At>,
+    drained: BTreeSet<AgentId>,
 }
 
 #[derive(Debug)]
@@ -84,6 +86,9 @@ impl Router {
                 ..
             } => gateway.wish(at, *session, target, *pinned),
             Fact::GaveUp(session) => drop(gateway.openings.remove(session)),
+            Fact::DrainTold { .. } | Fact::Configured { .. } | Fact::Deleted(_) => {
+                gateway.operated(at, fact);
+            }
             _ => gateway.told(at, fact),
         }
         None
@@ -428,6 +433,7 @@ impl Gateway {
         let current = newest_first.find(|k| k.way.accepted_nth > 0);
         !known.retired
             && !known.suspect
+            && !self.drained.contains(&known.way.agent)
             && at < known.seen + AGENT_SILENT
             && current.is_some_and(|current| current.way.conn == known.way.conn)
     }

@@ -3,9 +3,11 @@
 mod faults;
 mod flood;
 mod last_bytes;
+mod operators;
 mod renewals;
 mod routes;
 mod topology;
+mod unheard;
 mod users;
 
 use std::time::Duration;
@@ -35,6 +37,7 @@ pub fn draw(choices: &mut Choices) -> Plan {
         990.. => return flood::draw_crowd(choices),
         987.. => return flood::draw_stop(choices),
         967.. => return last_bytes::draw(choices),
+        963.. => return unheard::draw(choices),
         _ => {}
     }
     let size = Size::draw(choices);

@@ -8,7 +8,10 @@ use std::{
 };
 
 use adit_proto_core::{
-    agent::{advertise::AdvertiserConfig, policy::Policy},
+    agent::{
+        advertise::AdvertiserConfig,
+        policy::{Policy, Restrictions},
+    },
     endpoint::EndpointLimits,
     env::Seed,
     gateway::dispatch::{DirectRange, DirectRule, DispatchConfig},
@@ -19,7 +22,7 @@ use adit_proto_core::{
 };
 use uuid::Uuid;
 
-use super::{Size, renewals, routes};
+use super::{Size, operators, renewals, routes};
 use crate::{
     choices::Choices,
     crypto::Suite,
@@ -73,6 +76,7 @@ pub(super) fn draw(choices: &mut Choices, size: Size) -> Plan {
     let gateways = add_agents(choices, size, &mut pki, &authority, &mut plan);
     add_gateways(choices, size, &authority, &mut plan, gateways);
     renewals::draw(&Seed::new(key), size, &mut plan);
+    operators::draw(&Seed::new(key), size, &mut plan);
     draw_paths(choices, &mut plan);
     plan
 }
@@ -145,6 +149,7 @@ fn add_agents(
             routes: Arc::new(routes::draw_routes(choices, home)),
             intervals: draw_intervals(choices),
             mute: choices.chance(15),
+            restrictions: Restrictions::default(),
         };
         mute.extend(config.mute.then_some(id));
         plan.homes.insert(id, routes::home_target(home, 1));
@@ -153,6 +158,16 @@ fn add_agents(
     }
     // Nothing can be asked of these.
     plan.homes.retain(|id, _| !mute.contains(id));
+    keep_welcome(size, plan, &spoiled, impostor);
+    Gateways {
+        pairs,
+        impostor,
+        roster,
+    }
+}
+
+/// Leaves out who cannot count on being let in.
+fn keep_welcome(size: Size, plan: &mut Plan, spoiled: &BTreeSet<AgentId>, impostor: Option<usize>) {
     // Whoever of two rivals is there first keeps the other out.
     let first = size.gateways;
     let agents = &plan.agents;
@@ -160,11 +175,6 @@ fn add_agents(
         .retain(|node| !spoiled.contains(&agents[node.0 - first].config.id));
     plan.welcome
         .retain(|node| knows_another(&agents[node.0 - first].config.gateways, impostor));
-    Gateways {
-        pairs,
-        impostor,
-        roster,
-    }
 }
 
 /// Certificates of the gateways; that of an impostor is another authority's, another host's or an agent's.

@@ -37,6 +37,8 @@ pub(super) fn fault(names: Names, fault: &Fault) -> String {
             format!("{} is to advertise {}", of(node), words::routes(set))
         }
         Fault::ChangeNetwork(node) => format!("{} has new addresses", of(node)),
+        Fault::NewKey(node, ..) => format!("{} has enrolled again", of(node)),
+        Fault::Order(node, order) => format!("{} is to do {order:?}", of(node)),
         Fault::Open(wish) => format!("a user comes to {}", self::wish(names, wish)),
     }
 }

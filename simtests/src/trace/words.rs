@@ -7,8 +7,11 @@
 use std::fmt;
 
 use adit_proto_core::{
-    agent::supervisor::SupervisorStep, gateway::dispatch::DispatchOutput, identity::AgentIdentity,
-    output::Event, route::RouteSet,
+    agent::{policy::Restrictions, supervisor::SupervisorStep},
+    gateway::dispatch::DispatchOutput,
+    identity::AgentIdentity,
+    output::Event,
+    route::RouteSet,
 };
 
 use super::{
@@ -62,6 +65,11 @@ pub(super) fn describe(names: Names, fact: &Fact<'_>) -> (Topic, String) {
         | Fact::Supervisor(_)
         | Fact::Certified { .. }
         | Fact::Confirmed { .. }
+        | Fact::Deleted(_)
+        | Fact::Enrolled { .. }
+        | Fact::DrainTold { .. }
+        | Fact::Configured { .. }
+        | Fact::Recertified
         | Fact::Renewal(_)
         | Fact::Filed(_)
         | Fact::GatewayFound { .. }
@@ -79,6 +87,14 @@ pub(super) fn describe(names: Names, fact: &Fact<'_>) -> (Topic, String) {
         | Fact::DialTold { .. }
         | Fact::Leg { .. } => (Topic::Sessions, session(fact)),
     }
+}
+
+fn forbidden(restrictions: &Restrictions) -> String {
+    if *restrictions == Restrictions::default() {
+        return String::new();
+    }
+    let Restrictions { ports, deny } = restrictions;
+    format!(", may dial only ports {ports:?}, never {deny:?}")
 }
 
 fn disturbance(names: Names, fact: &Fact<'_>) -> String {
@@ -107,13 +123,15 @@ fn disturbance(names: Names, fact: &Fact<'_>) -> String {
             intervals: _,
             trusts,
             renews,
+            restrictions,
             wall_off_ms,
         }) => format!(
-            "process starts: {id}, knows {} gateways{}{}, advertises {}{}",
+            "process starts: {id}, knows {} gateways{}{}, advertises {}{}{}",
             gateways.len(),
             if *trusts { "" } else { " and trusts none" },
             if *renews { ", will renew" } else { "" },
             routes(set),
+            forbidden(restrictions),
             clock(*wall_off_ms)
         ),
         Fact::Stopping => "process is told to stop".to_owned(),
@@ -230,6 +248,18 @@ fn until(at: Option<At>) -> String {
     )
 }
 
+fn stored(fact: &Fact<'_>) -> String {
+    match fact {
+        Fact::Certified { agent, key } => {
+            format!("store: {agent} may show {} as well", short(key))
+        }
+        Fact::Confirmed { agent, key } => format!("store: {agent} shows {} only", short(key)),
+        Fact::Deleted(agent) => format!("store: {agent} is deleted"),
+        Fact::Enrolled { agent, key } => format!("store: {agent} is enrolled with {}", short(key)),
+        _ => String::new(),
+    }
+}
+
 fn event(fact: &Fact<'_>) -> String {
     match fact {
         Fact::Begun {
@@ -256,10 +286,13 @@ fn event(fact: &Fact<'_>) -> String {
         Fact::Event(conn, event) => format!("{conn} {event:?}"),
         Fact::RoundTrip(conn, took) => format!("{conn} has a heartbeat answered after {took:?}"),
         Fact::Drained(conn) => format!("{conn} is gone"),
-        Fact::Certified { agent, key } => {
-            format!("store: {agent} may show {} as well", short(key))
-        }
-        Fact::Confirmed { agent, key } => format!("store: {agent} shows {} only", short(key)),
+        Fact::Certified { .. }
+        | Fact::Confirmed { .. }
+        | Fact::Deleted(_)
+        | Fact::Enrolled { .. } => stored(fact),
+        Fact::DrainTold { agent, drained } => format!("dispatch < {agent} drained: {drained}"),
+        Fact::Configured { limits, dispatch } => format!("settings: {limits:?}, {dispatch:?}"),
+        Fact::Recertified => "certificate exchanged".to_owned(),
         Fact::Renewal(step) => format!("renewal: {step:?}"),
         Fact::Filed(what) => format!("disk: {what}"),
         Fact::Registering(conn, identity) => {

@@ -41,6 +41,7 @@ impl World {
             return;
         }
         self.mend_everything();
+        self.welcome_back();
         let calm_at = self.at;
         self.expect(CONNECTED_WITHIN, Self::not_connected);
         self.expect(RENEWED_WITHIN, Self::renewing);
@@ -87,6 +88,23 @@ impl World {
             self.start(node);
             self.run_node(node);
         }
+    }
+
+    /// An agent that has enrolled again is expected where every gateway has made that durable.
+    fn welcome_back(&mut self) {
+        let gateways = || self.nodes.iter().map(|node| &node.process);
+        let admits = |id, key| {
+            gateways().all(|process| match process {
+                Process::Gateway(gateway) => gateway.admits(id, key),
+                Process::Agent(_) | Process::None => true,
+            })
+        };
+        let back = self
+            .enrolled
+            .iter()
+            .filter(|(_, (id, key))| admits(*id, *key));
+        let back: Vec<NodeId> = back.map(|(node, _)| *node).collect();
+        self.welcome.extend(back);
     }
 
     fn not_connected(&self) -> Option<String> {

@@ -1,11 +1,13 @@
 //! The script's actions.
 
-use adit_proto_core::id::SessionId;
+use std::sync::Arc;
+
+use adit_proto_core::{id::SessionId, link::tls::AgentTls};
 
 use super::{Config, FAREWELL, News, Process, World};
 use crate::{
     facts::{Fact, NodeId},
-    faults::{Fault, Wish},
+    faults::{Fault, Order, Wish},
 };
 
 impl World {
@@ -50,6 +52,8 @@ impl World {
                 self.net.rebind(self.nodes[node.0].host.net);
                 self.tell(node, News::Network);
             }
+            Fault::NewKey(node, tls, key) => self.enrol(node, tls, key),
+            Fault::Order(node, order) => self.order(node, order),
             Fault::Open(wish) => drop(self.open(&wish)),
         }
     }
@@ -65,15 +69,34 @@ impl World {
     fn hear(&mut self, node: NodeId) {
         let mut news = std::mem::take(&mut self.nodes[node.0].news);
         self.with(node, |process, host, ctx| {
-            if let Process::Agent(agent) = process {
-                for news in news.drain(..) {
-                    match news {
-                        News::Routes(routes) => agent.set_routes(ctx, &routes),
-                        News::Network => agent.change_network(ctx, host),
+            for news in news.drain(..) {
+                match (&mut *process, news) {
+                    (Process::Agent(agent), News::Routes(routes)) => agent.set_routes(ctx, &routes),
+                    (Process::Agent(agent), News::Network) => agent.change_network(ctx, host),
+                    (Process::Gateway(gateway), News::Order(order)) => {
+                        gateway.order(ctx, host, &order);
                     }
+                    (Process::Agent(_) | Process::Gateway(_) | Process::None, _) => {}
                 }
             }
         });
+    }
+
+    fn order(&mut self, node: NodeId, order: Order) {
+        if let (Config::Gateway(config), Order::Configure(settings)) =
+            (&mut self.nodes[node.0].config, &order)
+        {
+            (config.limits, config.dispatch) = settings.as_ref().clone();
+        }
+        self.tell(node, News::Order(order));
+    }
+
+    /// The agent's next process shows its new key.
+    fn enrol(&mut self, node: NodeId, tls: Arc<AgentTls>, key: [u8; 32]) {
+        if let Config::Agent(config) = &mut self.nodes[node.0].config {
+            config.tls = tls;
+            self.enrolled.insert(node, (config.id, key));
+        }
     }
 
     pub(super) fn open(&mut self, wish: &Wish) -> Option<SessionId> {
@@ -146,6 +169,8 @@ impl Fault {
             | Self::WallClock(node, _)
             | Self::BlockSocket(node, _)
             | Self::SetRoutes(node, ..)
+            | Self::NewKey(node, ..)
+            | Self::Order(node, _)
             | Self::ChangeNetwork(node) => *node,
             Self::Open(wish) => wish.gateway,
         }

@@ -2,7 +2,11 @@
 
 use std::time::Duration;
 
-use crate::{agent::backoff::BackoffCause, close::Closed, limits::BACKOFF_STEADY_AFTER};
+use crate::{
+    agent::backoff::BackoffCause,
+    close::{Closed, PeerFault},
+    limits::BACKOFF_STEADY_AFTER,
+};
 
 /// Why an attempt failed or a connection ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -10,7 +14,7 @@ use crate::{agent::backoff::BackoffCause, close::Closed, limits::BACKOFF_STEADY_
 pub enum LossKind {
     /// The network says that there is no way, or that nothing listens.
     Unreachable,
-    /// No answer: handshake deadline, idle timeout or a dead path.
+    /// No answer: handshake deadline, idle timeout, a dead path or heartbeats without answer.
     TimedOut,
     /// A stateless reset: the gateway restarted.
     Reset,
@@ -45,7 +49,10 @@ impl From<&Closed> for LossKind {
             Closed::Overloaded => Self::Refused,
             Closed::ByPeer(_) => Self::ClosedByPeer,
             Closed::IdentityRefused { .. } | Closed::PeerNotTrusted { .. } => Self::IdentityRefused,
-            Closed::TimedOut | Closed::PathDead | Closed::HandshakeTimedOut => Self::TimedOut,
+            Closed::TimedOut
+            | Closed::PathDead
+            | Closed::HandshakeTimedOut
+            | Closed::Fault(PeerFault::HeartbeatsUnanswered) => Self::TimedOut,
             Closed::Local
             | Closed::Fault(_)
             | Closed::NoCommonVersion

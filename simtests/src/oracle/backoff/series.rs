@@ -2,7 +2,7 @@
 
 use adit_proto_core::{
     agent::{backoff::BackoffCause, supervisor::LossKind},
-    close::Closed,
+    close::{Closed, PeerFault},
 };
 
 use crate::At;
@@ -92,7 +92,10 @@ pub(super) fn meaning(closed: &Closed) -> LossKind {
         Closed::ByPeer(_) => LossKind::ClosedByPeer,
         Closed::Overloaded => LossKind::Refused,
         Closed::IdentityRefused { .. } | Closed::PeerNotTrusted { .. } => LossKind::IdentityRefused,
-        Closed::HandshakeTimedOut | Closed::PathDead | Closed::TimedOut => LossKind::TimedOut,
+        Closed::HandshakeTimedOut
+        | Closed::PathDead
+        | Closed::TimedOut
+        | Closed::Fault(PeerFault::HeartbeatsUnanswered) => LossKind::TimedOut,
         _ => LossKind::LocalError,
     }
 }
