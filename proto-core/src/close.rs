@@ -106,6 +106,9 @@ pub enum PeerFault {
     /// A message that only the other role may send.
     #[error("message that this role may not send")]
     WrongDirection,
+    /// Sessions wait for a stream though none is in use: the agent does not give back those that are over.
+    #[error("no stream is granted although none is in use; reconnect")]
+    NoStreams,
     /// The certificate names no agent; the verifier refuses it before, so this is a fault of ours.
     #[error("the certificate names no agent")]
     NoIdentity,

@@ -45,6 +45,9 @@ pub const REQUEST_TIMEOUT: Duration = Duration::from_secs(30);
 pub const DIAL_TIMEOUT: Duration = Duration::from_secs(20);
 /// Gateway: time from the wish to open a session, stream credit included, to the agent's answer (agent-tunnel 7.3).
 pub const OPEN_TIMEOUT: Duration = Duration::from_secs(30);
+/// Gateway: a connection that carries nothing, on which sessions wait for stream credit for so long, is closed: a
+/// reference agent can lose all its streams, and has them again once it has reconnected.
+pub const CREDIT_PATIENCE: Duration = Duration::from_secs(5);
 /// Gateway: time for all candidates of a session together.
 pub const DISPATCH_TIMEOUT: Duration = Duration::from_secs(30);
 /// Gateway: the next candidate is tried beside one that has not answered for so long (design 8.8).

@@ -18,7 +18,7 @@ use crate::harness::{
     RUNTIME, SOON, alone, block_on, many_files,
     reference_agent::ReferenceAgent,
     site::{Agent, Gateway, PROXIES, Site},
-    targets::{GREETING, echo, greeter, ping},
+    targets::{GREETING, echo, greeter, ping, reset},
     until,
     users::socks,
 };
@@ -116,6 +116,35 @@ fn users_who_leave_while_they_wait_take_no_stream() {
     assert_eq!(
         reference.asked.load(std::sync::atomic::Ordering::Relaxed),
         100
+    );
+}
+
+#[test]
+fn an_agent_that_has_lost_all_its_streams_is_sent_away_to_have_them_again() {
+    let _machine = alone();
+    let bed = Bed::new();
+    let reference = ReferenceAgent::connect(&bed.agent, &bed.gateway);
+    let (target, held) = bed.take_all_streams();
+    // The users are gone for good, but the agent waits for the target, which waits for the agent.
+    held.into_iter().for_each(reset);
+    bed.gateway.sessions_are(0);
+    let start = Instant::now();
+    let waiting = bed.users(50, target, async |_tcp| ());
+    let closed = block_on(reference.connection.closed());
+    let quinn::ConnectionError::ApplicationClosed(close) = closed else {
+        panic!("{closed}");
+    };
+    assert_eq!(close.error_code, 3u32.into());
+    for user in waiting {
+        assert!(block_on(user).unwrap().is_err());
+    }
+    let took = start.elapsed();
+    eprintln!("the agent was sent away after {took:?}");
+    assert!(took < Duration::from_secs(8), "{took:?}");
+    let _next = ReferenceAgent::connect(&bed.agent, &bed.gateway);
+    ping(
+        &socks(bed.socks, &target.to_string()).unwrap(),
+        b"served again",
     );
 }
 

@@ -91,6 +91,10 @@ pub(super) fn judge_close(bare: &Bare, said: &Said, control: &Control) {
         Some(Closed::Fault(fault @ PeerFault::HeartbeatsUnanswered)) => {
             judge_farewell(bare, &fault.to_string());
         }
+        // It grants as many as it likes, and gives none back.
+        Some(Closed::Fault(fault @ PeerFault::NoStreams)) => {
+            judge_farewell(bare, &fault.to_string())
+        }
         Some(Closed::Fault(fault)) => {
             assert!(control.is_bad || has_ended, "{fault}");
             let is_known = matches!(

@@ -298,7 +298,13 @@ impl Connection {
         match &self.role {
             // The agent's control messages are made when the control stream is looked at.
             Role::Agent(_) => {}
-            Role::Gateway(_) => self.waiting_timeouts(now),
+            Role::Gateway(role) => {
+                let is_lost = role.has_lost_credit(now);
+                self.waiting_timeouts(now);
+                if is_lost {
+                    self.fault(now, PeerFault::NoStreams);
+                }
+            }
         }
     }
 
@@ -327,6 +333,9 @@ impl Connection {
                 liveness.set_sessions(now, busy);
             }
             self.hoard.arm(now);
+            if let Role::Gateway(role) = &mut self.role {
+                role.watch_credit(now, busy);
+            }
             self.bid_farewell(now);
         }
     }

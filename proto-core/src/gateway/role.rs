@@ -30,6 +30,8 @@ pub(crate) struct GatewayRole {
     pub(crate) attempts: BTreeMap<AttemptId, Slot>,
     /// Opens that wait for stream credit, oldest first.
     pub(crate) waiting: VecDeque<Waiting>,
+    /// Since when opens wait for credit although no session is left that could give it back.
+    starved_since: Option<Instant>,
     /// The agent has asked for a renewal and not been answered.
     pub(crate) renewing: bool,
     /// When the next request for a renewal is passed on; none before the first.
@@ -89,6 +91,7 @@ impl GatewayRole {
             opens: BTreeMap::new(),
             attempts: BTreeMap::new(),
             waiting: VecDeque::new(),
+            starved_since: None,
             renewing: false,
             renewal_from: None,
         }
@@ -99,11 +102,30 @@ impl GatewayRole {
         self.opens.clear();
         self.attempts.clear();
         self.waiting.clear();
+        self.starved_since = None;
+    }
+
+    /// Takes whether the connection carries anything.
+    pub(crate) fn watch_credit(&mut self, now: Instant, carries: bool) {
+        let is_starved = !carries && !self.waiting.is_empty();
+        self.starved_since = is_starved.then(|| self.starved_since.unwrap_or(now));
+    }
+
+    /// Tells whether the agent has lost its streams: nothing is carried, and none comes back. A reference agent loses
+    /// that of each session whose target waits for the end of its input (agent-tunnel 11.2).
+    pub(crate) fn has_lost_credit(&self, now: Instant) -> bool {
+        self.credit_timeout().is_some_and(|at| at <= now)
+    }
+
+    fn credit_timeout(&self) -> Option<Instant> {
+        self.starved_since
+            .map(|since| since + limits::CREDIT_PATIENCE)
     }
 
     pub(crate) fn poll_timeout(&self) -> Option<Instant> {
         let waiting = self.waiting.front().map(|waiting| waiting.deadline);
-        [waiting, self.replacements.paused_until]
+        let paused = self.replacements.paused_until;
+        [waiting, paused, self.credit_timeout()]
             .into_iter()
             .flatten()
             .min()

@@ -334,8 +334,9 @@ fn second_renewal_before_the_answer_is_passed_over() {
 
 #[test]
 fn open_without_stream_credit_is_given_up_at_its_deadline() {
-    let mut h = Hostile::new(|config| config.streams = 0);
+    let mut h = Hostile::new(|config| config.streams = 1);
     h.say(&advertise(1));
+    h.w.open(h.g, "10.0.0.4:22");
     let attempt = h.w.open(h.g, "10.0.0.5:22");
     h.w.run_for(limits::OPEN_TIMEOUT - ms(1));
     assert!(!h.w.has(h.g, is_refused));
@@ -348,6 +349,24 @@ fn open_without_stream_credit_is_given_up_at_its_deadline() {
 }
 
 #[test]
+fn agent_that_has_lost_its_streams_is_sent_away() {
+    let mut h = Hostile::new(|config| config.streams = 0);
+    h.say(&advertise(1));
+    h.w.run_for(limits::CREDIT_PATIENCE * 2);
+    h.expect_up();
+    let attempt = h.w.open(h.g, "10.0.0.5:22");
+    h.w.run_for(limits::CREDIT_PATIENCE - ms(1));
+    h.expect_up();
+    // Whoever gives up in time has not waited.
+    h.w.conn(h.g, |c| c.as_gateway().unwrap().cancel(attempt));
+    h.w.run_for(limits::CREDIT_PATIENCE);
+    h.expect_up();
+    h.w.open(h.g, "10.0.0.5:22");
+    h.w.run_for(limits::CREDIT_PATIENCE);
+    h.expect_fault(|fault| *fault == PeerFault::NoStreams);
+}
+
+#[test]
 fn opens_beyond_the_queue_are_refused_at_once() {
     let mut h = Hostile::new(|config| config.streams = 0);
     h.say(&advertise(1));
@@ -357,8 +376,6 @@ fn opens_beyond_the_queue_are_refused_at_once() {
     assert!(!h.w.has(h.g, is_refused));
     h.w.open(h.g, "10.0.0.5:22");
     assert_eq!(h.w.count(h.g, is_refused), 1);
-    h.w.run_for(limits::OPEN_TIMEOUT);
-    assert_eq!(h.w.count(h.g, is_refused), limits::OPENS_WAITING_MAX + 1);
 }
 
 #[test]
