@@ -15,6 +15,7 @@ pub mod output;
 pub mod pki;
 pub mod presence;
 pub mod process;
+mod regular;
 pub mod run;
 mod share;
 pub mod state;

@@ -3,11 +3,13 @@
 use std::{
     io,
     pin::Pin,
-    sync::{Arc, OnceLock},
     task::{Context, Poll, ready},
 };
 
-use tokio::io::{AsyncRead, AsyncWrite, DuplexStream, ReadBuf, duplex};
+use tokio::{
+    io::{AsyncRead, AsyncWrite, DuplexStream, ReadBuf, duplex},
+    sync::watch,
+};
 
 /// One end of a pair that works like a TCP connection within the process: bytes both ways, each direction with an end
 /// of its own, at most [`PIPE_LEN`] bytes under way in each.
@@ -19,7 +21,7 @@ use tokio::io::{AsyncRead, AsyncWrite, DuplexStream, ReadBuf, duplex};
 pub struct Pipe {
     io: DuplexStream,
     /// Why the pair was reset, if it was.
-    reset: Arc<OnceLock<&'static str>>,
+    reset: watch::Sender<Option<&'static str>>,
     /// This end has said all that it has to say.
     finished: bool,
 }
@@ -31,31 +33,55 @@ impl Pipe {
     /// Makes both ends.
     #[must_use]
     pub fn pair() -> (Self, Self) {
-        let reset = Arc::default();
-        let end = |io, reset: &Arc<_>| Self {
+        let reset = watch::Sender::default();
+        let end = |io, reset: &watch::Sender<_>| Self {
             io,
-            reset: Arc::clone(reset),
+            reset: reset.clone(),
             finished: false,
         };
         let (a, b) = duplex(PIPE_LEN);
         (end(a, &reset), end(b, &reset))
     }
 
+    /// Completes once either end has reset the pair, with the reason: also for one who cannot read on now, because what
+    /// was read before has no taker. Never completes for a pair that ends cleanly.
+    pub fn until_reset(&self) -> impl Future<Output = &'static str> + Send + use<> {
+        let mut reset = self.reset.subscribe();
+        async move {
+            let why = match reset.wait_for(Option::is_some).await {
+                Ok(why) => *why,
+                Err(_) => None,
+            };
+            match why {
+                Some(why) => why,
+                None => std::future::pending().await,
+            }
+        }
+    }
+
     /// Resets the pair; `why` is what the other end gets to know. The first reason counts.
     pub(crate) fn reset(self, why: &'static str) {
-        let _first = self.reset.set(why);
+        self.set_reset(why);
     }
 
     /// Tells whether either end has reset the pair.
     pub(crate) fn is_reset(&self) -> bool {
-        self.reset.get().is_some()
+        self.reset.borrow().is_some()
+    }
+
+    fn set_reset(&self, why: &'static str) {
+        self.reset.send_if_modified(|reset| {
+            let is_first = reset.is_none();
+            reset.get_or_insert(why);
+            is_first
+        });
     }
 }
 
 impl Drop for Pipe {
     fn drop(&mut self) {
         if !self.finished {
-            let _first = self.reset.set("cut");
+            self.set_reset("cut");
         }
     }
 }
@@ -69,8 +95,8 @@ impl AsyncRead for Pipe {
         let before = buf.filled().len();
         ready!(Pin::new(&mut self.io).poll_read(cx, buf))?;
         let ended = buf.filled().len() == before && buf.remaining() > 0;
-        Poll::Ready(match self.reset.get() {
-            Some(why) if ended => Err(io::Error::new(io::ErrorKind::ConnectionReset, *why)),
+        Poll::Ready(match *self.reset.borrow() {
+            Some(why) if ended => Err(io::Error::new(io::ErrorKind::ConnectionReset, why)),
             Some(_) | None => Ok(()),
         })
     }
@@ -148,6 +174,27 @@ mod tests {
             assert!(near.is_reset());
             assert!(near.write_all(b"x").await.is_err());
         }
+    }
+
+    #[tokio::test]
+    async fn a_reset_is_told_to_one_who_does_not_read() {
+        for reset in [None, Some("ended by an operator")] {
+            let (near, mut far) = Pipe::pair();
+            let told = near.until_reset();
+            far.write_all(b"unread").await.unwrap();
+            match reset {
+                Some(why) => far.reset(why),
+                None => drop(far),
+            }
+            assert_eq!(told.await, reset.unwrap_or("cut"));
+        }
+        let (mut near, mut far) = Pipe::pair();
+        let told = near.until_reset();
+        near.shutdown().await.unwrap();
+        far.shutdown().await.unwrap();
+        drop((near, far));
+        let mut cx = Context::from_waker(std::task::Waker::noop());
+        assert!(std::pin::pin!(told).poll(&mut cx).is_pending());
     }
 
     #[tokio::test]

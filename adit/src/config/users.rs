@@ -12,6 +12,8 @@ use sha2::{Digest, Sha256};
 use subtle::{Choice, ConstantTimeEq};
 use zeroize::Zeroizing;
 
+use crate::regular;
+
 /// The users of one ingress. Holds hashes only, and shows neither names nor hashes.
 #[derive(Clone, Default)]
 pub struct Users(Vec<User>);
@@ -78,8 +80,9 @@ impl Users {
         if mode & 0o007 != 0 {
             return Err(UsersError::Exposed(path.to_owned()));
         }
-        let text = Zeroizing::new(std::fs::read_to_string(path)?);
-        Self::parse(&text)
+        let bytes = Zeroizing::new(regular::read(path)?);
+        let text = str::from_utf8(&bytes);
+        Self::parse(text.map_err(|error| io::Error::new(io::ErrorKind::InvalidData, error))?)
     }
 
     /// Reads the content of such a file.

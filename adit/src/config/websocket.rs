@@ -2,7 +2,7 @@
 
 use std::{num::NonZeroU32, path::PathBuf};
 
-use rustls_pki_types::{CertificateDer, pem::PemObject};
+use rustls_pki_types::CertificateDer;
 
 use super::{
     Entrance, entrance,
@@ -10,6 +10,7 @@ use super::{
     parse,
     reader::{Reader, Sourced},
 };
+use crate::regular;
 
 /// How users come in by WebSocket. They do only where a provisioner's key is configured.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -42,10 +43,9 @@ fn roots_of(
     let Some(file) = file.filter(|_| r.reads_named_files()) else {
         return Some(Vec::new());
     };
-    let read = CertificateDer::pem_file_iter(&file.value)
-        .and_then(Iterator::collect::<Result<Vec<_>, _>>)
+    let read = regular::pem(&file.value)
         .map_err(|error| error.to_string())
-        .and_then(|roots| match roots.is_empty() {
+        .and_then(|roots: Vec<_>| match roots.is_empty() {
             true => Err("holds no certificate".to_owned()),
             false => Ok(roots),
         });

@@ -292,6 +292,7 @@ mod tests {
             enrolled_at: 0,
             not_after: 0,
             issuer_sha256: None,
+            renewed_issuer_sha256: None,
         }
     }
 }

@@ -9,7 +9,7 @@ use std::{
 };
 
 use adit_io_tokio::Lines;
-use axum::Router;
+use axum::{Router, http::StatusCode};
 use hyper::{
     Request,
     body::Incoming,
@@ -21,7 +21,7 @@ use hyper_util::{
     service::TowerToHyperService,
 };
 use rustls::{ServerConfig, crypto::aws_lc_rs};
-use rustls_pki_types::{CertificateDer, PrivateKeyDer, pem::PemObject};
+use rustls_pki_types::{CertificateDer, PrivateKeyDer, pem};
 use tokio::{
     io::{AsyncRead, AsyncWrite},
     net::TcpListener,
@@ -31,7 +31,10 @@ use tokio::{
 };
 use tokio_rustls::TlsAcceptor;
 
-use crate::{http::Ends, ingress::tune, live::Live, pki::server::ServerCert, share::Shares};
+use super::patient::{Patient, Upgraded};
+use crate::{
+    http::Ends, ingress::tune, live::Live, pki::server::ServerCert, regular, share::Shares,
+};
 
 /// What the HTTP listener shows to those who connect.
 pub enum ListenerTls {
@@ -122,10 +125,13 @@ impl OperatorCert {
             let path = path.to_owned();
             move |cause| ListenError::Pem { path, cause }
         };
-        let chain = CertificateDer::pem_file_iter(cert)
-            .and_then(Iterator::collect::<Result<Vec<_>, _>>)
-            .map_err(failed(cert))?;
-        let key = PrivateKeyDer::from_pem_file(key).map_err(failed(key))?;
+        let chain: Vec<_> = regular::pem(cert).map_err(failed(cert))?;
+        if chain.is_empty() {
+            return Err(failed(cert)(pem::Error::NoItemsFound));
+        }
+        let keys: Vec<PrivateKeyDer<'static>> = regular::pem(key).map_err(failed(key))?;
+        let first = keys.into_iter().next().ok_or(pem::Error::NoItemsFound);
+        let key = first.map_err(failed(key))?;
         Ok(Self { chain, key })
     }
 
@@ -163,7 +169,7 @@ pub enum ListenError {
         /// The file.
         path: PathBuf,
         /// What is wrong.
-        cause: rustls_pki_types::pem::Error,
+        cause: pem::Error,
     },
     /// Key and certificate do not work together.
     #[error("the listener's certificate cannot be used: {0}")]
@@ -226,12 +232,14 @@ pub async fn serve(
         let (router, stopped) = (router.clone(), stopped.clone());
         connections.spawn(async move {
             let _place = (slot, share);
+            let (stream, upgraded) = Patient::new(stream);
+            let about = (ends, upgraded);
             let Some(tls) = acceptor else {
-                return converse(stream, ends, router, stopped).await;
+                return converse(stream, about, router, stopped).await;
             };
             // A failed handshake is the caller's: nothing is owed to it.
             if let Ok(Ok(stream)) = timeout(HANDSHAKE_TIMEOUT, tls.accept(stream)).await {
-                converse(stream, ends, router, stopped).await;
+                converse(stream, about, router, stopped).await;
             }
         });
     }
@@ -244,14 +252,25 @@ pub async fn serve(
     Ok(())
 }
 
-async fn converse<S>(stream: S, ends: Ends, router: Router, mut stopped: watch::Receiver<bool>)
-where
+async fn converse<S>(
+    stream: S,
+    (ends, upgraded): (Ends, Upgraded),
+    router: Router,
+    mut stopped: watch::Receiver<bool>,
+) where
     S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
     let service = TowerToHyperService::new(router);
     let service = service_fn(move |mut request: Request<Incoming>| {
         request.extensions_mut().insert(ends);
-        service.call(request)
+        let (answer, upgraded) = (service.call(request), upgraded.clone());
+        async move {
+            answer.await.inspect(|answer| {
+                if answer.status() == StatusCode::SWITCHING_PROTOCOLS {
+                    upgraded.set();
+                }
+            })
+        }
     });
     let connection = http1::Builder::new()
         .timer(TokioTimer::new())
@@ -282,7 +301,30 @@ const GRACE: Duration = Duration::from_secs(5);
 
 #[cfg(test)]
 mod tests {
+    use std::future::pending;
+
+    use axum::routing::get;
+    use tokio::{io::AsyncWriteExt, net::TcpStream};
+
     use super::*;
+
+    #[tokio::test]
+    async fn who_reads_no_answer_keeps_no_place() {
+        let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        let addr = listener.local_addr().unwrap();
+        let long = async || "x".repeat(16 << 20);
+        let router = Router::new().route("/", get(long));
+        let serving = tokio::spawn(serve(listener, None, router, pending()));
+        let mut user = TcpStream::connect(addr).await.unwrap();
+        let request = b"GET / HTTP/1.1\r\nHost: gateway\r\n\r\n";
+        user.write_all(request).await.unwrap();
+        // Waits until the answer has begun.
+        user.readable().await.unwrap();
+        tokio::time::pause();
+        let refused = async { while user.write_all(request).await.is_ok() {} };
+        timeout(Duration::from_secs(60), refused).await.unwrap();
+        serving.abort();
+    }
 
     #[test]
     fn plain_http_needs_loopback_or_an_explicit_word() {

@@ -5,6 +5,7 @@ pub mod files;
 pub mod listener;
 mod nearest;
 pub mod pair;
+mod patient;
 pub mod renewal;
 pub mod routes;
 pub mod server;

@@ -193,6 +193,7 @@ fn record_of(
         enrolled_at: now.as_secs(),
         not_after: issued.not_after,
         issuer_sha256: Some(issued.issuer_sha256),
+        renewed_issuer_sha256: None,
     }
 }
 

@@ -72,14 +72,16 @@ struct Service {
 }
 
 type Named = Result<Path<Uuid>, PathRejection>;
+/// When a token was looked at, and what it says.
+type Checked = (UnixTime, ScopeClaims);
 
 async fn list(
     State(service): State<Arc<Service>>,
     headers: HeaderMap,
     uri: Uri,
 ) -> Result<impl IntoResponse, Refusal> {
-    let call = service.all(bearer(&headers, &uri));
-    let json = service.call(call).await?;
+    let check = service.check(bearer(&headers, &uri), Scope::AgentRead);
+    let json = service.call(check, |checked| service.all(checked)).await?;
     Ok(([(CONTENT_TYPE, "application/json")], json))
 }
 
@@ -89,8 +91,9 @@ async fn show(
     headers: HeaderMap,
     uri: Uri,
 ) -> Result<Json<AgentBody>, Refusal> {
-    let call = service.one(id, bearer(&headers, &uri));
-    service.call(call).await.map(Json)
+    let check = service.check_named(bearer(&headers, &uri), Scope::AgentRead, id);
+    let shown = service.call(check, |(checked, id)| service.one(checked, id));
+    shown.await.map(Json)
 }
 
 async fn delete(
@@ -99,19 +102,28 @@ async fn delete(
     headers: HeaderMap,
     uri: Uri,
 ) -> Result<StatusCode, Refusal> {
-    let call = service.delete(id, bearer(&headers, &uri));
-    service.call(call).await.map(|()| StatusCode::NO_CONTENT)
+    let check = service.check_named(bearer(&headers, &uri), Scope::AgentDelete, id);
+    let deleted = service.call(check, |(checked, id)| service.delete(checked, id));
+    deleted.await.map(|()| StatusCode::NO_CONTENT)
 }
 
 impl Service {
-    /// Bounds a call in time and all calls in number, counts it and logs a refusal.
-    async fn call<T>(&self, call: impl Future<Output = Result<T, Refusal>>) -> Result<T, Refusal> {
-        let answer = async {
-            let _permit = self.calls.acquire().await;
-            call.await
+    /// Bounds all calls in number and each one in time until its token is used, counts it and logs a refusal.
+    async fn call<C, T, F: Future<Output = Result<T, Refusal>>>(
+        &self,
+        check: impl Future<Output = Result<C, Refusal>>,
+        carry_out: impl FnOnce(C) -> F,
+    ) -> Result<T, Refusal> {
+        let checked = async {
+            let permit = self.calls.acquire().await;
+            check.await.map(|checked| (permit, checked))
         };
-        let outcome = timeout(CALL_TIMEOUT, answer).await;
-        let outcome = outcome.unwrap_or(Err(Refusal::Busy));
+        let outcome = match timeout(CALL_TIMEOUT, checked).await {
+            // What the store is asked for it does: no answer before, or a refusal could have used the token up.
+            Ok(Ok((_permit, checked))) => carry_out(checked).await,
+            Ok(Err(refusal)) => Err(refusal),
+            Err(_) => Err(Refusal::Busy),
+        };
         self.parts.counters.call(&outcome);
         outcome.inspect_err(|refusal| {
             refusal.log("call of the agents API", &self.parts.counters.call_lines)
@@ -119,8 +131,7 @@ impl Service {
     }
 
     /// Gives JSON: of thousands of agents, each with its routes, it takes too long to make beside users' bytes.
-    async fn all(&self, token: Option<String>) -> Result<Vec<u8>, Refusal> {
-        let (now, claims) = self.check(token, Scope::AgentRead).await?;
+    async fn all(&self, (now, claims): Checked) -> Result<Vec<u8>, Refusal> {
         self.consume(now, claims).await?;
         let entries = (self.parts.agents)().await?;
         let presence = self.parts.presence.clone();
@@ -132,32 +143,36 @@ impl Service {
         self.offload.run(render).await
     }
 
-    async fn one(&self, id: Named, token: Option<String>) -> Result<AgentBody, Refusal> {
-        let (now, claims) = self.check(token, Scope::AgentRead).await?;
-        let id = named(id)?;
+    async fn one(&self, (now, claims): Checked, id: AgentId) -> Result<AgentBody, Refusal> {
         self.consume(now, claims).await?;
         let entry = (self.parts.agent)(id).await?;
         Ok(AgentBody::new(now, entry, &self.parts.presence))
     }
 
-    async fn delete(&self, id: Named, token: Option<String>) -> Result<(), Refusal> {
-        let (now, claims) = self.check(token, Scope::AgentDelete).await?;
-        let id = named(id)?;
+    async fn delete(&self, (now, claims): Checked, id: AgentId) -> Result<(), Refusal> {
         self.consume(now, claims).await?;
         (self.parts.delete)(claims.jti, id).await
     }
 
     /// Looks at the token first, so that a stranger learns nothing else; it is not used up yet.
-    async fn check(
-        &self,
-        token: Option<String>,
-        needed: Scope,
-    ) -> Result<(UnixTime, ScopeClaims), Refusal> {
+    async fn check(&self, token: Option<String>, needed: Scope) -> Result<Checked, Refusal> {
         let now = UnixTime::now();
         let token = token.ok_or(TokenError::Missing)?;
         let tokens = Arc::clone(&self.parts.tokens);
         let check = move || Ok(tokens.scope(now, &token, needed)?);
         Ok((now, self.offload.run(check).await?))
+    }
+
+    /// The same of a call that names an agent.
+    async fn check_named(
+        &self,
+        token: Option<String>,
+        needed: Scope,
+        id: Named,
+    ) -> Result<(Checked, AgentId), Refusal> {
+        let checked = self.check(token, needed).await?;
+        let id = id.map_err(|_| Refusal::BadId("an agent's"))?;
+        Ok((checked, AgentId(id.0)))
     }
 
     async fn consume(&self, now: UnixTime, claims: ScopeClaims) -> Result<(), Refusal> {
@@ -167,11 +182,6 @@ impl Service {
             .use_scope(now.as_secs(), claims.jti, claims.expires_at);
         Ok(used.await?)
     }
-}
-
-fn named(id: Named) -> Result<AgentId, Refusal> {
-    id.map(|Path(id)| AgentId(id))
-        .map_err(|_| Refusal::BadId("an agent's"))
 }
 
 /// The connection that new sessions of an agent go through; of equals the newest.
@@ -261,5 +271,52 @@ impl AgentBody {
 
 /// Path of the list.
 const AGENTS_PATH: &str = "/jet/tunnel/agents";
+/// From the request to the use of its token.
 const CALL_TIMEOUT: Duration = Duration::from_secs(10);
 const CALLS_MAX: usize = 16;
+
+#[cfg(test)]
+mod tests {
+    use std::future::{pending, ready};
+
+    use tokio::time::sleep;
+
+    use super::*;
+    use crate::{
+        state::StateDir,
+        token::{RevocationList, TokenKey},
+    };
+
+    #[tokio::test(start_paused = true)]
+    async fn no_call_is_given_up_once_its_token_may_have_been_used() {
+        let root = tempfile::tempdir().unwrap();
+        let dir = StateDir::open(root.path().join("s")).unwrap();
+        let service = service(&dir);
+        let late = || async {
+            sleep(2 * CALL_TIMEOUT).await;
+            Ok(())
+        };
+        service.call(ready(Ok(())), |()| late()).await.unwrap();
+        let never = service.call(pending::<Result<(), _>>(), |()| late());
+        assert!(matches!(never.await, Err(Refusal::Busy)));
+    }
+
+    fn service(dir: &StateDir) -> Service {
+        let store = Store::open(dir).unwrap();
+        let own = TokenKey::open(dir, None).unwrap();
+        let tokens = TokenVerifier::new(&own, None, None, RevocationList::default());
+        Service {
+            parts: AgentsParts {
+                tokens: Arc::new(tokens),
+                presence: Presence::new(store.directory()),
+                store,
+                agents: Arc::new(|| Box::pin(pending())),
+                agent: Arc::new(|_| Box::pin(pending())),
+                delete: Arc::new(|_, _| Box::pin(pending())),
+                counters: Arc::default(),
+            },
+            offload: Offload::new(),
+            calls: Semaphore::new(CALLS_MAX),
+        }
+    }
+}

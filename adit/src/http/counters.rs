@@ -8,8 +8,6 @@ use std::{
     },
 };
 
-use axum::http::StatusCode;
-
 use super::{Refusal, refusal::RefusalLines};
 
 /// Events by cause. Causes are words of this program, never of a caller.
@@ -59,7 +57,7 @@ impl HttpCounters {
 
     /// Counts a refusal for want of a good token.
     pub(crate) fn token(&self, refusal: &Refusal) {
-        if [StatusCode::UNAUTHORIZED, StatusCode::FORBIDDEN].contains(&refusal.status()) {
+        if refusal.is_of_token() {
             self.tokens_refused.add(refusal.word());
         }
     }

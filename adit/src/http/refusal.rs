@@ -129,9 +129,16 @@ impl Refusal {
         }
     }
 
+    /// Whether it is for want of a good token: no other one would be refused.
+    pub(super) fn is_of_token(&self) -> bool {
+        let denied = [StatusCode::UNAUTHORIZED, StatusCode::FORBIDDEN].contains(&self.status());
+        denied && !matches!(self, Self::Source)
+    }
+
     /// Which token is demanded, for the header `WWW-Authenticate` (RFC 6750, 3).
     fn challenge(&self) -> Option<&'static str> {
         match self.status() {
+            _ if !self.is_of_token() => None,
             StatusCode::UNAUTHORIZED if matches!(self, Self::Token(TokenError::Missing)) => {
                 Some("Bearer")
             }
@@ -273,6 +280,23 @@ mod tests {
             assert_eq!(problem.kind, "urn:adit:problem:internal");
             assert_eq!(problem.detail, "the gateway failed; its log says why");
         }
+    }
+
+    #[tokio::test]
+    async fn an_address_that_may_not_come_in_says_nothing_of_the_token() {
+        let counters = crate::http::HttpCounters::default();
+        for (refusal, demands) in [
+            (Refusal::Source, false),
+            (Refusal::Token(TokenError::OtherSession), true),
+        ] {
+            counters.token(&refusal);
+            let response = refusal.into_response();
+            assert_eq!(response.status(), StatusCode::FORBIDDEN);
+            let demanded = response.headers().contains_key(WWW_AUTHENTICATE);
+            assert_eq!(demanded, demands);
+        }
+        let refused: Vec<_> = counters.tokens_refused.read().into_values().collect();
+        assert_eq!(refused, [1]);
     }
 
     async fn answered(refusal: Refusal) -> (StatusCode, Problem) {

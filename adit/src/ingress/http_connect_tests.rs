@@ -4,7 +4,7 @@ use adit_proto_core::gateway::OpenError;
 use tokio::{net::TcpListener, sync::oneshot};
 
 use super::*;
-use crate::{config::Entrance, ingress::Door};
+use crate::ingress::Door;
 
 const REQUEST: &str = "CONNECT db.corp.local:5432 HTTP/1.1\r\nHost: db.corp.local:5432\r\n\r\n";
 
@@ -96,7 +96,6 @@ fn credentials_are_demanded_where_users_are_known() {
 fn door() -> Door {
     Door {
         name: "web".into(),
-        entrance: Entrance::default(),
         counters: Arc::default(),
     }
 }

@@ -81,9 +81,9 @@ impl Rules {
             shared: Arc::new(Shared {
                 door: Door {
                     name: config.name,
-                    entrance: config.entrance,
                     counters: Arc::clone(counters),
                 },
+                entrance: config.entrance,
                 protocol: config.protocol,
             }),
         }
@@ -165,7 +165,7 @@ impl IngressListener {
                 (rules, permit) = changed;
             }
             bump(&self.door.counters.accepted);
-            if !rules.shared.door.entrance.admits(user.ip()) {
+            if !rules.shared.entrance.admits(user.ip()) {
                 bump(&self.door.counters.source_refused);
                 if !strange {
                     tracing::warn!(ingress = self.name(), %user, "an address that `allow_from` does not name; more are closed");

@@ -148,7 +148,6 @@ pub fn configs(config: &crate::config::GatewayConfig) -> Vec<IngressConfig> {
 #[derive(Debug)]
 struct Door {
     name: Box<str>,
-    entrance: Entrance,
     counters: Arc<Counters>,
 }
 
@@ -156,6 +155,7 @@ struct Door {
 #[derive(Debug)]
 struct Shared {
     door: Door,
+    entrance: Entrance,
     protocol: Protocol,
 }
 
@@ -191,7 +191,7 @@ impl Shared {
         match result {
             Ok(established) => {
                 bump(&door.counters.opened);
-                let mut first = BytesMut::from(door.entrance.preface(user, local));
+                let mut first = BytesMut::from(self.entrance.preface(user, local));
                 first.extend_from_slice(&established.early);
                 established
                     .session
@@ -258,7 +258,6 @@ mod tests {
     fn each_end_has_its_counter() {
         let door = Door {
             name: "web".into(),
-            entrance: Entrance::default(),
             counters: Arc::default(),
         };
         let c = &door.counters;

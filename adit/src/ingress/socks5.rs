@@ -136,7 +136,7 @@ mod tests {
     use tokio::net::TcpListener;
 
     use super::*;
-    use crate::{config::Entrance, ingress::Door};
+    use crate::ingress::Door;
 
     const CONNECT: &[u8] = b"\x05\x01\x00\x01\x0a\x00\x00\x05\x00\x50";
 
@@ -154,7 +154,6 @@ mod tests {
         let (stream, addr) = listener.accept().await.unwrap();
         let door = Door {
             name: "socks".into(),
-            entrance: Entrance::default(),
             counters: Arc::default(),
         };
         let visit = Visit {

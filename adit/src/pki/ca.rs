@@ -40,7 +40,7 @@ impl Ca {
     /// [`PkiError::BadFile`] when a file is damaged or the key is gone: a lost authority is never replaced in silence,
     /// since every agent trusts it.
     pub fn open(dir: &StateDir, now: UnixTime) -> Result<Self, PkiError> {
-        Exchange::recover(dir)?;
+        Exchange::recover(dir, agents_not_after(now))?;
         let bad = |name: &str, what| PkiError::BadFile {
             path: dir.file(name),
             what,
@@ -284,6 +284,13 @@ fn params_of(now: UnixTime, name: &str) -> Result<CertificateParams, PkiError> {
     Ok(params)
 }
 
+/// Gives the Unix time in seconds by which an agent's certificate ends that is signed now.
+#[must_use]
+pub fn agents_not_after(now: UnixTime) -> i64 {
+    let end = now.as_secs().saturating_add(AGENT_DAYS * DAY_S);
+    i64::try_from(end).unwrap_or(i64::MAX)
+}
+
 fn base_params(now: UnixTime, days: u64) -> Result<CertificateParams, PkiError> {
     let mut serial = [0; 16];
     fill_random(&mut serial)?;
@@ -306,7 +313,7 @@ const CA_NAME: &str = "adit agent CA";
 const CA_DAYS: u64 = 3650;
 const SERVER_DAYS: u64 = 365;
 /// Life of an agent's certificate.
-pub const AGENT_DAYS: u64 = 365;
+const AGENT_DAYS: u64 = 365;
 const DAY_S: u64 = 86_400;
 /// How far a peer's clock may be behind and still accept a certificate made this second (design 3.7): a day that this
 /// clock is ahead, a day that the other one is behind, and one to spare.

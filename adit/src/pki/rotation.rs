@@ -92,10 +92,15 @@ impl Exchange {
         self.apply(dir)
     }
 
-    /// Ends an exchange that a crash has cut short.
-    pub(super) fn recover(dir: &StateDir) -> Result<(), PkiError> {
+    /// Ends an exchange that a crash or a failure has cut short; `agents_not_after` is the Unix time in seconds by which
+    /// a certificate ends that is signed now. Until now the former authority may have signed on.
+    pub(super) fn recover(dir: &StateDir, agents_not_after: i64) -> Result<(), PkiError> {
         match Self::pending(dir)? {
-            Some(exchange) => exchange.apply(dir),
+            Some(mut exchange) => {
+                let former = &mut exchange.former;
+                former.last_not_after = former.last_not_after.max(agents_not_after);
+                exchange.apply(dir)
+            }
             None => Ok(()),
         }
     }
@@ -141,6 +146,11 @@ pub fn certificates(dir: &StateDir) -> Result<Vec<String>, PkiError> {
         all.push(kept.certificate);
     }
     Ok(all)
+}
+
+/// Tells whether an exchange has been begun that will be carried out when the authority is opened again.
+pub(crate) fn is_pending(dir: &StateDir) -> bool {
+    dir.file(EXCHANGE_FILE).exists()
 }
 
 fn unwritable(dir: &StateDir) -> PkiError {

@@ -1,6 +1,6 @@
 //! `gateway init` and `gateway run`.
 
-use std::path::Path;
+use std::{path::Path, sync::Arc};
 
 use super::{Context, print_reloaded};
 use crate::{
@@ -61,8 +61,11 @@ pub(super) fn run(ctx: &Context<'_>) -> Result<(), CommandFailure> {
     super::runtime()?.block_on(async {
         let signals = Signals::listen()?;
         let process = GatewayProcess::start(&loaded.config)?;
-        let source = || ctx.gateway_config().map(|loaded| loaded.config);
-        process.run(signals, &source).await
+        let (file, overrides) = (ctx.file(Role::Gateway), ctx.cli.overrides());
+        let around = ctx.around.clone();
+        let load = move || GatewayConfig::load(file.clone(), &overrides, &around);
+        let source = move || load().map(|loaded| loaded.config);
+        process.run(signals, Arc::new(source)).await
     })
 }
 

@@ -30,12 +30,13 @@ impl AgentDirectory {
         }
     }
 
-    /// Whether the agent shows the key of a renewal that has not been confirmed yet.
+    /// Whether the agent shows the key of a renewal that has not been confirmed yet, or the first certificate of another
+    /// authority.
     #[must_use]
     pub fn awaits_confirmation(&self, agent: &AgentIdentity) -> bool {
-        self.read()
-            .get(&agent.id)
-            .is_some_and(|known| known.renewed == Some(agent.spki_sha256))
+        self.read().get(&agent.id).is_some_and(|known| {
+            known.renewed == Some(agent.spki_sha256) || known.unshown == Some(agent.fingerprint)
+        })
     }
 
     /// Gives the agents that get no new sessions by routing, by id.
@@ -127,6 +128,8 @@ pub(super) type Snapshot = BTreeMap<AgentId, Known>;
 pub(super) struct Known {
     pub(super) current: [u8; 32],
     pub(super) renewed: Option<[u8; 32]>,
+    /// Fingerprint of a certificate of another authority with which it has not connected yet.
+    pub(super) unshown: Option<[u8; 32]>,
     pub(super) drained: bool,
 }
 
@@ -135,6 +138,7 @@ impl Known {
         Self {
             current: agent.spki_sha256,
             renewed: agent.renewed_spki_sha256,
+            unshown: agent.renewed_issuer_sha256.map(|_| agent.fingerprint),
             drained,
         }
     }

@@ -20,7 +20,7 @@ use std::{
     thread,
 };
 
-use adit_proto_core::id::AgentId;
+use adit_proto_core::{id::AgentId, identity::AgentIdentity};
 use tokio::sync::oneshot;
 use uuid::Uuid;
 
@@ -83,15 +83,16 @@ impl Store {
     }
 
     /// Writes the key of a renewed certificate beside the key that asked for it: both are admitted until the agent has
-    /// connected with it (design 8.6). Fails with [`StoreError::OtherKey`] where `proved`, the key that the asking
-    /// connection has shown, is not the agent's: another one succeeded it, or the id was enrolled anew.
-    pub fn renew(&self, id: AgentId, proved: [u8; 32], renewal: Renewal) -> Reply<()> {
-        self.call(move |worker| worker.renew(id, proved, renewal))
+    /// connected with it (design 8.6). Fails with [`StoreError::OtherKey`] where the key of `shown`, the certificate of
+    /// the asking connection, is not the agent's: another one succeeded it, or the id was enrolled anew.
+    pub fn renew(&self, shown: AgentIdentity, renewal: Renewal) -> Reply<()> {
+        self.call(move |worker| worker.renew(&shown, renewal))
     }
 
-    /// Makes the renewed key the agent's only one, once it has connected with it; another key changes nothing.
-    pub fn confirm_key(&self, id: AgentId, spki_sha256: [u8; 32]) -> Reply<()> {
-        self.call(move |worker| worker.confirm_key(id, spki_sha256))
+    /// Makes the renewed key the agent's only one, and its last certificate the one that it is known to have, once it
+    /// has connected with them; others change nothing.
+    pub fn confirm(&self, shown: AgentIdentity) -> Reply<()> {
+        self.call(move |worker| worker.confirm(&shown))
     }
 
     /// Gives what is known of one agent.

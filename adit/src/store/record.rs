@@ -23,8 +23,11 @@ pub struct AgentRecord {
     pub enrolled_at: u64,
     /// Unix time of the end of its last certificate, in seconds.
     pub not_after: i64,
-    /// Hash of the key of the authority that signed its last certificate; none where that was not written down.
+    /// Hash of the key of the authority that signed the last certificate with which it has connected or enrolled; none
+    /// where that was not written down.
     pub issuer_sha256: Option<[u8; 32]>,
+    /// The same of its last certificate, where that is another authority and it has not connected with it yet.
+    pub renewed_issuer_sha256: Option<[u8; 32]>,
 }
 
 /// A token that was issued here, or used here.
@@ -60,8 +63,8 @@ pub(super) trait Stored: Sized {
     type Layout: Serialize + DeserializeOwned;
     /// Version of the layout.
     const VERSION: u8;
-    /// What makes a record of version 1 one of this version: fields have only been added behind.
-    const TAIL_OF_V1: &'static [u8];
+    /// What makes a record of version 1, 2 and so on one of this version: fields have only been added behind.
+    const TAILS: &'static [&'static [u8]];
     fn to_layout(&self) -> Self::Layout;
     fn from_layout(key: Uuid, layout: Self::Layout) -> Self;
 
@@ -73,10 +76,9 @@ pub(super) trait Stored: Sized {
         let (version, body) = bytes.split_first()?;
         let layout = if *version == Self::VERSION {
             postcard::from_bytes(body)
-        } else if *version == 1 {
-            postcard::from_bytes(&[body, Self::TAIL_OF_V1].concat())
         } else {
-            return None;
+            let tail = Self::TAILS.get(usize::from(version.checked_sub(1)?))?;
+            postcard::from_bytes(&[body, tail].concat())
         };
         Some(Self::from_layout(key, layout.ok()?))
     }
@@ -92,13 +94,14 @@ pub(super) struct AgentLayout {
     enrolled_at: u64,
     not_after: i64,
     issuer_sha256: Option<[u8; 32]>,
+    renewed_issuer_sha256: Option<[u8; 32]>,
 }
 
 impl Stored for AgentRecord {
     type Layout = AgentLayout;
-    const VERSION: u8 = 2;
-    /// No issuer.
-    const TAIL_OF_V1: &'static [u8] = &[0];
+    const VERSION: u8 = 3;
+    /// No issuer; none of a renewed certificate.
+    const TAILS: &'static [&'static [u8]] = &[&[0, 0], &[0]];
 
     fn to_layout(&self) -> AgentLayout {
         AgentLayout {
@@ -110,6 +113,7 @@ impl Stored for AgentRecord {
             enrolled_at: self.enrolled_at,
             not_after: self.not_after,
             issuer_sha256: self.issuer_sha256,
+            renewed_issuer_sha256: self.renewed_issuer_sha256,
         }
     }
 
@@ -124,6 +128,7 @@ impl Stored for AgentRecord {
             enrolled_at: layout.enrolled_at,
             not_after: layout.not_after,
             issuer_sha256: layout.issuer_sha256,
+            renewed_issuer_sha256: layout.renewed_issuer_sha256,
         }
     }
 }
@@ -145,7 +150,7 @@ enum StateLayout {
 impl Stored for TokenRecord {
     type Layout = TokenLayout;
     const VERSION: u8 = 1;
-    const TAIL_OF_V1: &'static [u8] = &[];
+    const TAILS: &'static [&'static [u8]] = &[];
 
     fn to_layout(&self) -> TokenLayout {
         TokenLayout {
@@ -180,7 +185,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_record_of_the_first_version_has_no_issuer() {
+    fn a_record_of_a_former_version_lacks_what_came_later() {
         let mut record = AgentRecord {
             id: AgentId(Uuid::from_u128(5)),
             name: "site-a".to_owned(),
@@ -191,19 +196,24 @@ mod tests {
             enrolled_at: 7,
             not_after: 8,
             issuer_sha256: Some([4; 32]),
+            renewed_issuer_sha256: Some([5; 32]),
         };
         let read = |bytes: &[u8]| AgentRecord::decode(record.id.0, bytes);
         let bytes = record.encode().unwrap();
         assert_eq!(read(&bytes).unwrap(), record);
-        // It ended before the mark of the field that came later.
-        let mut first = bytes[..bytes.len() - 33].to_vec();
-        first[0] = 1;
-        let old = read(&first);
-        for version in [0, 3] {
-            first[0] = version;
-            assert_eq!(read(&first), None);
+        // Each ended before the mark of the field that came next.
+        let former = |version: u8, fields: usize| {
+            let mut former = bytes[..bytes.len() - 33 * fields].to_vec();
+            former[0] = version;
+            read(&former)
+        };
+        for version in [0, 4] {
+            assert_eq!(former(version, 0), None);
         }
+        let (first, second) = (former(1, 2), former(2, 1));
+        record.renewed_issuer_sha256 = None;
+        assert_eq!(second.unwrap(), record);
         record.issuer_sha256 = None;
-        assert_eq!(old.unwrap(), record);
+        assert_eq!(first.unwrap(), record);
     }
 }

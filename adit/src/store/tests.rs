@@ -103,14 +103,14 @@ fn directory_follows_enrolment_renewal_and_deletion() {
     assert_eq!(directory.admit(&agent(1, 1)), Ok(()));
     assert_eq!(directory.admit(&agent(1, 2)), Err(AdmitError::OtherKey));
 
-    store.renew(id(1), [1; 32], renewal(2)).wait().unwrap();
+    store.renew(agent(1, 1), renewal(2)).wait().unwrap();
     assert_eq!(directory.admit(&agent(1, 1)), Ok(()));
     assert_eq!(directory.admit(&agent(1, 2)), Ok(()));
     assert!(directory.awaits_confirmation(&agent(1, 2)));
     assert!(!directory.awaits_confirmation(&agent(1, 1)));
-    store.confirm_key(id(1), [3; 32]).wait().unwrap();
+    store.confirm(agent(1, 3)).wait().unwrap();
     assert_eq!(directory.admit(&agent(1, 1)), Ok(()));
-    store.confirm_key(id(1), [2; 32]).wait().unwrap();
+    store.confirm(agent(1, 2)).wait().unwrap();
     assert_eq!(directory.admit(&agent(1, 1)), Err(AdmitError::OtherKey));
     drop(store);
 
@@ -121,7 +121,7 @@ fn directory_follows_enrolment_renewal_and_deletion() {
     assert!(store.delete_agent(id(1)).wait().unwrap().is_some());
     assert!(store.delete_agent(id(1)).wait().unwrap().is_none());
     assert_eq!(directory.admit(&agent(1, 2)), Err(AdmitError::UnknownAgent));
-    let renewed = store.renew(id(1), [2; 32], renewal(3)).wait();
+    let renewed = store.renew(agent(1, 2), renewal(3)).wait();
     assert!(matches!(renewed, Err(StoreError::UnknownAgent)));
 }
 
@@ -131,17 +131,17 @@ fn a_key_that_counts_no_more_gets_no_successor() {
     let store = scratch.open();
     let directory = store.directory();
     enrol(&store, JTI, 1, 1).unwrap();
-    store.renew(id(1), [1; 32], renewal(2)).wait().unwrap();
-    store.confirm_key(id(1), [2; 32]).wait().unwrap();
+    store.renew(agent(1, 1), renewal(2)).wait().unwrap();
+    store.confirm(agent(1, 2)).wait().unwrap();
     // A connection with the former key is still there, and asks again.
-    let late = store.renew(id(1), [1; 32], renewal(3)).wait();
+    let late = store.renew(agent(1, 1), renewal(3)).wait();
     assert!(matches!(late, Err(StoreError::OtherKey)));
     assert_eq!(directory.admit(&agent(1, 2)), Ok(()));
     assert_eq!(directory.admit(&agent(1, 3)), Err(AdmitError::OtherKey));
     // Its certificate was being signed when the agent was deleted and its id enrolled with another key.
     store.delete_agent(id(1)).wait().unwrap();
     enrol(&store, Uuid::from_u128(2), 1, 9).unwrap();
-    let late = store.renew(id(1), [2; 32], renewal(4)).wait();
+    let late = store.renew(agent(1, 2), renewal(4)).wait();
     assert!(matches!(late, Err(StoreError::OtherKey)));
     assert_eq!(directory.admit(&agent(1, 4)), Err(AdmitError::OtherKey));
     let record = &store.agents().wait().unwrap()[0];
@@ -155,11 +155,47 @@ fn a_renewed_key_that_asks_for_its_successor_has_proved_itself() {
     let store = scratch.open();
     let directory = store.directory();
     enrol(&store, JTI, 1, 1).unwrap();
-    store.renew(id(1), [1; 32], renewal(2)).wait().unwrap();
-    store.renew(id(1), [2; 32], renewal(3)).wait().unwrap();
+    store.renew(agent(1, 1), renewal(2)).wait().unwrap();
+    store.renew(agent(1, 2), renewal(3)).wait().unwrap();
     assert_eq!(directory.admit(&agent(1, 1)), Err(AdmitError::OtherKey));
     assert_eq!(directory.admit(&agent(1, 2)), Ok(()));
     assert!(directory.awaits_confirmation(&agent(1, 3)));
+}
+
+#[test]
+fn a_certificate_of_another_ca_counts_once_it_has_been_shown() {
+    let scratch = Scratch::new();
+    let store = scratch.open();
+    let directory = store.directory();
+    enrol(&store, JTI, 1, 1).unwrap();
+    let issuer = |store: &Store| store.agents().wait().unwrap()[0].issuer_sha256;
+    // The same key, as of every agent that has no use for another one.
+    store.renew(agent(1, 1), renewal(1)).wait().unwrap();
+    assert_eq!(issuer(&store), None);
+    assert!(!directory.awaits_confirmation(&agent(1, 1)));
+    store.confirm(agent(1, 1)).wait().unwrap();
+    assert_eq!(issuer(&store), None, "it has come with the former one");
+    drop(store);
+    let store = scratch.open();
+    let directory = store.directory();
+    let renewed = AgentIdentity {
+        fingerprint: [8; 32],
+        ..agent(1, 1)
+    };
+    assert!(directory.awaits_confirmation(&renewed));
+    store.confirm(renewed.clone()).wait().unwrap();
+    assert_eq!(issuer(&store), Some([9; 32]));
+    assert!(!directory.awaits_confirmation(&renewed));
+    // Nothing to wait for where the authority stays, and a new key alone proves no certificate.
+    store.renew(renewed.clone(), renewal(1)).wait().unwrap();
+    assert!(!directory.awaits_confirmation(&renewed));
+    let other = Renewal {
+        issuer_sha256: [7; 32],
+        ..renewal(2)
+    };
+    store.renew(renewed, other).wait().unwrap();
+    store.confirm(agent(1, 2)).wait().unwrap();
+    assert_eq!(issuer(&store), Some([9; 32]));
 }
 
 #[test]
@@ -400,6 +436,7 @@ fn enrolment(n: u8, key: u8) -> Enrolment {
             enrolled_at: NOW,
             not_after: 0,
             issuer_sha256: None,
+            renewed_issuer_sha256: None,
         },
         token_expires_at: NOW + 60,
     }

@@ -7,7 +7,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use adit_proto_core::id::AgentId;
+use adit_proto_core::{id::AgentId, identity::AgentIdentity};
 use redb::{
     Database, DatabaseError, ReadableDatabase, ReadableTable, Table, TableDefinition,
     WriteTransaction,
@@ -107,34 +107,25 @@ impl Worker {
         })
     }
 
-    pub(super) fn renew(
-        &self,
-        id: AgentId,
-        proved: [u8; 32],
-        renewal: Renewal,
-    ) -> Result<(), StoreError> {
-        self.update_agent(id, |agent| {
-            if agent.renewed_spki_sha256 == Some(proved) {
-                agent.spki_sha256 = proved;
-            }
-            if agent.spki_sha256 != proved {
+    pub(super) fn renew(&self, shown: &AgentIdentity, renewal: Renewal) -> Result<(), StoreError> {
+        self.update_agent(shown.id, |agent| {
+            confirm(agent, shown);
+            if agent.spki_sha256 != shown.spki_sha256 {
                 return Err(StoreError::OtherKey);
             }
             agent.renewed_spki_sha256 =
                 (renewal.spki_sha256 != agent.spki_sha256).then_some(renewal.spki_sha256);
             agent.fingerprint = renewal.fingerprint;
             agent.not_after = renewal.not_after;
-            agent.issuer_sha256 = Some(renewal.issuer_sha256);
+            let issuer = Some(renewal.issuer_sha256);
+            agent.renewed_issuer_sha256 = issuer.filter(|_| agent.issuer_sha256 != issuer);
             Ok(())
         })
     }
 
-    pub(super) fn confirm_key(&self, id: AgentId, key: [u8; 32]) -> Result<(), StoreError> {
-        self.update_agent(id, |agent| {
-            if agent.renewed_spki_sha256 == Some(key) {
-                agent.spki_sha256 = key;
-                agent.renewed_spki_sha256 = None;
-            }
+    pub(super) fn confirm(&self, shown: &AgentIdentity) -> Result<(), StoreError> {
+        self.update_agent(shown.id, |agent| {
+            confirm(agent, shown);
             Ok(())
         })
     }
@@ -374,6 +365,18 @@ fn make_file(path: &Path) -> Result<(), redb::Error> {
     Ok(())
 }
 
+/// Takes over what an agent has shown that it has: a renewed key, and its last certificate.
+fn confirm(agent: &mut AgentRecord, shown: &AgentIdentity) {
+    if agent.renewed_spki_sha256 == Some(shown.spki_sha256) {
+        agent.spki_sha256 = shown.spki_sha256;
+        agent.renewed_spki_sha256 = None;
+    }
+    if agent.fingerprint == shown.fingerprint {
+        let issuer = agent.renewed_issuer_sha256.take();
+        agent.issuer_sha256 = issuer.or(agent.issuer_sha256);
+    }
+}
+
 /// A token is listed for as long as its signature could be taken.
 fn has_expired(token: &TokenRecord, now: u64) -> bool {
     token.expires_at.saturating_add(LEEWAY_S) < now
@@ -432,6 +435,7 @@ mod tests {
             enrolled_at: 0,
             not_after: 0,
             issuer_sha256: None,
+            renewed_issuer_sha256: None,
         };
         let enrolment = Enrolment {
             agent,

@@ -53,7 +53,7 @@ impl ProvisionerKey {
             path: path.to_owned(),
             cause,
         };
-        let text = std::fs::read(path).map_err(|e| failed(Cause::Io(e)))?;
+        let text = crate::regular::read(path).map_err(|e| failed(Cause::Io(e)))?;
         Self::from_pem(&text).map_err(failed)
     }
 

@@ -2,13 +2,14 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet},
-    fs::File,
     io::{self, Read},
     path::{Path, PathBuf},
 };
 
 use serde_json::{Map, Value};
 use uuid::Uuid;
+
+use crate::regular;
 
 /// Claims whose bearers are refused: for each name the values. Empty where none is configured.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -26,7 +27,7 @@ impl RevocationList {
         };
         let io = |e| failed(Cause::Io(e));
         let mut text = Vec::new();
-        let file = File::open(path).map_err(io)?;
+        let file = regular::open(path).map_err(io)?;
         file.take(LEN_MAX + 1).read_to_end(&mut text).map_err(io)?;
         if text.len() as u64 > LEN_MAX {
             return Err(failed(Cause::TooLong));

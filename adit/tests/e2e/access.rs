@@ -177,7 +177,7 @@ fn write(mut user: &TcpStream) {
 }
 
 /// Reads a header of the PROXY protocol as its specification has it, and gives source and destination.
-fn header(tcp: &mut TcpStream) -> (SocketAddr, SocketAddr) {
+pub(crate) fn header(tcp: &mut TcpStream) -> (SocketAddr, SocketAddr) {
     let mut fixed = [0; 16];
     tcp.read_exact(&mut fixed).unwrap();
     assert_eq!(&fixed[..13], b"\r\n\r\n\0\r\nQUIT\n\x21");

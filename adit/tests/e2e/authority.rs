@@ -7,7 +7,7 @@ use serde_json::Value;
 
 use crate::harness::{
     RUNTIME, SOON, beside_others, block_on,
-    reference::dial,
+    reference::{ROUTE_ADVERTISE, dial, frame, framed},
     site::{Agent, Gateway, Ports, Site, forward, free_port, free_udp_port},
     targets::{echo, ping},
     until,
@@ -118,6 +118,31 @@ fn another_ca_takes_over_and_agents_move_one_by_one() {
 }
 
 #[test]
+fn who_has_not_shown_a_renewed_certificate_still_needs_the_former_ca() {
+    let _machine = beside_others();
+    let bed = Bed::new();
+    // A key that stays, as of every agent of the reference.
+    let other = bed.site.enrol("reference", &bed.gateway, "");
+    let (_endpoint, connection) = bed.as_reference(&other);
+    assert_eq!(bed.gateway.ask(&["ca", "rotate"]).code, 0);
+    let on_former = || bed.show()["agents_on_former"].clone();
+    assert_eq!(on_former(), 2);
+    let (certificate, root) = block_on(renew(&connection, &other.pair("")));
+    assert_eq!(on_former(), 2, "the answer may have been lost");
+    bed.gateway
+        .ask(&["ca", "retire"])
+        .fails(1, &["2 enrolled agents", "--force"]);
+    let mut pair = other.pair("");
+    pair["certificate"] = certificate.into();
+    pair["gateway_ca"] = root.into();
+    fs::write(other.state.join("agent-pair.json"), pair.to_string()).unwrap();
+    let (_endpoint, _connection) = bed.as_reference(&other);
+    until("one agent less needs it", SOON, || {
+        (on_former() == 1).then_some(())
+    });
+}
+
+#[test]
 fn a_gateway_that_dies_right_after_the_rotation_takes_everybody_back() {
     let _machine = beside_others();
     let mut bed = Bed::new();
@@ -217,6 +242,29 @@ impl Bed {
     }
 }
 
+/// Asks for another certificate of the same key (agent-tunnel 6.4); gives it and the root.
+async fn renew(connection: &quinn::Connection, pair: &Value) -> (String, String) {
+    let key = rcgen::KeyPair::from_pem(pair["key"].as_str().unwrap()).unwrap();
+    let csr = rcgen::CertificateParams::default().serialize_request(&key);
+    let request = [&b"\x04\x00\x01"[..], &string(&csr.unwrap().pem().unwrap())].concat();
+    let (mut send, mut recv) = connection.open_bi().await.unwrap();
+    send.write_all(&framed(ROUTE_ADVERTISE)).await.unwrap();
+    send.write_all(&framed(&request)).await.unwrap();
+    let answer = frame(&mut recv).await;
+    let (head, texts) = answer.split_at(4);
+    assert_eq!(head, b"\x05\x00\x01\x00");
+    let (length, texts) = texts.split_at(4);
+    let length = u32::from_be_bytes(length.try_into().unwrap()) as usize;
+    let (certificate, root) = texts.split_at(length);
+    let text = |bytes: &[u8]| String::from_utf8(bytes.to_vec()).unwrap();
+    (text(certificate), text(&root[4..]))
+}
+
+/// agent-tunnel 5: a length and that many bytes.
+fn string(text: &str) -> Vec<u8> {
+    framed(text.as_bytes())
+}
+
 /// The certificate that the gateway showed on a connection.
 fn leaf(connection: &quinn::Connection) -> CertificateDer<'static> {
     let shown = connection.peer_identity().unwrap();
@@ -229,7 +277,7 @@ fn spki(der: &CertificateDer<'_>) -> [u8; 32] {
 }
 
 /// The certificate that the enrolment listener shows.
-fn https_leaf(addr: SocketAddr) -> CertificateDer<'static> {
+pub(crate) fn https_leaf(addr: SocketAddr) -> CertificateDer<'static> {
     let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
     let config = rustls::ClientConfig::builder_with_provider(Arc::clone(&provider))
         .with_safe_default_protocol_versions()

@@ -30,6 +30,7 @@ mod reference_agent;
 mod reference_gateway;
 mod reload;
 mod reload_gateway;
+mod reload_rules;
 mod renewal;
 mod revoke;
 mod shutdown;

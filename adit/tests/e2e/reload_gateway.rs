@@ -18,15 +18,15 @@ use crate::harness::{
     users::{connect, http_connect, socks, socks_as},
 };
 
-struct Bed {
-    gateway: Gateway,
+pub(crate) struct Bed {
+    pub(crate) gateway: Gateway,
     _agent: Agent,
-    users: PathBuf,
-    _site: Site,
+    pub(crate) users: PathBuf,
+    pub(crate) site: Site,
 }
 
 impl Bed {
-    fn new(rest: &str) -> Self {
+    pub(crate) fn new(rest: &str) -> Self {
         let site = Site::new();
         let users = site.path("users");
         secret(&users, "alice:first\n");
@@ -38,22 +38,27 @@ impl Bed {
             gateway,
             _agent: agent,
             users,
-            _site: site,
+            site,
         }
     }
 
     /// Exchanges a part of the file, and has it read.
-    fn change(&self, from: &str, to: &str) -> Vec<String> {
-        let text = fs::read_to_string(&self.gateway.config).unwrap();
-        assert!(text.contains(from), "{text}");
-        fs::write(&self.gateway.config, text.replace(from, to)).unwrap();
-        let answer = self.gateway.ask(&["gateway", "reload", "--json"]).json();
-        let keys = answer["needs_restart"].as_array().unwrap().iter();
-        keys.map(|key| key.as_str().unwrap().to_owned()).collect()
+    pub(crate) fn change(&self, from: &str, to: &str) -> Vec<String> {
+        change(&self.gateway, from, to)
     }
 }
 
-fn secret(path: &Path, text: &str) {
+/// Exchanges a part of a gateway's file, has it read, and gives the keys that need a restart.
+pub(crate) fn change(gateway: &Gateway, from: &str, to: &str) -> Vec<String> {
+    let text = fs::read_to_string(&gateway.config).unwrap();
+    assert!(text.contains(from), "{text}");
+    fs::write(&gateway.config, text.replace(from, to)).unwrap();
+    let answer = gateway.ask(&["gateway", "reload", "--json"]).json();
+    let keys = answer["needs_restart"].as_array().unwrap().iter();
+    keys.map(|key| key.as_str().unwrap().to_owned()).collect()
+}
+
+pub(crate) fn secret(path: &Path, text: &str) {
     fs::write(path, text).unwrap();
     fs::set_permissions(path, PermissionsExt::from_mode(0o600)).unwrap();
 }
@@ -65,7 +70,7 @@ fn proxies(users: &Path) -> String {
     entry("socks5", "socks5") + &entry("http_connect", "connect")
 }
 
-const NOTHING: [&str; 0] = [];
+pub(crate) const NOTHING: [&str; 0] = [];
 
 #[test]
 fn everything_that_can_change_does_in_the_middle_of_a_transfer() {
@@ -160,6 +165,7 @@ fn limits_and_direct_targets_change_and_a_bad_file_changes_nothing() {
     level("\"error\"");
     level("\"info\"");
     let reloaded = "configuration reloaded";
+    gateway.process().logged_nth(reloaded, 2);
     assert_eq!(
         gateway.process().count(reloaded),
         2,

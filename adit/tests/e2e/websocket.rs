@@ -10,11 +10,12 @@ use tokio_rustls::TlsConnector;
 use uuid::Uuid;
 
 use crate::harness::{
-    beside_others, block_on,
+    SOON, beside_others, block_on,
     console::{Console, METRICS, metrics},
     site::{Ports, Site},
     targets::{GREETING, Refusing, Target, drain, echo, expect, greeter, reset},
     tls_target::TlsTarget,
+    until,
     websocket::{association, enter, open, path, upgrade},
 };
 
@@ -273,6 +274,28 @@ fn users_who_read_nothing_cost_a_bounded_amount() {
     assert!(grown < 64 << 20, "{grown} bytes for four users");
     drop((full, users));
     gateway.process().logged_nth("session ended", 4);
+}
+
+#[test]
+fn a_user_who_reads_nothing_goes_when_the_session_is_killed() {
+    let _machine = beside_others();
+    let (site, target) = (Site::new(), Target::listen());
+    let console = Console::new(&site);
+    let rest = format!("{}[websocket]\nsessions = 1\n", console.sections());
+    let gateway = site.gateway("gw", &rest);
+    let _agent = site.serving("site-a", &gateway, "127.0.0.1/32");
+    let claims = association(target.addr);
+    let deaf = open(&gateway, &console, "tcp", &claims);
+    let _full = fill(target.accept());
+    let next = association(echo());
+    let token = console.sign("ASSOCIATION", &next);
+    let enter = || enter(&gateway, &path("tcp", &next), &token);
+    assert_eq!(enter().map(|_| ()).unwrap_err().0, 503);
+    let id = claims["jet_aid"].as_str().unwrap();
+    assert_eq!(gateway.ask(&["sessions", "kill", id]).code, 0);
+    let mut user = until("the place is free", SOON, || enter().ok());
+    user.echoes(b"another user");
+    drop(deaf);
 }
 
 #[test]

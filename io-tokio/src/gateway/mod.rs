@@ -63,9 +63,9 @@ pub type Confirm = Arc<dyn Fn(&AgentIdentity) + Send + Sync>;
 pub struct Hooks {
     /// Signs renewals.
     pub renew: Renew,
-    /// Tells whether the key that an agent has proved is that of a renewal not yet confirmed; may not block.
+    /// Tells whether an agent shows a renewed key or certificate that has not been confirmed yet; may not block.
     pub is_renewed: Arc<dyn Fn(&AgentIdentity) -> bool + Send + Sync>,
-    /// Told of an agent that is registered with such a key, which makes its former key useless; may not block.
+    /// Told of an agent that is registered with such a one, which makes the former one useless; may not block.
     pub confirm: Confirm,
     /// Told of an agent whose connection ended; it may have another one. May not block.
     pub left: Arc<dyn Fn(&AgentIdentity) + Send + Sync>,

@@ -4,7 +4,7 @@
 //! hear it. The target's end becomes a Close; what the user had sent before answering it still reaches the target.
 //! A user who vanishes without a Close resets the session, and a reset session is a Close with 1011.
 
-use std::{error::Error as _, io, time::Duration};
+use std::{error::Error as _, fmt::Display, io, pin::pin, time::Duration};
 
 use axum::{
     Error,
@@ -19,7 +19,7 @@ use tokio::{
     io::{
         AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, ReadHalf, WriteHalf, copy, sink, split,
     },
-    time::timeout,
+    time::{sleep, timeout},
 };
 use tungstenite::error::{Error as Broken, ProtocolError};
 
@@ -34,6 +34,10 @@ impl Farewell {
     pub(super) fn new(code: u16, reason: impl Into<String>) -> Self {
         let reason = reason.into();
         Self { code, reason }
+    }
+
+    fn reset(why: impl Display) -> Self {
+        Self::new(code::FAILED, format!("the session was reset: {why}"))
     }
 
     fn frame(&self) -> Message {
@@ -67,6 +71,8 @@ enum Up {
 enum Down {
     Ended,
     Failed(io::Error),
+    /// The session was reset while the user took nothing.
+    Reset(&'static str),
     UserGone,
 }
 
@@ -113,16 +119,28 @@ impl User {
 
     /// Moves bytes both ways until the session is over, and gives what the user is to be told; none where a Close was
     /// sent already, or nobody is there to hear it. A target that has not heard the end of the user's bytes by then is
-    /// dropped without one, which is a reset.
-    pub(super) async fn carry<T: AsyncRead + AsyncWrite>(&mut self, target: T) -> Option<Farewell> {
+    /// dropped without one, which is a reset. `reset` completes when the session has been reset, with the reason.
+    pub(super) async fn carry<T: AsyncRead + AsyncWrite>(
+        &mut self,
+        target: T,
+        reset: impl Future<Output = &'static str>,
+    ) -> Option<Farewell> {
         let (mut from, to) = split(target);
+        // What came before a reset goes before it, to a user who takes it; one who does not cannot outlive the session.
+        let mut reset = pin!(async {
+            let why = reset.await;
+            sleep(LINGER).await;
+            Down::Reset(why)
+        });
         let early = self.early.split().freeze();
         let mut up = Box::pin(upstream(&mut self.stream, early, to));
         let mut down = Box::pin(downstream(&mut from, &mut self.sink));
         let first = tokio::select! {
             end = &mut up => Ok(end),
             end = &mut down => Err(end),
+            end = &mut reset => Err(end),
         };
+        let has_more = first.is_err();
         let down_end = match first {
             Ok(Up::User(UserEnd::Closed)) => {
                 drop(down);
@@ -133,7 +151,14 @@ impl User {
             }
             Ok(Up::User(UserEnd::Lost)) => return None,
             Ok(Up::User(UserEnd::Fault(farewell))) => return Some(farewell),
-            Ok(Up::TargetGone) => down.await,
+            Ok(Up::TargetGone) => {
+                let end = tokio::select! {
+                    end = &mut down => end,
+                    end = &mut reset => end,
+                };
+                drop(down);
+                end
+            }
             Err(end) => {
                 drop(down);
                 end
@@ -144,17 +169,20 @@ impl User {
                 let close = Farewell::new(code::NORMAL, "").frame();
                 let last = async {
                     // A user who is gone has nothing more under way either.
-                    if self.sink.send(close).await.is_ok() {
+                    if self.sink.send(close).await.is_ok() && has_more {
                         up.await;
                     }
                 };
                 let _late = timeout(CLOSE_PATIENCE, last).await;
                 None
             }
-            Down::Failed(error) => {
-                let reason = format!("the session was reset: {error}");
-                Some(Farewell::new(code::FAILED, reason))
+            // What came before a Close is still on its way to the target.
+            Down::UserGone if has_more => {
+                let _late = timeout(LAST_PATIENCE, up).await;
+                None
             }
+            Down::Failed(error) => Some(Farewell::reset(error)),
+            Down::Reset(why) => Some(Farewell::reset(why)),
             Down::UserGone => None,
         }
     }
@@ -185,30 +213,49 @@ async fn upstream<T: AsyncWrite>(
 ) -> Up {
     let mut bytes = early;
     loop {
-        let written = async {
-            to.write_all(&bytes).await?;
-            to.flush().await
+        // One message ahead: a user who leaves is noticed although the target does not read.
+        let ahead = tokio::select! {
+            biased;
+            done = pass(&mut to, &mut bytes) => match done {
+                Ok(()) => next(stream).await,
+                Err(_) => return Up::TargetGone,
+            },
+            ahead = next(stream) => ahead,
         };
-        if written.await.is_err() {
-            return Up::TargetGone;
-        }
-        bytes = match next(stream).await {
-            Ok(bytes) => bytes,
+        match ahead {
+            Ok(more) => {
+                if pass(&mut to, &mut bytes).await.is_err() {
+                    return Up::TargetGone;
+                }
+                bytes = more;
+            }
             Err(UserEnd::Closed) => {
-                return match to.shutdown().await {
-                    Ok(()) => Up::User(UserEnd::Closed),
-                    Err(_) => Up::TargetGone,
+                let last = async {
+                    pass(&mut to, &mut bytes).await?;
+                    to.shutdown().await
+                };
+                return match timeout(LAST_PATIENCE, last).await {
+                    Ok(Ok(())) => Up::User(UserEnd::Closed),
+                    Ok(Err(_)) => Up::TargetGone,
+                    // Not whole at the target.
+                    Err(_) => Up::User(UserEnd::Lost),
                 };
             }
             Err(end) => return Up::User(end),
-        };
+        }
     }
+}
+
+/// Gives bytes to the target; takes those off that it has, so that this can be broken off and gone on with.
+async fn pass<T: AsyncWrite>(to: &mut WriteHalf<T>, bytes: &mut Bytes) -> io::Result<()> {
+    to.write_all_buf(bytes).await?;
+    to.flush().await
 }
 
 /// Target to user.
 async fn downstream<T: AsyncRead>(
     from: &mut ReadHalf<T>,
-    sink: &mut SplitSink<WebSocket, Message>,
+    user: &mut SplitSink<WebSocket, Message>,
 ) -> Down {
     let mut buf = BytesMut::new();
     loop {
@@ -220,10 +267,12 @@ async fn downstream<T: AsyncRead>(
         }
         let send = async {
             // Answers to pings may fill the room for what is not sent yet; they go first.
-            sink.flush().await?;
-            sink.send(Message::Binary(buf.split().freeze())).await
+            user.flush().await?;
+            user.send(Message::Binary(buf.split().freeze())).await
         };
         if send.await.is_err() {
+            // A target that is not read may read nothing either, and the last of a user who has closed is for it.
+            let _unheard = timeout(LAST_PATIENCE, copy(from, &mut sink())).await;
             return Down::UserGone;
         }
     }
@@ -289,6 +338,8 @@ const REASON_LEN_MAX: usize = 123;
 const LINGER: Duration = Duration::from_secs(1);
 /// Time for a target to end after its user has closed.
 const DISCARD_PATIENCE: Duration = Duration::from_secs(5);
+/// Time for a target to take the last of a user who has closed.
+const LAST_PATIENCE: Duration = Duration::from_secs(60);
 /// Time for a user to answer the Close that tells of the target's end, with what is still under way before the answer.
 const CLOSE_PATIENCE: Duration = Duration::from_secs(10);
 

@@ -30,8 +30,9 @@ use uuid::Uuid;
 
 use super::{Counters, Door, bump};
 use crate::{
-    config::WebSocketConfig,
+    config::{Entrance, WebSocketConfig},
     http::{Ends, HttpCounters, Offload, Refusal, bearer, health::Health},
+    live::Live,
     share::{Share, Shares},
     store::{Store, StoreError},
     token::{Association, TokenError, TokenVerifier},
@@ -67,6 +68,7 @@ pub struct WebSockets(Arc<Service>);
 #[derive(Debug)]
 struct Service {
     door: Door,
+    entrance: Live<Entrance>,
     tokens: Arc<TokenVerifier>,
     store: Store,
     gateway: GatewayHandle,
@@ -104,9 +106,9 @@ impl WebSockets {
         Self(Arc::new(Service {
             door: Door {
                 name: NAME.into(),
-                entrance: parts.config.entrance,
                 counters: Arc::default(),
             },
+            entrance: Live::new(parts.config.entrance),
             tokens: parts.tokens,
             store: parts.store,
             gateway: parts.gateway,
@@ -127,6 +129,11 @@ impl WebSockets {
             .route("/jet/fwd/tcp/{id}", get(tcp))
             .route("/jet/fwd/tls/{id}", get(tls))
             .with_state(Arc::clone(&self.0))
+    }
+
+    /// Goes by other rules for those who come from now on.
+    pub fn set_entrance(&self, entrance: Entrance) {
+        self.0.entrance.set(entrance);
     }
 
     /// What has happened here.
@@ -179,10 +186,9 @@ impl Service {
         upgrade: Upgrade,
     ) -> Result<Response, Refusal> {
         bump(&self.door.counters.accepted);
-        let admitted = timeout(ADMISSION_TIMEOUT, self.admit(ends.user, id, token, upgrade)).await;
-        let (association, upgrade, place) = admitted
-            .unwrap_or(Err(Refusal::Busy))
-            .inspect_err(|refusal| self.note(ends.user, refusal))?;
+        let admitted = self.admit(ends.user, id, token, upgrade).await;
+        let (association, upgrade, place) =
+            admitted.inspect_err(|refusal| self.note(ends.user, refusal))?;
         tracing::info!(
             session = %association.id, jti = %association.jti, user = %ends.user, ingress = NAME,
             "association token used"
@@ -205,11 +211,27 @@ impl Service {
         token: Option<String>,
         upgrade: Upgrade,
     ) -> Result<(Association, WebSocketUpgrade, Place), Refusal> {
+        let now = UnixTime::now();
+        let judged = self.judge(now, user, id, token, upgrade);
+        let judged = timeout(ADMISSION_TIMEOUT, judged).await;
+        let (association, upgrade, place) = judged.unwrap_or(Err(Refusal::Busy))?;
+        // What the store is asked for it does: no answer before, or the refusal could have used the token up.
+        self.consume(now.as_secs(), &association, user).await?;
+        Ok((association, upgrade, place))
+    }
+
+    async fn judge(
+        &self,
+        now: UnixTime,
+        user: SocketAddr,
+        id: Named,
+        token: Option<String>,
+        upgrade: Upgrade,
+    ) -> Result<(Association, WebSocketUpgrade, Place), Refusal> {
         self.health.ready()?;
-        if !self.door.entrance.admits(user.ip()) {
+        if !self.entrance.get().admits(user.ip()) {
             return Err(Refusal::Source);
         }
-        let now = UnixTime::now();
         let token = token.ok_or(TokenError::Missing)?;
         let tokens = Arc::clone(&self.tokens);
         let check = move || Ok(tokens.association(now, &token)?);
@@ -223,7 +245,6 @@ impl Service {
             detail: rejection.body_text(),
         })?;
         let place = self.place(user)?;
-        self.consume(now.as_secs(), &association, user).await?;
         Ok((association, upgrade, place))
     }
 
@@ -280,5 +301,5 @@ impl Service {
     }
 }
 
-/// From the request to the answer; in between are the check of a signature and a write to disk.
+/// From the request to the use of its token; in between is the check of a signature.
 const ADMISSION_TIMEOUT: Duration = Duration::from_secs(10);

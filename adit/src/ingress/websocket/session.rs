@@ -51,8 +51,14 @@ impl Visit {
         };
         bump(&self.service.door.counters.opened);
         match way {
-            Way::Plain(pipe) => user.carry(pipe).await,
-            Way::Tls(tls) => user.carry(*tls).await,
+            Way::Plain(pipe) => {
+                let reset = pipe.until_reset();
+                user.carry(pipe, reset).await
+            }
+            Way::Tls(tls) => {
+                let reset = tls.get_ref().0.until_reset();
+                user.carry(*tls, reset).await
+            }
         }
     }
 
@@ -102,7 +108,7 @@ impl Visit {
 
     async fn enter(&self, session: PendingSession, target: &Target) -> Result<Way, Farewell> {
         let (near, far) = Pipe::pair();
-        let entrance = &self.service.door.entrance;
+        let entrance = self.service.entrance.get();
         session.attach(far, entrance.preface(self.ends.user, self.ends.local));
         if self.leg == Leg::Tcp {
             return Ok(Way::Plain(near));

@@ -19,10 +19,10 @@ use crate::{
     live::Live,
     pki::{
         PkiError,
-        ca::{AGENT_DAYS, BACKDATED, Ca},
+        ca::{BACKDATED, Ca, agents_not_after},
         hex,
         names::ServerNames,
-        rotation::Former,
+        rotation::{Former, is_pending},
         server::{ServerCert, ServerRole},
     },
     process::unix_now,
@@ -39,6 +39,8 @@ pub(super) struct Certificates {
     ca: Arc<Live<Ca>>,
     /// An authority that is on disk and has not taken over yet, as something failed.
     next: Option<Arc<Ca>>,
+    /// A rotation is on disk and has not been carried out, as a file could not be written.
+    is_begun: bool,
     shown: Shown,
     admission: Arc<dyn Admission>,
     gateway: GatewayHandle,
@@ -107,6 +109,7 @@ impl Certificates {
             store: state.store.clone(),
             ca: Arc::clone(&state.ca),
             next: None,
+            is_begun: false,
             shown: state.shown.clone(),
             admission: watch.admission(),
             gateway,
@@ -126,6 +129,11 @@ impl Certificates {
     }
 
     async fn try_check(&mut self) -> Result<(), CertificatesError> {
+        if self.is_begun {
+            self.exchange(|_, dir, now| Ca::open(dir, now)).await?;
+            tracing::info!("the rotation of the CA that could not be carried out is complete");
+            return Ok(());
+        }
         let ca = self.latest();
         let now = self.unix_s();
         let over = |former: &Former| {
@@ -145,13 +153,16 @@ impl Certificates {
     /// Makes another authority, by which agents are certified from now on.
     pub(super) async fn rotate(&mut self, by: Actor) -> Result<CaView, CertificatesError> {
         let known = self.store.agents().await?;
-        let days = i64::try_from(AGENT_DAYS).unwrap_or_default();
-        let issued_now = self.unix_s().saturating_add(days * 86_400);
+        let issued_now = agents_not_after((self.clock)());
         // A certificate that was issued while the clock was ahead may end later.
         let ends = known.iter().map(|agent| agent.not_after);
         let last = ends.fold(issued_now, i64::max);
-        self.exchange(move |ca, dir, now| ca.rotate(dir, now, last))
-            .await?;
+        if self.is_begun {
+            self.exchange(|_, dir, now| Ca::open(dir, now)).await?;
+        } else {
+            self.exchange(move |ca, dir, now| ca.rotate(dir, now, last))
+                .await?;
+        }
         tracing::info!(%by, agents = known.len(), "another CA signs from now on; the former one stays trusted until it is retired");
         self.view().await
     }
@@ -176,7 +187,7 @@ impl Certificates {
         let ca = self.latest();
         let own = Some(ca.spki_sha256());
         let known = self.store.agents().await?;
-        // One with a renewed key that it has not shown yet may fall back to what it had.
+        // One with a renewed certificate that it has not shown yet may fall back to what it had, or never have got it.
         let moved = known
             .iter()
             .filter(|agent| agent.issuer_sha256 == own && agent.renewed_spki_sha256.is_none());
@@ -201,8 +212,18 @@ impl Certificates {
     ) -> Result<(), CertificatesError> {
         let (ca, dir) = (self.latest(), self.dir.clone());
         let now = (self.clock)();
-        let changed = tokio::task::spawn_blocking(move || change(&ca, &dir, now)).await;
-        let changed = Arc::new(changed.map_err(|_| CertificatesError::Panicked)??);
+        let changed = tokio::task::spawn_blocking(move || {
+            let changed = change(&ca, &dir, now);
+            (changed, is_pending(&dir))
+        });
+        let (changed, is_begun) = changed.await.map_err(|_| CertificatesError::Panicked)?;
+        self.is_begun = is_begun;
+        let changed = match changed {
+            Err(error) if is_begun => {
+                return Err(CertificatesError::NotYet(Box::new(error.into())));
+            }
+            changed => Arc::new(changed?),
+        };
         self.next = Some(Arc::clone(&changed));
         let shown = self.show(changed).await;
         shown.map_err(|error| CertificatesError::NotYet(Box::new(error)))

@@ -136,12 +136,13 @@ fn hooks(state: &GatewayState, presence: Presence) -> Hooks {
         }),
         is_renewed: Arc::new(move |identity| directory.awaits_confirmation(identity)),
         confirm: Arc::new(move |identity| {
-            // The first connection with a renewed key is what makes the old key useless (design 8.6).
-            let reply = confirming.confirm_key(identity.id, identity.spki_sha256);
+            // The first connection with a renewed key is what makes the old key useless (design 8.6), and the first
+            // with a certificate of another CA what makes the former CA useless to that agent.
+            let reply = confirming.confirm(identity.clone());
             let agent = identity.id;
             tokio::spawn(async move {
                 if let Err(error) = reply.await {
-                    tracing::error!(%agent, %error, "renewed key not recorded; both keys stay valid");
+                    tracing::error!(%agent, %error, "renewed certificate not recorded as in use; the former one stays valid, too");
                 }
             });
         }),
@@ -157,7 +158,7 @@ async fn renew(
     identity: AgentIdentity,
     csr_pem: String,
 ) -> Result<Renewed, String> {
-    let (id, proved) = (identity.id, identity.spki_sha256);
+    let shown = identity.clone();
     let ca_pem = ca.cert_pem().to_owned();
     // Signing takes a while: off the data path (design 8.11).
     let signed =
@@ -172,7 +173,7 @@ async fn renew(
         issuer_sha256: issued.issuer_sha256,
     };
     store
-        .renew(id, proved, renewal)
+        .renew(shown, renewal)
         .await
         .map_err(|error| error.to_string())?;
     Ok(Renewed {

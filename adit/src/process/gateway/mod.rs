@@ -76,8 +76,8 @@ pub struct GatewayProcess {
     enroll: SocketAddr,
     orders: mpsc::Receiver<GatewayOrder>,
     reloadable: Reloadable,
-    /// What the HTTP listener shows; none without TLS.
-    https: LiveTls,
+    /// What the HTTP listener shows, where the operator supplies it.
+    operator_tls: LiveTls,
     certificates: Certificates,
     _state: GatewayState,
 }
@@ -148,7 +148,7 @@ impl GatewayProcess {
         let tokens = http::verifier(config, &state);
         let mut services = JoinSet::new();
         let tls = live_tls(config, enroll_addr, &https)?;
-        let own = tls.clone().filter(|_| config.enroll.tls == EnrollTls::Own);
+        let (own, operator_tls) = by_owner(config, &tls);
         let certificates = Certificates::new(&state, &watch, gateway.handle(), own);
         let control = Control::new(state.store.clone(), gateway.handle());
         let health = Health::new(state.store.clone());
@@ -163,7 +163,7 @@ impl GatewayProcess {
         };
         let websockets = served.websockets();
         let public = served.public(&endpoint.to_string(), websockets.as_ref());
-        services.spawn(http::serve("enrolment", enroll, tls.clone(), public));
+        services.spawn(http::serve("enrolment", enroll, tls, public));
         if let Some(metrics) = metrics {
             tracing::info!(addr = %metrics.local_addr()?, "metrics open");
             let watch = served.watch(&doors, websockets.as_ref());
@@ -183,15 +183,16 @@ impl GatewayProcess {
             tokens: strings,
             control,
             ingress: Vec::new(),
-            websockets,
             enroll: enroll_addr,
             orders,
             reloadable: Reloadable {
                 config: config.clone(),
                 tokens,
                 doors: doors.iter().map(IngressListener::door).collect(),
+                websockets: websockets.clone(),
             },
-            https: tls,
+            websockets,
+            operator_tls,
             certificates,
             _state: state,
             gateway,
@@ -255,7 +256,7 @@ impl GatewayProcess {
     pub async fn run(
         mut self,
         signals: Signals,
-        source: ConfigSource<'_>,
+        source: ConfigSource,
     ) -> Result<(), CommandFailure> {
         let Signals {
             stop: mut signals,
@@ -267,9 +268,9 @@ impl GatewayProcess {
                 () = signals.next() => break,
                 () = hangup.next() => {
                     // Told in the log.
-                    let _outcome = self.reload(source).await;
+                    let _outcome = self.reload(&source).await;
                 }
-                Some(order) = self.orders.recv() => self.take(order, source).await,
+                Some(order) = self.orders.recv() => self.take(order, &source).await,
                 _ = due.tick() => self.certificates.check().await,
                 why = self.gateway.failed() => {
                     return Err(CommandFailure::message(Code::Failure, format!("the tunnel failed: {why}")));
@@ -376,6 +377,15 @@ fn live_tls(
 }
 
 type LiveTls = Option<Arc<Live<rustls::ServerConfig>>>;
+
+/// Gives what the HTTP listener shows to who exchanges it: a certificate of ours, or else the operator's.
+fn by_owner(config: &GatewayConfig, shown: &LiveTls) -> (LiveTls, LiveTls) {
+    match config.enroll.tls {
+        EnrollTls::Own => (shown.clone(), None),
+        EnrollTls::Operator { .. } => (None, shown.clone()),
+        EnrollTls::PlainHttp => (None, None),
+    }
+}
 
 /// What the HTTP listener is to show, where the operator supplies it.
 fn operator_tls(config: &GatewayConfig) -> Result<Option<rustls::ServerConfig>, ListenError> {

@@ -4,7 +4,7 @@ use super::{ConfigSource, GatewayProcess};
 use crate::admin::{CaOrder, GatewayOrder};
 
 impl GatewayProcess {
-    pub(super) async fn take(&mut self, order: GatewayOrder, source: ConfigSource<'_>) {
+    pub(super) async fn take(&mut self, order: GatewayOrder, source: &ConfigSource) {
         // Whoever asked may have gone; what was asked for is done.
         match order {
             GatewayOrder::Reload(reply) => drop(reply.send(self.reload(source).await)),

@@ -1,30 +1,32 @@
 //! A changed configuration of a gateway takes effect while it runs.
 
-use std::{mem::discriminant, sync::Arc};
+use std::{mem::discriminant, sync::Arc, thread, time::Duration};
 
 use adit_io_tokio::GatewayHandle;
+use tokio::{sync::oneshot, time::timeout};
 
 use super::{GatewayProcess, driver, operator_tls};
 use crate::{
     config::{ConfigError, GatewayConfig},
-    ingress::{self, IngressConfig, LiveIngress},
+    ingress::{self, IngressConfig, LiveIngress, websocket::WebSockets},
     token::TokenVerifier,
 };
 
 /// Reads the configuration again.
-pub type ConfigSource<'a> = &'a dyn Fn() -> Result<GatewayConfig, ConfigError>;
+pub type ConfigSource = Arc<dyn Fn() -> Result<GatewayConfig, ConfigError> + Send + Sync>;
 
 /// What goes by the configuration and can be told anew.
 pub(super) struct Reloadable {
     pub(super) config: GatewayConfig,
     pub(super) tokens: Arc<TokenVerifier>,
     pub(super) doors: Vec<Arc<LiveIngress>>,
+    pub(super) websockets: Option<WebSockets>,
 }
 
 impl GatewayProcess {
     /// Takes a changed configuration over; one that is bad changes nothing. Sessions are not touched. Gives the keys
     /// whose change needs a restart.
-    pub(super) async fn reload(&mut self, source: ConfigSource<'_>) -> Result<Vec<String>, String> {
+    pub(super) async fn reload(&mut self, source: &ConfigSource) -> Result<Vec<String>, String> {
         let outcome = self.try_reload(source).await;
         match &outcome {
             Ok(restart) => {
@@ -43,19 +45,41 @@ impl GatewayProcess {
         outcome
     }
 
-    async fn try_reload(&mut self, source: ConfigSource<'_>) -> Result<Vec<String>, String> {
-        let new = source().map_err(|error| error.to_string())?;
+    async fn try_reload(&mut self, source: &ConfigSource) -> Result<Vec<String>, String> {
         // What may still be refused comes before anything is changed.
-        let operator = operator_tls(&new).map_err(|error| error.to_string())?;
+        let (new, operator) = read(Arc::clone(source)).await?;
         crate::log::set_level(&new.log.level)?;
         configure(&self.gateway.handle(), &new).await?;
         let restart = self.reloadable.take(&new);
-        if let (Some(https), Some(config)) = (&self.https, operator) {
-            https.set(config);
+        // The pin in enrolment strings goes with our own certificate: one of another kind is for the next start.
+        if let (Some(shown), Some(config)) = (&self.operator_tls, operator) {
+            shown.set(config);
         }
         self.certificates.check().await;
         Ok(restart)
     }
+}
+
+/// Reads everything that the configuration names, on a thread that nobody has to wait for: this one carries users' bytes,
+/// and a disk may not answer.
+async fn read(
+    source: ConfigSource,
+) -> Result<(GatewayConfig, Option<rustls::ServerConfig>), String> {
+    let (tell, told) = oneshot::channel();
+    let read = move || {
+        let new = source().map_err(|error| error.to_string())?;
+        let operator = operator_tls(&new).map_err(|error| error.to_string())?;
+        Ok((new, operator))
+    };
+    thread::Builder::new()
+        .name("reload".to_owned())
+        // Whoever waits may have given up.
+        .spawn(move || drop(tell.send(read())))
+        .map_err(|error| format!("cannot start a thread: {error}"))?;
+    let late =
+        "the files that the configuration names cannot be read in time; is a disk not answering?";
+    let read = timeout(READ_PATIENCE, told).await.map_err(|_| late)?;
+    read.unwrap_or_else(|_| Err("internal error".to_owned()))
 }
 
 async fn configure(gateway: &GatewayHandle, new: &GatewayConfig) -> Result<(), String> {
@@ -72,6 +96,9 @@ impl Reloadable {
         self.tokens
             .set_provisioner(new.provisioner.public_key.clone());
         self.tokens.set_revoked(new.provisioner.revoked.clone());
+        if let Some(websockets) = &self.websockets {
+            websockets.set_entrance(new.websocket.entrance.clone());
+        }
         let mut restart: Vec<String> = restart_only(now, new).map(str::to_owned).collect();
         let (before, after) = (ingress::configs(now), ingress::configs(new));
         for config in &before {
@@ -83,10 +110,19 @@ impl Reloadable {
             let is_same = |other: &&IngressConfig| other.name == config.name;
             match before.iter().find(is_same) {
                 None => restart.push(format!("ingress {} (added)", config.name)),
-                Some(other) if other.listen != config.listen => {
-                    restart.push(format!("ingress {} (listen)", config.name));
+                // What is meant for this machine alone is not shown to all who reach the present address.
+                Some(other)
+                    if config.listen.ip().is_loopback() && !other.listen.ip().is_loopback() =>
+                {
+                    restart.push(format!(
+                        "ingress {} (listen, and with it all its keys)",
+                        config.name
+                    ));
                 }
-                Some(_) => {
+                Some(other) => {
+                    if other.listen != config.listen {
+                        restart.push(format!("ingress {} (listen)", config.name));
+                    }
                     let door = self.doors.iter().find(|door| door.name() == &*config.name);
                     if let Some(door) = door {
                         door.set(config);
@@ -124,7 +160,14 @@ fn restart_only(
             "provisioner.gateway_id",
             now.provisioner.gateway_id == new.provisioner.gateway_id,
         ),
-        ("websocket", now.websocket == new.websocket),
+        (
+            "websocket.sessions",
+            now.websocket.sessions == new.websocket.sessions,
+        ),
+        (
+            "websocket.target_roots",
+            now.websocket.target_roots == new.websocket.target_roots,
+        ),
         (
             "websocket (provisioner.public_key_file added or removed)",
             now.provisioner.public_key.is_some() == new.provisioner.public_key.is_some(),
@@ -135,3 +178,6 @@ fn restart_only(
     let changed = keys.into_iter().filter(|(_, same)| !same);
     changed.map(|(key, _)| key)
 }
+
+/// Time for the files to be read; signals wait for so long.
+const READ_PATIENCE: Duration = Duration::from_secs(10);

@@ -36,7 +36,8 @@ impl Bed {
         let socket = taken.recv().await.unwrap();
         tokio::spawn(async move {
             let mut user = User::new(socket);
-            let farewell = user.carry(near).await;
+            let reset = near.until_reset();
+            let farewell = user.carry(near, reset).await;
             user.dismiss(farewell.clone()).await;
             tell.send(farewell).unwrap();
         });
@@ -44,6 +45,19 @@ impl Bed {
     }
 
     /// Sends bytes that are no frame of a client's, and gives the code of the Close that comes for them.
+    /// Sends to the user until everything on the way is full: the system's buffers, and the pipe. Gives how much it was.
+    async fn stuff(&mut self) -> usize {
+        let chunk = vec![7; 64 << 10];
+        let mut taken = 0;
+        let patience = Duration::from_millis(300);
+        while let Ok(done) = timeout(patience, self.target.write_all(&chunk)).await {
+            done.unwrap();
+            taken += chunk.len();
+            assert!(taken < 64 << 20, "nothing stops the target");
+        }
+        taken
+    }
+
     async fn provoke(mut self, bytes: &[u8]) -> u16 {
         self.user.get_mut().write_all(bytes).await.unwrap();
         let code = self.close().await.unwrap().0;
@@ -208,6 +222,34 @@ async fn a_reset_session_is_a_close_that_says_so_behind_what_came_before() {
 }
 
 #[tokio::test]
+async fn a_user_who_reads_nothing_does_not_outlive_the_session() {
+    let mut bed = Bed::new().await;
+    bed.stuff().await;
+    drop(bed.target);
+    let told = timeout(Duration::from_secs(10), bed.told).await;
+    let reset = Farewell::new(1011, "the session was reset: cut");
+    assert_eq!(told.unwrap().unwrap(), Some(reset));
+}
+
+#[tokio::test]
+async fn a_user_who_leaves_is_noticed_although_the_target_reads_nothing() {
+    for closes in [true, false] {
+        let mut bed = Bed::new().await;
+        bed.user.send(binary(&[7; 2 * PIPE_LEN])).await.unwrap();
+        if closes {
+            bed.user.send(Sent::Close(None)).await.unwrap();
+        } else {
+            drop(bed.user);
+        }
+        // The target has a minute to take what is left of one who has closed.
+        tokio::time::pause();
+        assert_eq!(bed.told.await.unwrap(), None);
+        tokio::time::resume();
+        assert_reset(&mut bed.target).await;
+    }
+}
+
+#[tokio::test]
 async fn what_is_no_byte_stream_is_named() {
     // Masked with zeros, so that the payload is as it stands here.
     let frame = |first: u8, payload: &[u8]| {
@@ -297,14 +339,7 @@ async fn fragments_of_no_bytes_take_no_room_and_end_with_their_user() {
 #[tokio::test]
 async fn a_user_who_reads_nothing_stops_the_target_and_pings_pile_up_nowhere() {
     let mut bed = Bed::new().await;
-    // Full buffers on the way: the system's, and the pipe.
-    let chunk = vec![7; 64 << 10];
-    let mut taken = 0;
-    while let Ok(done) = timeout(Duration::from_millis(300), bed.target.write_all(&chunk)).await {
-        done.unwrap();
-        taken += chunk.len();
-        assert!(taken < 64 << 20, "nothing stops the target");
-    }
+    let taken = bed.stuff().await;
     assert!(taken > PIPE_LEN);
     // Each ping has an answer that cannot leave. They are taken all the same, and so are bytes behind them.
     for _ in 0..100_000 {

@@ -80,6 +80,34 @@ async fn a_ca_whose_certificates_cannot_be_written_takes_over_later() {
     gateway.stop().await;
 }
 
+#[tokio::test]
+async fn a_rotation_that_cannot_be_carried_out_is_told_and_tried_again() {
+    let root = tempfile::tempdir().unwrap();
+    let mut gateway = start(root.path());
+    let file = root.path().join("state/ca-former.json");
+    let certificates = &mut gateway.certificates;
+    let before = certificates.ca.get().spki_sha256();
+    std::fs::create_dir_all(file.join("in the way")).unwrap();
+    let error = certificates.rotate(BY).await.unwrap_err().to_string();
+    let says = |part: &str| error.contains(part);
+    assert!(
+        says("ca-former.json") && says("not in force yet"),
+        "{error}"
+    );
+    certificates.check().await;
+    assert_eq!(certificates.ca.get().spki_sha256(), before);
+    std::fs::remove_dir_all(&file).unwrap();
+    // The former one has signed until now.
+    certificates.clock = || at(10);
+    certificates.check().await;
+    let ca = certificates.ca.get();
+    assert_ne!(ca.spki_sha256(), before);
+    let until = ca.former().unwrap().last_not_after();
+    let end = i64::try_from(at(375).as_secs()).unwrap();
+    assert!((end - 100..=end).contains(&until), "{until} {end}");
+    gateway.stop().await;
+}
+
 const BY: Actor = Actor::LocalUser { uid: 0 };
 
 /// So many days from now.
