@@ -22,7 +22,7 @@ use adit::{
         server::{EnrolParts, router},
     },
     http::{
-        HttpCounters,
+        HttpCounters, ListenerCounters,
         health::{Condition, Health},
         public_router,
     },
@@ -346,7 +346,8 @@ impl Gateway {
             .enable_all()
             .build()
             .unwrap();
-        runtime.spawn(serve(listener, None, whole, std::future::pending()));
+        let places = Arc::new(ListenerCounters::new(512));
+        runtime.spawn(serve(listener, None, whole, places, std::future::pending()));
         let pem = console.serialize_pem();
         Self {
             store,

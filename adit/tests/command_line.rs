@@ -26,11 +26,12 @@ fn adit(home: &Path, args: &[&str]) -> (i32, String, String) {
     )
 }
 
-const VERBS: [&[&str]; 31] = [
+const VERBS: [&[&str]; 32] = [
     &["demo"],
     &["gateway", "init"],
     &["gateway", "run"],
     &["gateway", "reload"],
+    &["gateway", "status"],
     &["agent", "up"],
     &["agent", "run"],
     &["agent", "status"],
@@ -135,7 +136,7 @@ fn without_a_gateway_its_verbs_say_so() {
 fn a_bad_configuration_is_told_with_file_and_line() {
     let home = tempfile::tempdir().unwrap();
     let file = home.path().join("g.toml");
-    std::fs::write(&file, "[tunnel]\nlissten = 1\n").unwrap();
+    std::fs::write(&file, "[tunnel]\nlissten = 1\nnames = [\"gw.x\"]\n").unwrap();
     let file = file.to_str().unwrap();
     for verb in [
         &["config", "check"][..],
@@ -163,7 +164,12 @@ fn a_bad_configuration_is_told_with_file_and_line() {
 #[test]
 fn a_good_configuration_is_shown_with_sources() {
     let home = tempfile::tempdir().unwrap();
-    let (code, out, _) = adit(home.path(), &["config", "check"]);
+    let file = home.path().join("g.toml");
+    std::fs::write(&file, "[tunnel]\nnames = [\"gw.example.com\"]\n").unwrap();
+    let check = ["config", "check", "--config", file.to_str().unwrap()];
+    let (code, out, _) = adit(home.path(), &check);
+    assert_eq!((code, out.as_str()), (0, "ok\n"));
+    let (code, out, _) = adit(home.path(), &["config", "check", "--role", "agent"]);
     assert_eq!((code, out.as_str()), (0, "ok\n"));
     let (code, out, _) = adit(
         home.path(),
@@ -184,6 +190,47 @@ fn a_good_configuration_is_shown_with_sources() {
     assert_eq!(source("tunnel.listen"), "default");
     let (code, out, _) = adit(home.path(), &["config", "show", "--role", "agent"]);
     assert!(code == 0 && out.contains("heartbeat.interval"), "{out}");
+}
+
+#[test]
+fn what_a_gateway_refuses_to_run_with_is_told_beforehand() {
+    let home = tempfile::tempdir().unwrap();
+    let file = home.path().join("g.toml");
+    let says = |text: &str, told: &str| {
+        std::fs::write(&file, text).unwrap();
+        for verb in [["config", "check"], ["gateway", "run"]] {
+            let args = [&verb[..], &["--config", file.to_str().unwrap()]].concat();
+            let (code, out, err) = adit(home.path(), &args);
+            assert_eq!((code, out.as_str()), (3, ""), "{args:?}: {err}");
+            let told = format!("{}{told}", file.display());
+            assert!(err.contains(&told), "{told} is not in {err}");
+        }
+    };
+    says("", ": `tunnel.names` is missing");
+    says("[tunnel]\nnames = []\n", ":2: `tunnel.names` is missing");
+    says("[tunnel]\nnames = [\"a b\"]\n", ":2: `tunnel.names`: `a b`");
+    says(
+        "[tunnel]\nnames = [\n  \"gw.x\",\n  \"-gw.x\",\n]\n",
+        ":4: `tunnel.names`: `-gw.x`",
+    );
+    says(
+        "[tunnel]\nnames = [\"gw.x\"]\npublic_endpoint = \"other.x:1\"\n",
+        ":3: `tunnel.public_endpoint`: add other.x to `tunnel.names`",
+    );
+    let names = "[tunnel]\nnames = [\"gw.x\"]\n[enroll]\n";
+    says(
+        &format!("{names}cert = \"/nowhere/c.pem\"\nkey = \"/nowhere/k.pem\"\n"),
+        ":4: cannot use /nowhere/c.pem",
+    );
+    let cert = home.path().join("c.pem");
+    std::fs::write(&cert, "").unwrap();
+    says(
+        &format!("{names}cert = {cert:?}\nkey = \"/nowhere/k.pem\"\n"),
+        ":5: cannot use /nowhere/k.pem",
+    );
+    // A configuration to begin with may be looked at.
+    let (code, out, _) = adit(home.path(), &["config", "show"]);
+    assert!(code == 0 && out.contains("tunnel.names"), "{out}");
 }
 
 #[test]

@@ -4,7 +4,12 @@
     reason = "a failed test may panic, in its helpers too"
 )]
 
-use std::{fs, os::unix::fs::PermissionsExt, path::Path};
+use std::{
+    fs,
+    os::unix::fs::PermissionsExt,
+    path::{Path, PathBuf},
+    time::Duration,
+};
 
 use adit::config::{ConfigError, EnrollTls, GatewayConfig, Loaded, Override, Source, Surroundings};
 use adit_proto_core::gateway::dispatch::DirectRange;
@@ -82,9 +87,8 @@ fn what_only_talks_to_a_gateway_leaves_the_named_files_alone() {
 #[test]
 fn a_full_file_is_understood() {
     let dir = tempfile::tempdir().unwrap();
-    let users = dir.path().join("users");
-    fs::write(&users, "alice:secret\n").unwrap();
-    fs::set_permissions(&users, fs::Permissions::from_mode(0o600)).unwrap();
+    let (cert, key) = operator_pair(dir.path());
+    let users = users_file(dir.path());
     let text = format!(
         r#"
         state_dir = "/srv/adit"
@@ -94,8 +98,8 @@ fn a_full_file_is_understood() {
         public_endpoint = "gw.example.com:443"
         names = ["gw.example.com", "203.0.113.7"]
         [enroll]
-        cert = "/etc/c.pem"
-        key = "/etc/k.pem"
+        cert = {cert:?}
+        key = {key:?}
         [[forward]]
         name = "db"
         listen = "127.0.0.1:5432"
@@ -111,7 +115,7 @@ fn a_full_file_is_understood() {
         listen = "0.0.0.0:1080"
         allow_from = ["10.0.0.0/8"]
         proxy_protocol = true
-        users_file = "{}"
+        users_file = {users:?}
         [[http_connect]]
         name = "http"
         listen = "[::1]:8080"
@@ -128,8 +132,7 @@ fn a_full_file_is_understood() {
         [log]
         level = "info,adit=debug"
         format = "json"
-        "#,
-        users.display()
+        "#
     );
     let config = load_with(dir.path(), &text, &[], &[]).unwrap().config;
     assert_eq!(config.tunnel.names.len(), 2);
@@ -150,6 +153,23 @@ fn a_full_file_is_understood() {
     assert!(config.direct[0].allows(&"10.9.9.9:1".parse().unwrap()));
     assert!(!config.direct[2].allows(&"h.x:80".parse().unwrap()));
     assert_eq!(config.limits.agents.get(), 5);
+}
+
+/// Path of a file of users.
+fn users_file(dir: &Path) -> PathBuf {
+    let users = dir.join("users");
+    fs::write(&users, "alice:secret\n").unwrap();
+    fs::set_permissions(&users, fs::Permissions::from_mode(0o600)).unwrap();
+    users
+}
+
+/// Paths of a certificate and its key.
+fn operator_pair(dir: &Path) -> (PathBuf, PathBuf) {
+    let (cert, key) = (dir.join("c.pem"), dir.join("k.pem"));
+    let made = rcgen::generate_simple_self_signed(["gw.example.com".to_owned()]).unwrap();
+    fs::write(&cert, made.cert.pem()).unwrap();
+    fs::write(&key, made.signing_key.serialize_pem()).unwrap();
+    (cert, key)
 }
 
 /// A file, and how one of its problems begins.
@@ -499,4 +519,34 @@ fn files_of_the_provisioner_are_read_with_the_configuration() {
         let found = said.iter().any(|p| p.starts_with(line) && p.contains(says));
         assert!(found, "{says}: {said:?}");
     }
+}
+
+#[test]
+fn pings_of_websockets_can_be_turned_off() {
+    for (text, ping) in [
+        ("0", None),
+        ("0s", None),
+        ("45s", Some(Duration::from_secs(45))),
+    ] {
+        let text = format!("[websocket]\nping = \"{text}\"\n");
+        assert_eq!(load(&text).unwrap().config.websocket.ping, ping);
+    }
+    let default = load("").unwrap().config.websocket.ping;
+    assert_eq!(default, Some(Duration::from_secs(30)));
+    assert!(load("[websocket]\nping = \"off\"\n").is_err());
+}
+
+#[test]
+fn key_and_certificate_of_an_operator_fit_together() {
+    let dir = tempfile::tempdir().unwrap();
+    let other = tempfile::tempdir().unwrap();
+    let (cert, key) = operator_pair(dir.path());
+    let text = format!("[enroll]\ncert = {cert:?}\nkey = {key:?}\n");
+    assert!(load(&text).is_ok());
+    fs::copy(operator_pair(other.path()).1, &key).unwrap();
+    let said = problems(&text);
+    assert!(
+        said[0].starts_with("gateway.toml:2: the listener's certificate cannot be used"),
+        "{said:?}"
+    );
 }

@@ -18,9 +18,10 @@ use adit::{
         client::{EnrolError, EnrolRequest, enrol},
         files::{AgentFiles, FilesError},
         listener::{ListenerTls, serve},
+        pair::{KeyPairFile, PairName},
         server::{EnrolParts, router},
     },
-    http::{health::Health, public_router},
+    http::{ListenerCounters, health::Health, public_router},
     live::Live,
     pki::{
         ca::Ca,
@@ -83,6 +84,41 @@ fn second_enrolment_keeps_id_and_key() {
     assert_eq!(second.id, first.id);
     assert_eq!(second.pair.key_pem, first.pair.key_pem);
     assert_ne!(second.pair.cert_pem, first.pair.cert_pem);
+}
+
+#[test]
+fn whichever_of_its_keys_the_gateway_knows_an_agent_enrols_with_it() {
+    let gateway = Gateway::start(Scheme::Https);
+    let agent = tempfile::tempdir().unwrap();
+    let first = enrol(&gateway.request(&agent, gateway.token())).unwrap();
+    let dir = StateDir::open_existing(state_of(&agent)).unwrap();
+    let stranger = || {
+        let key = KeyPair::generate().unwrap();
+        let cert = CertificateParams::default().self_signed(&key).unwrap();
+        KeyPairFile {
+            key_pem: key.serialize_pem().into(),
+            cert_pem: cert.pem(),
+            ca_pem: cert.pem(),
+        }
+    };
+    // A renewed pair that the gateway never heard of.
+    stranger().save(&dir, PairName::Next).unwrap();
+    let second = enrol(&gateway.request(&agent, gateway.token())).unwrap();
+    assert_eq!(second.id, first.id);
+    assert_eq!(second.pair.key_pem, first.pair.key_pem);
+    // The gateway was restored from a backup that is older than the latest renewal.
+    second.pair.save(&dir, PairName::Previous).unwrap();
+    stranger().save(&dir, PairName::Current).unwrap();
+    let third = enrol(&gateway.request(&agent, gateway.token())).unwrap();
+    assert_eq!(third.id, first.id);
+    assert_eq!(third.pair.key_pem, first.pair.key_pem);
+    // None of them.
+    stranger().save(&dir, PairName::Current).unwrap();
+    let error = enrol(&gateway.request(&agent, gateway.token())).unwrap_err();
+    assert!(
+        matches!(error, EnrolError::Refused { status: 409, .. }),
+        "{error}"
+    );
 }
 
 #[test]
@@ -464,9 +500,15 @@ impl Gateway {
             .build()
             .unwrap();
         let (stop, stopped) = oneshot::channel();
-        let serving = runtime.spawn(serve(listener, config, router, async move {
-            drop(stopped.await);
-        }));
+        let serving = runtime.spawn(serve(
+            listener,
+            config,
+            router,
+            Arc::new(ListenerCounters::new(512)),
+            async move {
+                drop(stopped.await);
+            },
+        ));
         self.running = Some(Running {
             store,
             tokens,

@@ -11,7 +11,7 @@ use std::{
 
 use adit_proto_core::{
     connection::Connection,
-    endpoint::{Endpoint, EndpointCounters},
+    endpoint::{Endpoint, EndpointCounters, EndpointLoad},
     id::ConnId,
     output::{PathMeta, Routed, ToConnection, ToEndpoint, Transmit},
 };
@@ -30,8 +30,8 @@ pub(crate) enum FromTask {
     Notice(ConnId, ToEndpoint),
     /// The task is over.
     Ended(ConnId),
-    /// What has been counted, and datagrams dropped because a connection's inbox was full?
-    Counters(oneshot::Sender<(EndpointCounters, u64)>),
+    /// What has been counted, how full is it, and datagrams dropped because a connection's inbox was full?
+    Counters(oneshot::Sender<(EndpointCounters, EndpointLoad, u64)>),
     /// Exchange certificates or limits.
     Change(EndpointChange),
     /// The process stops: end when the last connection has said its farewell.
@@ -159,7 +159,11 @@ impl<C> Receive<C> {
                 }
                 FromTask::Counters(reply) => {
                     // Whoever asked may have gone.
-                    let _gone = reply.send((self.endpoint.counters(), self.overflowed));
+                    let _gone = reply.send((
+                        self.endpoint.counters(),
+                        self.endpoint.load(),
+                        self.overflowed,
+                    ));
                 }
                 FromTask::Change(change) => (change.0)(&mut self.endpoint),
                 FromTask::Stop => self.stopping = true,

@@ -13,7 +13,7 @@ use std::{
 use bytes::BytesMut;
 use quinn_proto::{ConnectionHandle, DatagramEvent, EcnCodepoint, Incoming, ServerConfig};
 
-pub use self::counters::{EndpointCounters, HandshakesRefused};
+pub use self::counters::{EndpointCounters, EndpointLoad, HandshakesRefused};
 use crate::{
     agent::{
         advertise::AdvertiserConfig,
@@ -224,6 +224,16 @@ impl Endpoint {
     #[must_use]
     pub fn counters(&self) -> EndpointCounters {
         self.counters
+    }
+
+    /// How full it is.
+    #[must_use]
+    pub fn load(&self) -> EndpointLoad {
+        EndpointLoad {
+            connections: self.live,
+            handshakes: self.handshakes,
+            limits: self.limits,
+        }
     }
 
     /// Begins a connection to a gateway. `server_name` is what its certificate must name (agent-tunnel 2.2).

@@ -74,9 +74,9 @@ pub const HEARTBEAT_INTERVAL: Duration = Duration::from_secs(60);
 pub const HEARTBEAT_ACK_TIMEOUT: Duration = Duration::from_secs(20);
 /// Agent: what a process that stood still has to read the answers that lie in its socket, before it judges.
 pub const HEARTBEAT_ACK_GRACE: Duration = Duration::from_secs(1);
-/// Agent: longest interval that may be configured for either; a gateway takes an agent for offline after 90 s
-/// (agent-tunnel 9), so more than this is a mistake of units.
-pub const ADVERTISE_INTERVAL_MAX: Duration = Duration::from_secs(3_600);
+/// Agent: longest interval that may be configured for either. A gateway takes an agent for offline after 90 s without a
+/// control message (agent-tunnel 9), which leaves a message half a minute to arrive.
+pub const ADVERTISE_INTERVAL_MAX: Duration = Duration::from_secs(60);
 /// Agent: heartbeats that wait for their acknowledgement; the oldest is forgotten for one more.
 pub const HEARTBEATS_PENDING_MAX: usize = 8;
 

@@ -28,7 +28,7 @@ impl AgentBackend {
     pub(super) async fn answer(&self, request: Request) -> Result<Answer, AdminError> {
         let failed = |text: String| AdminError::new(ErrorKind::Failed, text);
         match request {
-            Request::Status {} => Ok(Answer::Agent(self.status.borrow().clone())),
+            Request::Status {} => Ok(Answer::Agent(Box::new(self.status.borrow().clone()))),
             Request::Health {} => Ok(Answer::Health(self.health())),
             Request::Version {} => Ok(Answer::Version(VersionInfo::own())),
             Request::Reload {} => {

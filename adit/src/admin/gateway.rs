@@ -2,6 +2,7 @@
 
 use std::{fmt, sync::Arc};
 
+use adit_io_tokio::gateway::GatewayCounters;
 use adit_proto_core::{
     id::{AgentId, SessionId},
     target::Target,
@@ -13,13 +14,15 @@ use super::{
     BoxFuture,
     protocol::{
         AdminError, Answer, CaView, ErrorKind, GatewayStatus, HealthView, Reloaded, Request,
-        TokenCreated, TokenRequest, VersionInfo,
+        TokenCreated, TokenRequest, UsageRow, VersionInfo,
     },
     rows::{AgentDetails, AgentRow, DeletedAgent, DrainedAgent, ExplanationView},
 };
 use crate::{
     control::{Actor, Control, ControlError},
-    http::health::{Condition, Health},
+    http::{ListenerCounters, health::Health},
+    ingress::websocket::WebSockets,
+    store::Store,
 };
 
 /// Makes enrolment strings; the error is for people.
@@ -37,6 +40,19 @@ pub struct AdminBackend {
     pub order: mpsc::Sender<GatewayOrder>,
     /// Whether it serves.
     pub health: Health,
+    /// How full it is.
+    pub usage: Usage,
+}
+
+/// Where it can be seen how much of the bounds is used, beside the gateway itself.
+#[derive(Clone, Debug)]
+pub struct Usage {
+    /// Used tokens that are remembered.
+    pub store: Store,
+    /// Places of the enrolment listener.
+    pub enrolment: Arc<ListenerCounters>,
+    /// Places of users by WebSocket; none where there is no such way in.
+    pub websockets: Option<WebSockets>,
 }
 
 /// What a gateway's process is asked to do; each with the way for its answer, whose error is for people.
@@ -77,7 +93,7 @@ impl AdminBackend {
         Ok(match request {
             Request::Status {} => Answer::Gateway(self.status().await?),
             Request::Version {} => Answer::Version(VersionInfo::own()),
-            Request::Health {} => Answer::Health(self.health()),
+            Request::Health {} => Answer::Health(HealthView::of_gateway(&self.health)),
             Request::Reload {} => {
                 let needs_restart = self.ask(GatewayOrder::Reload).await?;
                 Answer::Reloaded(Reloaded { needs_restart })
@@ -136,15 +152,6 @@ impl AdminBackend {
         })
     }
 
-    fn health(&self) -> HealthView {
-        let condition = self.health.condition();
-        HealthView {
-            healthy: condition == Condition::Ready,
-            role: "gateway".to_owned(),
-            detail: condition.word().to_owned(),
-        }
-    }
-
     async fn ca(&self, by: Actor, order: CaOrder) -> Result<Answer, AdminError> {
         let view = self.ask(|reply| GatewayOrder::Ca(by, order, reply));
         view.await.map(Answer::Ca)
@@ -168,7 +175,43 @@ impl AdminBackend {
             agents_online: counters.agents.online,
             agents: counters.agents.online + counters.agents.suspect,
             sessions: counters.sessions_open,
+            usage: self.usage(&counters).await?,
         })
+    }
+
+    async fn usage(&self, counters: &GatewayCounters) -> Result<Vec<UsageRow>, ControlError> {
+        let load = counters.load;
+        let Usage {
+            store,
+            enrolment,
+            websockets,
+        } = &self.usage;
+        let users = websockets.as_ref().map(WebSockets::usage);
+        let tokens = store.scopes_usage().await?;
+        let opening = (counters.sessions_opening, counters.opening_max);
+        let rows = [
+            (
+                "connections",
+                Some((load.connections, load.limits.connections)),
+            ),
+            (
+                "handshakes",
+                Some((load.handshakes, load.limits.handshakes)),
+            ),
+            ("sessions_opening", Some(opening)),
+            ("websocket_users", users),
+            ("enrolment_connections", Some(enrolment.usage())),
+            ("used_tokens", Some(tokens)),
+        ];
+        let row = |(what, usage): (&str, Option<(usize, usize)>)| {
+            let (used, limit) = usage?;
+            Some(UsageRow {
+                what: what.to_owned(),
+                used,
+                limit,
+            })
+        };
+        Ok(rows.into_iter().filter_map(row).collect())
     }
 
     async fn details(&self, agent: &str) -> Result<AgentDetails, ControlError> {
@@ -200,6 +243,18 @@ impl AdminBackend {
         let made = made.map_err(|m| AdminError::new(ErrorKind::Failed, m))?;
         tracing::info!(%by, token = %made.jti, name = made.name, "token created");
         Ok(made)
+    }
+}
+
+impl HealthView {
+    /// The same that `/readyz` says.
+    pub(crate) fn of_gateway(health: &Health) -> Self {
+        let refused = health.ready().err();
+        Self {
+            healthy: refused.is_none(),
+            role: "gateway".to_owned(),
+            detail: refused.map_or_else(|| "ready".to_owned(), |why| why.to_string()),
+        }
     }
 }
 

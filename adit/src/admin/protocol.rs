@@ -115,7 +115,7 @@ pub enum Answer {
     /// Of a gateway to [`Request::Status`].
     Gateway(GatewayStatus),
     /// Of an agent to [`Request::Status`].
-    Agent(AgentStatus),
+    Agent(Box<AgentStatus>),
     /// To [`Request::AgentsList`].
     Agents(Vec<AgentRow>),
     /// To [`Request::AgentsShow`].
@@ -216,6 +216,19 @@ pub struct GatewayStatus {
     pub agents: usize,
     /// Open sessions.
     pub sessions: usize,
+    /// How much of each bound is used.
+    pub usage: Vec<UsageRow>,
+}
+
+/// How much of a bound is used.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct UsageRow {
+    /// What is bounded, in small letters with underscores.
+    pub what: String,
+    /// How much of it there is.
+    pub used: usize,
+    /// How much there may be.
+    pub limit: usize,
 }
 
 /// An agent at a glance; published by the agent through a watch channel.
@@ -233,6 +246,27 @@ pub struct AgentStatus {
     pub routes: Vec<String>,
     /// Why the last connection or attempt ended.
     pub last_error: Option<String>,
+    /// Its id.
+    pub id: Uuid,
+    /// Its name.
+    pub name: String,
+    /// The gateway's addresses in the order in which they are tried, each `host:port`.
+    pub gateways: Vec<String>,
+    /// When its certificate ends, in Unix seconds; none where that cannot be read.
+    pub certificate_ends_unix_s: Option<i64>,
+    /// The latest renewal since the start.
+    pub renewal: RenewalView,
+}
+
+/// How a renewal of an agent's certificate fares.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RenewalView {
+    /// `none`, `under_way`, `done` or `failed`.
+    pub state: String,
+    /// When it ended, in Unix seconds.
+    pub at_unix_s: Option<u64>,
+    /// Why it failed.
+    pub error: Option<String>,
 }
 
 /// An enrolment string. `Debug` leaves the secret out.

@@ -32,7 +32,7 @@ pub type BoxFuture<T> = Pin<Box<dyn Future<Output = T> + Send>>;
 #[derive(Clone, Debug)]
 pub enum Backend {
     /// A gateway, on `admin.sock`.
-    Gateway(AdminBackend),
+    Gateway(Box<AdminBackend>),
     /// An agent, on `agent.sock`.
     Agent(AgentBackend),
 }

@@ -5,8 +5,8 @@ use std::{net::SocketAddr, path::PathBuf};
 use clap::{Args, Parser, Subcommand};
 
 pub use self::operate::{
-    AgentsDrain, AgentsShow, AgentsVerb, OneAgent, OneSession, RouteExplain, RouteVerb,
-    SessionsShow, SessionsVerb, TokenCreate, TokenRevoke, TokenVerb,
+    AgentsDelete, AgentsDrain, AgentsShow, AgentsVerb, OneAgent, OneSession, RouteExplain,
+    RouteVerb, SessionsKill, SessionsShow, SessionsVerb, TokenCreate, TokenRevoke, TokenVerb,
 };
 use crate::config::{LogFormat, Override, Role};
 
@@ -30,7 +30,7 @@ mod tools;
 /// Reach programs in private networks through one gateway: no VPN, no inbound port.
 ///
 /// A gateway runs on a public host; agents in private networks connect out to it; users come in at the gateway
-/// through port forwards, SOCKS5 or HTTP CONNECT. Start with `adit demo`, which shows all of it on this machine.
+/// through port forwards, SOCKS5, HTTP CONNECT or WebSocket. Start with `adit demo`, which shows all of it on this machine.
 #[derive(Debug, Parser)]
 #[command(name = "adit", version, propagate_version = true, after_help = EXITS, max_term_width = 110)]
 pub struct Cli {
@@ -164,6 +164,12 @@ pub enum GatewayVerb {
     /// restart. A file with a mistake changes nothing, and the mistake is told.
     #[command(after_help = help!("  adit gateway reload\n  adit gateway reload --json"))]
     Reload(Json),
+    /// Ask the running gateway how many agents and sessions it has, and how much of each bound is used
+    ///
+    /// Connections and handshakes of agents, sessions being opened, users by WebSocket, connections of the enrolment
+    /// listener, and used tokens that are remembered. `/metrics` tells more, over time.
+    #[command(after_help = help!("  adit gateway status\n  adit gateway status --json"))]
+    Status(Json),
 }
 
 /// `gateway init`.
@@ -173,6 +179,9 @@ pub struct GatewayInit {
     /// strings [default: `tunnel.names` of the configuration]
     #[arg(long = "name", value_name = "NAME")]
     pub names: Vec<String>,
+    /// Shape of the answer.
+    #[command(flatten)]
+    pub json: Json,
 }
 
 /// `gateway run`.
@@ -198,7 +207,8 @@ pub enum AgentVerb {
     /// Enrol with a gateway by its enrolment string, and remember what to advertise; does not start the agent
     ///
     /// What is advertised is also all that the agent lets users reach; `advertise` in agent.toml stands above it. An
-    /// agent that is enrolled already keeps its id and its key, and must be stopped first. A string that is refused
+    /// agent that is enrolled already keeps its id and its key, and must be stopped first. Also writes a configuration file
+    /// to begin with, where there is none. A string that is refused
     /// was used, has expired or is another gateway's.
     #[command(after_help = help!(
         "  adit agent up --enrollment-string - --advertise 10.0.0.0/8,'*.corp.local' < string.txt\n  \
@@ -210,15 +220,15 @@ pub enum AgentVerb {
     /// The agent connects out to the gateway's UDP port, reconnects by itself, and needs no inbound port.
     #[command(after_help = help!("  adit agent run\n  adit agent run --config ./agent.toml --log-format json"))]
     Run,
-    /// Ask the running agent whether it is connected, since when, and what it advertises
+    /// Ask the running agent whether it is connected, what it advertises, and how its certificate fares
     #[command(after_help = help!("  adit agent status\n  adit agent status --json"))]
     Status(Json),
     /// Have the running agent renew its certificate now, which it does by itself when a third of its time is left
     ///
     /// Sessions go on. Where the agent is not connected, the renewal waits for the next connection. Exit code 0 says that
     /// it begins, not that it is done: the agent's log and `adit agent status` tell.
-    #[command(after_help = help!("  adit agent renew"))]
-    Renew,
+    #[command(after_help = help!("  adit agent renew\n  adit agent renew --json"))]
+    Renew(Json),
     /// Have the running agent read its configuration again, as SIGHUP does
     ///
     /// What it advertises and what it forbids is exchanged on the living connection; sessions go on. A file with a mistake
@@ -263,6 +273,9 @@ pub struct AgentUp {
     /// Enrol over http://, where anybody on the way can read the string
     #[arg(long)]
     pub allow_http: bool,
+    /// Shape of the answer.
+    #[command(flatten)]
+    pub json: Json,
 }
 
 /// An enrolment string from the command line, or the wish to read it from stdin. `Debug` hides it.

@@ -55,6 +55,9 @@ pub struct TokenRevoke {
     /// Its id, as `adit token list` shows it
     #[arg(value_name = "ID")]
     pub jti: Uuid,
+    /// Shape of the answer.
+    #[command(flatten)]
+    pub json: Json,
 }
 
 /// `agents`.
@@ -72,8 +75,8 @@ pub enum AgentsVerb {
     /// Delete an agent: its connections and sessions are cut at once, and its certificate is refused from then on
     ///
     /// It can enrol again with a new string from `adit token create`.
-    #[command(after_help = help!("  adit agents delete branch-1"))]
-    Delete(OneAgent),
+    #[command(after_help = help!("  adit agents delete branch-1\n  adit agents delete branch-1 --json"))]
+    Delete(AgentsDelete),
     /// Keep new sessions away from an agent, or end that; the sessions that it carries go on
     ///
     /// Lasts until it is undone, also over reconnections and restarts. A session that asks for the agent by its id, as a
@@ -101,6 +104,17 @@ pub struct AgentsShow {
     pub json: Json,
 }
 
+/// `agents delete`.
+#[derive(Debug, Args)]
+pub struct AgentsDelete {
+    /// The agent.
+    #[command(flatten)]
+    pub which: OneAgent,
+    /// Shape of the answer.
+    #[command(flatten)]
+    pub json: Json,
+}
+
 /// `agents drain`.
 #[derive(Debug, Args)]
 pub struct AgentsDrain {
@@ -110,6 +124,9 @@ pub struct AgentsDrain {
     /// Let it have new sessions again
     #[arg(long)]
     pub undo: bool,
+    /// Shape of the answer.
+    #[command(flatten)]
+    pub json: Json,
 }
 
 /// `sessions`.
@@ -123,7 +140,7 @@ pub enum SessionsVerb {
     Show(SessionsShow),
     /// End a session now: its user and its target see a reset
     #[command(after_help = help!("  adit sessions kill 9b7e3c52-6a0f-4c1e-8f57-0d5b1f6a2c33"))]
-    Kill(OneSession),
+    Kill(SessionsKill),
 }
 
 /// The session that a verb is about.
@@ -131,6 +148,17 @@ pub enum SessionsVerb {
 pub struct OneSession {
     /// Its id, as `adit sessions list` shows it
     pub id: Uuid,
+}
+
+/// `sessions kill`.
+#[derive(Debug, Args)]
+pub struct SessionsKill {
+    /// The session.
+    #[command(flatten)]
+    pub which: OneSession,
+    /// Shape of the answer.
+    #[command(flatten)]
+    pub json: Json,
 }
 
 /// `sessions show`.

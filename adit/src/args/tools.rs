@@ -14,8 +14,8 @@ pub enum CaVerb {
     /// Print the certificates of the CAs that the gateway trusts, in PEM: the one that signs, then a former one
     ///
     /// Reads the state directory; the gateway may be running or not.
-    #[command(after_help = help!("  adit ca export > adit-ca.pem"))]
-    Export,
+    #[command(after_help = help!("  adit ca export > adit-ca.pem\n  adit ca export --json"))]
+    Export(Json),
     /// Tell which CA signs, whether a former one is trusted, and how many agents still need it
     #[command(after_help = help!("  adit ca show\n  adit ca show --json"))]
     Show(Json),

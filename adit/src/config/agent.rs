@@ -4,12 +4,16 @@ use std::{path::PathBuf, time::Duration};
 
 use adit_proto_core::{
     agent::policy::Restrictions,
+    limits,
     route::{DomainRoute, RouteSet},
     target::Target,
 };
 
 use super::{
-    ConfigError, Loaded, LogConfig, Override, Surroundings, file::Kind, log, parse, reader::Reader,
+    ConfigError, Loaded, LogConfig, Override, Surroundings,
+    file::Kind,
+    log, parse,
+    reader::{Reader, Source},
 };
 
 /// What an agent runs with.
@@ -68,6 +72,11 @@ impl AgentConfig {
         let heartbeat = heartbeat(&mut r);
         let endpoints = r.list("gateway.endpoints", parse::target);
         let log = log(&mut r);
+        let gateways = endpoints.iter().flatten().map(|e| &e.source);
+        at_most(&mut r, limits::GATEWAYS_MAX, "gateways", gateways);
+        let routes = subnets.iter().flatten().map(|s| &s.source);
+        let routes = routes.chain(domains.iter().flatten().map(|d| &d.source));
+        at_most(&mut r, limits::ROUTES_PER_AGENT_MAX, "routes", routes);
         let config = || {
             let domain = |d: super::reader::Sourced<_>| DomainRoute {
                 pattern: d.value,
@@ -131,7 +140,25 @@ pub fn advertised(
     for text in domains.iter().map(|t| t.trim()) {
         routes.domains.push(domain(text)?);
     }
-    Ok(routes)
+    match routes.len() {
+        0..=limits::ROUTES_PER_AGENT_MAX => Ok(routes),
+        count => Err(format!(
+            "{count} routes; an agent advertises at most {}",
+            limits::ROUTES_PER_AGENT_MAX
+        )),
+    }
+}
+
+/// Takes the first entry beyond a bound for a problem.
+fn at_most<'a>(
+    r: &mut Reader<'_>,
+    max: usize,
+    what: &str,
+    mut entries: impl Iterator<Item = &'a Source>,
+) {
+    if let Some(over) = entries.nth(max) {
+        r.problem(over.clone(), format!("more than {max} {what}; remove some"));
+    }
 }
 
 fn heartbeat(r: &mut Reader<'_>) -> Option<HeartbeatConfig> {
@@ -145,11 +172,14 @@ fn heartbeat(r: &mut Reader<'_>) -> Option<HeartbeatConfig> {
 
 fn beat(text: &str) -> Result<Duration, String> {
     let span = parse::duration(text)?;
-    // A gateway takes an agent that says nothing for 90 s for offline (agent-tunnel 9).
-    if (Duration::from_secs(1)..=Duration::from_secs(60)).contains(&span) {
+    let max = limits::ADVERTISE_INTERVAL_MAX;
+    if (Duration::from_secs(1)..=max).contains(&span) {
         Ok(span)
     } else {
-        Err(format!("`{text}` is not between 1s and 60s"))
+        let max = max.as_secs();
+        Err(format!(
+            "`{text}` is not between 1s and {max}s; a gateway takes an agent that is silent for 90 s for offline"
+        ))
     }
 }
 
@@ -176,6 +206,16 @@ mod tests {
     }
 
     #[test]
+    fn intervals_are_those_that_the_core_takes() {
+        let interval = |text: &str| load(&format!("[heartbeat]\ninterval = \"{text}\"\n"), &[]);
+        assert!(interval("1s").is_ok() && interval("60s").is_ok());
+        for bad in ["999ms", "61s", "1h"] {
+            let problem = interval(bad).unwrap_err().to_string();
+            assert!(problem.contains("between 1s and 60s"), "{problem}");
+        }
+    }
+
+    #[test]
     fn a_section_without_values_is_fine_if_it_is_known() {
         assert!(load("[advertise]\n[heartbeat]\n# interval = \"60s\"\n", &[]).is_ok());
         let problems = load("[heart]\n", &[]).unwrap_err().to_string();
@@ -197,6 +237,39 @@ mod tests {
             .map(ToString::to_string)
             .collect();
         assert_eq!(shown, ["192.168.0.0/16", "10.1.2.3/32"]);
+    }
+
+    #[test]
+    fn what_an_agent_cannot_have_so_many_of_is_told_with_its_line() {
+        let endpoints = |count: usize| {
+            let list: Vec<_> = (0..count).map(|i| format!("  \"gw{i}:4433\",\n")).collect();
+            load(
+                &format!("[gateway]\nendpoints = [\n{}]\n", list.concat()),
+                &[],
+            )
+        };
+        assert_eq!(endpoints(16).unwrap().config.endpoints.len(), 16);
+        let problem = endpoints(17).unwrap_err().to_string();
+        assert!(
+            problem.contains("agent.toml:19: more than 16 gateways"),
+            "{problem}"
+        );
+        let subnets: Vec<_> = (0..9_999).map(|_| "\"10.0.0.0/8\"").collect();
+        let subnets = subnets.join(",");
+        let routes = |domains: &str| {
+            load(
+                &format!("[advertise]\nsubnets = [{subnets}]\ndomains = [{domains}]\n"),
+                &[],
+            )
+        };
+        assert!(routes("\"a.b\"").is_ok());
+        let problem = routes("\"a.b\", \"c.d\"").unwrap_err().to_string();
+        assert!(
+            problem.contains("agent.toml:3: more than 10000 routes"),
+            "{problem}"
+        );
+        let many = vec!["10.0.0.0/8".to_owned(); 10_001];
+        assert!(advertised(&many, &[], &[]).is_err());
     }
 
     #[test]

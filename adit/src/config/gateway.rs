@@ -9,9 +9,14 @@ use adit_proto_core::{
 
 use super::{
     ConfigError, ForwardConfig, LimitsConfig, Loaded, LogConfig, MetricsConfig, Override,
-    ProvisionerConfig, ProxyConfig, Surroundings, WebSocketConfig, file::Kind, ingress, limits,
-    log, metrics, parse, provisioner, reader::Reader, taken::Taken, websocket,
+    ProvisionerConfig, ProxyConfig, Surroundings, WebSocketConfig,
+    file::Kind,
+    ingress, limits, log, metrics, parse, provisioner,
+    reader::{Reader, Sourced},
+    taken::Taken,
+    websocket,
 };
+use crate::enroll::listener::{ListenError, OperatorCert};
 
 /// What a gateway runs with.
 #[derive(Clone, Debug)]
@@ -97,6 +102,18 @@ impl GatewayConfig {
         Self::read(Reader::new(file, overrides, around), around)
     }
 
+    /// Reads and checks the configuration for a gateway that is to run: what it cannot do without is a problem, too.
+    ///
+    /// # Errors
+    /// Every problem at once.
+    pub fn load_to_run(
+        file: Option<(PathBuf, bool)>,
+        overrides: &[Override],
+        around: &Surroundings,
+    ) -> Result<Loaded<Self>, ConfigError> {
+        Self::read(Reader::new(file, overrides, around).for_a_start(), around)
+    }
+
     /// Gives the state directory to what only talks to a running gateway. The files that the configuration names are
     /// left alone: a bad one must keep no operator from the gateway.
     ///
@@ -175,13 +192,32 @@ pub(super) fn grace(r: &mut Reader<'_>) -> Option<Duration> {
 fn tunnel(r: &mut Reader<'_>) -> Option<TunnelConfig> {
     let listen = r.scalar("tunnel.listen", Kind::Text, "[::]:4433", parse::address);
     let public_endpoint = r.optional("tunnel.public_endpoint", Kind::Text, parse::target);
-    let names = r.list("tunnel.names", parse::host);
+    let place = r.place("tunnel.names");
+    let names = r.list("tunnel.names", parse::server_name)?;
+    let names: Vec<Host> = names.into_iter().map(|n| n.value).collect();
+    if names.is_empty() && r.is_for_a_start() {
+        r.problem(place, NO_NAME.to_owned());
+    }
+    let public_endpoint = public_endpoint?;
+    if let Some(endpoint) = &public_endpoint
+        && !names.is_empty()
+        && !names.contains(&endpoint.value.host)
+    {
+        let host = &endpoint.value.host;
+        let message = format!(
+            "`tunnel.public_endpoint`: add {host} to `tunnel.names`, or agents cannot verify the gateway"
+        );
+        r.problem(endpoint.source.clone(), message);
+    }
     Some(TunnelConfig {
         listen: listen?.value,
-        public_endpoint: public_endpoint?.map(|e| e.value),
-        names: names?.into_iter().map(|n| n.value).collect(),
+        public_endpoint: public_endpoint.map(|e| e.value),
+        names,
     })
 }
+
+const NO_NAME: &str = "`tunnel.names` is missing: the gateway needs a name that agents can reach it by; set it, or write \
+                       a configuration with `adit gateway init --name NAME`";
 
 fn enroll(r: &mut Reader<'_>, taken: &mut Taken) -> Option<EnrollConfig> {
     let listen = r.scalar("enroll.listen", Kind::Text, "0.0.0.0:7171", parse::address);
@@ -196,10 +232,7 @@ fn enroll(r: &mut Reader<'_>, taken: &mut Taken) -> Option<EnrollConfig> {
     let tls = match (cert, key, plain.value) {
         (None, None, false) => EnrollTls::Own,
         (None, None, true) => EnrollTls::PlainHttp,
-        (Some(cert), Some(key), false) => EnrollTls::Operator {
-            cert: cert.value,
-            key: key.value,
-        },
+        (Some(cert), Some(key), false) => operator(r, cert, key)?,
         (Some(_), _, true) | (_, Some(_), true) => {
             let message =
                 "`enroll.insecure_http` means no TLS; remove it, or `enroll.cert` and `enroll.key`";
@@ -216,6 +249,31 @@ fn enroll(r: &mut Reader<'_>, taken: &mut Taken) -> Option<EnrollConfig> {
         listen: listen?.value,
         url: url?.map(|u| u.value),
         tls,
+    })
+}
+
+/// The operator's certificate, which must be of use.
+fn operator(
+    r: &mut Reader<'_>,
+    cert: Sourced<PathBuf>,
+    key: Sourced<PathBuf>,
+) -> Option<EnrollTls> {
+    if r.reads_named_files() {
+        let read = OperatorCert::read(&cert.value, &key.value);
+        if let Err(error) = read.and_then(|cert| cert.config()) {
+            let source = match &error {
+                ListenError::Pem { path, .. } if *path == key.value => key.source,
+                ListenError::Pem { .. } | ListenError::Insecure { .. } | ListenError::Tls(_) => {
+                    cert.source
+                }
+            };
+            r.problem(source, error.to_string());
+            return None;
+        }
+    }
+    Some(EnrollTls::Operator {
+        cert: cert.value,
+        key: key.value,
     })
 }
 

@@ -14,6 +14,8 @@ use adit_proto_core::{
 };
 use ipnet::IpNet;
 
+use crate::pki::names::ServerNames;
+
 /// A span of time: a whole number with `ms`, `s`, `m`, `h` or `d` behind it.
 ///
 /// # Errors
@@ -52,6 +54,13 @@ pub(super) fn target(text: &str) -> Result<Target, String> {
 pub(super) fn host(text: &str) -> Result<Host, String> {
     text.parse()
         .map_err(|e| format!("{e}; write a name or an address without a port"))
+}
+
+/// A name or an address that can stand in a certificate.
+pub(super) fn server_name(text: &str) -> Result<Host, String> {
+    let name = host(text)?;
+    ServerNames::parse([text]).map_err(|error| error.to_string())?;
+    Ok(name)
 }
 
 pub(super) fn agent_id(text: &str) -> Result<AgentId, String> {

@@ -85,6 +85,7 @@ pub(super) struct Reader<'a> {
     settings: Vec<Setting>,
     problems: Vec<Problem>,
     reads_named_files: bool,
+    is_for_a_start: bool,
 }
 
 impl<'a> Reader<'a> {
@@ -105,6 +106,7 @@ impl<'a> Reader<'a> {
             settings: Vec::new(),
             problems: Vec::new(),
             reads_named_files: true,
+            is_for_a_start: false,
         };
         if reader.path.as_os_str().is_empty() {
             return reader;
@@ -130,6 +132,24 @@ impl<'a> Reader<'a> {
     pub(super) fn without_named_files(mut self) -> Self {
         self.reads_named_files = false;
         self
+    }
+
+    /// Takes for a problem what a process could not start without.
+    pub(super) fn for_a_start(mut self) -> Self {
+        self.is_for_a_start = true;
+        self
+    }
+
+    pub(super) fn is_for_a_start(&self) -> bool {
+        self.is_for_a_start
+    }
+
+    /// Where a key stands that has not been looked up yet, or would stand.
+    pub(super) fn place(&self, key: &str) -> Source {
+        match self.leaves.get(key) {
+            None if self.path.as_os_str().is_empty() => Source::Default,
+            leaf => self.at(leaf.map_or(0, Leaf::line)),
+        }
     }
 
     pub(super) fn reads_named_files(&self) -> bool {

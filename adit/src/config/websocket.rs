@@ -1,6 +1,6 @@
 //! The section `[websocket]`: users who come in over the enrolment listener, each with a token of the provisioner.
 
-use std::{num::NonZeroU32, path::PathBuf};
+use std::{num::NonZeroU32, path::PathBuf, time::Duration};
 
 use rustls_pki_types::CertificateDer;
 
@@ -19,6 +19,8 @@ pub struct WebSocketConfig {
     pub entrance: Entrance,
     /// Users at a time.
     pub sessions: NonZeroU32,
+    /// How long nothing goes to a user until a Ping does, for proxies on the way that end idle connections; none: never.
+    pub ping: Option<Duration>,
     /// Who vouches for targets that are spoken to in TLS, beside the system's roots.
     pub target_roots: Vec<CertificateDer<'static>>,
 }
@@ -27,13 +29,23 @@ pub struct WebSocketConfig {
 pub(super) fn websocket(r: &mut Reader<'_>) -> Option<WebSocketConfig> {
     let entrance = entrance::entrance(r, "websocket.");
     let sessions = r.scalar("websocket.sessions", Kind::Number, "1024", parse::count);
+    let ping = r.scalar("websocket.ping", Kind::Text, "30s", ping);
     let roots = r.optional("websocket.target_roots", Kind::Text, parse::path);
     let target_roots = roots_of(r, roots?);
     Some(WebSocketConfig {
         entrance: entrance?,
         sessions: sessions?.value,
+        ping: ping?.value,
         target_roots: target_roots?,
     })
+}
+
+/// A span of time, or `0` for none.
+fn ping(text: &str) -> Result<Option<Duration>, String> {
+    match text {
+        "0" | "0s" => Ok(None),
+        _ => parse::duration(text).map(Some),
+    }
 }
 
 fn roots_of(

@@ -64,28 +64,46 @@ pub fn enrol(request: &EnrolRequest) -> Result<AgentFiles, EnrolError> {
         .unwrap_or(&claims.jet_gw_url);
     let (uri, trust) = plan(base, claims.adit_spki_sha256.as_deref(), request.allow_http)?;
 
-    let (id, key) = match AgentFiles::former_identity(&dir) {
-        Some((id, pem)) => (id, KeyPair::from_pem(&pem)?),
-        None => (AgentId(Uuid::new_v4()), KeyPair::generate()?),
+    let ask = |id: AgentId, key: &KeyPair| {
+        let body = EnrolBody {
+            agent_id: id.0,
+            csr_pem: signing_request(key, &claims.jet_agent_name)?,
+            agent_hostname: request.hostname.clone(),
+        };
+        let body =
+            serde_json::to_vec(&body).map_err(|_| EnrolError::BadAnswer("cannot be asked for"))?;
+        let answer = post_json(&uri, trust, token, body)?;
+        match answer.status {
+            200 => check_answer(&answer.body, id, key),
+            _ => Err(refused(&answer)),
+        }
     };
-    let body = EnrolBody {
-        agent_id: id.0,
-        csr_pem: signing_request(&key, &claims.jet_agent_name)?,
-        agent_hostname: request.hostname.clone(),
-    };
-    let body =
-        serde_json::to_vec(&body).map_err(|_| EnrolError::BadAnswer("cannot be asked for"))?;
     // A token is not to be spent on an enrolment that cannot be kept.
     AgentFiles::prove_room(&dir)?;
-    let answer = post_json(&uri, trust, token, body)?;
-    if answer.status != 200 {
-        return Err(refused(&answer));
-    }
-    let mut files = check_answer(&answer.body, id, &key)?;
+    let mut files = match AgentFiles::former_identity(&dir) {
+        Some((id, keys)) => first_that_is_known(&keys, |key| ask(id, key))?,
+        None => ask(AgentId(Uuid::new_v4()), &KeyPair::generate()?)?,
+    };
     files.name = claims.jet_agent_name;
     files.gateway_url = base.to_owned();
     files.save(&dir)?;
     Ok(files)
+}
+
+/// Shows one key after the other for as long as the gateway says that the id has another one (409). A refusal leaves the
+/// token as it was.
+fn first_that_is_known(
+    keys: &[Zeroizing<String>],
+    ask: impl Fn(&KeyPair) -> Result<AgentFiles, EnrolError>,
+) -> Result<AgentFiles, EnrolError> {
+    let mut keys = keys.iter().peekable();
+    loop {
+        let key = keys.next().ok_or(FilesError::NotEnrolled)?;
+        match ask(&KeyPair::from_pem(key)?) {
+            Err(EnrolError::Refused { status: 409, .. }) if keys.peek().is_some() => {}
+            outcome => return outcome,
+        }
+    }
 }
 
 /// Why an enrolment failed.

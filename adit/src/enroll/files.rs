@@ -123,12 +123,21 @@ impl AgentFiles {
         Ok(())
     }
 
-    /// Gives id and key of a former enrolment, so that the next one is the same agent. Of two keys the renewed one: the
-    /// gateway knows it in any case, and perhaps no other.
-    pub(super) fn former_identity(dir: &StateDir) -> Option<(AgentId, Zeroizing<String>)> {
+    /// Gives id and keys of a former enrolment, so that the next one is the same agent. The renewed key comes first, the
+    /// one before the current one last: which of them the gateway knows is found out by showing them. A gateway that was
+    /// restored from a backup knows an old one.
+    pub(super) fn former_identity(dir: &StateDir) -> Option<(AgentId, Vec<Zeroizing<String>>)> {
         let files = Self::load(dir).ok()?;
-        let next = KeyPairFile::load(dir, PairName::Next).ok().flatten();
-        Some((files.id, next.unwrap_or(files.pair).key_pem))
+        let kept = |name| KeyPairFile::load(dir, name).ok().flatten();
+        let pairs = [
+            kept(PairName::Next),
+            Some(files.pair),
+            kept(PairName::Previous),
+        ];
+        let mut keys: Vec<_> = pairs.into_iter().flatten().map(|p| p.key_pem).collect();
+        // A renewal may keep the key.
+        keys.dedup();
+        Some((files.id, keys))
     }
 }
 

@@ -8,7 +8,6 @@ use std::{
     time::Duration,
 };
 
-use adit_io_tokio::Lines;
 use axum::{Router, http::StatusCode};
 use hyper::{
     Request,
@@ -25,15 +24,23 @@ use rustls_pki_types::{CertificateDer, PrivateKeyDer, pem};
 use tokio::{
     io::{AsyncRead, AsyncWrite},
     net::TcpListener,
-    sync::{Semaphore, watch},
+    sync::watch,
     task::JoinSet,
     time::{sleep, timeout},
 };
 use tokio_rustls::TlsAcceptor;
 
-use super::patient::{Patient, Upgraded};
+use super::{
+    patient::{Patient, Upgraded},
+    watched::Watched,
+};
 use crate::{
-    http::Ends, ingress::tune, live::Live, pki::server::ServerCert, regular, share::Shares,
+    http::{Ends, ListenerCounters},
+    ingress::tune,
+    live::Live,
+    pki::server::ServerCert,
+    regular,
+    share::Shares,
 };
 
 /// What the HTTP listener shows to those who connect.
@@ -185,19 +192,21 @@ pub async fn serve(
     listener: std::net::TcpListener,
     tls: Option<Arc<Live<ServerConfig>>>,
     router: Router,
+    counters: Arc<ListenerCounters>,
     shutdown: impl Future<Output = ()>,
 ) -> io::Result<()> {
     listener.set_nonblocking(true)?;
     let listener = TcpListener::from_std(listener)?;
-    let slots = Arc::new(Semaphore::new(CONNECTIONS_MAX));
-    let shares = Shares::of(CONNECTIONS_MAX);
-    let failures = Lines::new("cannot accept an HTTP connection");
+    let shares = Shares::of(counters.usage().1);
+    let watched = Watched::new(Arc::clone(&counters));
+    let mut full = false;
     let (stop, stopped) = watch::channel(false);
     let mut connections = JoinSet::new();
     tokio::pin!(shutdown);
     loop {
+        watched.places(&mut full);
         let accepted = async {
-            let slot = Arc::clone(&slots).acquire_owned().await;
+            let slot = Arc::clone(&counters.places).acquire_owned().await;
             (slot, listener.accept().await)
         };
         let (slot, accepted) = tokio::select! {
@@ -206,18 +215,18 @@ pub async fn serve(
             Some(_) = connections.join_next() => continue,
             accepted = accepted => accepted,
         };
+        full = false;
         let (stream, source) = match accepted {
             Ok(accepted) => accepted,
             Err(error) => {
-                if failures.allow() {
-                    tracing::warn!(%error, "cannot accept an HTTP connection");
-                }
+                watched.accept_failed(error);
                 sleep(ACCEPT_PAUSE).await;
                 continue;
             }
         };
+        let open = watched.accepted();
         let Some(share) = shares.take(source.ip()) else {
-            tracing::debug!(%source, "HTTP connection closed: its source has its share of places");
+            watched.share_full(source);
             continue;
         };
         let ends = Ends {
@@ -230,16 +239,19 @@ pub async fn serve(
         // Whoever connects sees the certificate of that moment.
         let acceptor = tls.as_ref().map(|tls| TlsAcceptor::from(tls.get()));
         let (router, stopped) = (router.clone(), stopped.clone());
+        let watched = watched.clone();
         connections.spawn(async move {
-            let _place = (slot, share);
+            let _place = (slot, share, open);
             let (stream, upgraded) = Patient::new(stream);
             let about = (ends, upgraded);
             let Some(tls) = acceptor else {
                 return converse(stream, about, router, stopped).await;
             };
             // A failed handshake is the caller's: nothing is owed to it.
-            if let Ok(Ok(stream)) = timeout(HANDSHAKE_TIMEOUT, tls.accept(stream)).await {
-                converse(stream, about, router, stopped).await;
+            match timeout(HANDSHAKE_TIMEOUT, tls.accept(stream)).await {
+                Ok(Ok(stream)) => converse(stream, about, router, stopped).await,
+                Ok(Err(error)) => watched.tls_failed(source, error),
+                Err(_) => watched.tls_failed(source, "it took too long"),
             }
         });
     }
@@ -292,7 +304,7 @@ async fn converse<S>(
     }
 }
 
-const CONNECTIONS_MAX: usize = 512;
+pub(crate) const CONNECTIONS_MAX: usize = 512;
 const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);
 /// Also bounds how long a connection may sit between two requests.
 const HEADER_TIMEOUT: Duration = Duration::from_secs(15);
@@ -314,7 +326,8 @@ mod tests {
         let addr = listener.local_addr().unwrap();
         let long = async || "x".repeat(16 << 20);
         let router = Router::new().route("/", get(long));
-        let serving = tokio::spawn(serve(listener, None, router, pending()));
+        let counters = Arc::new(ListenerCounters::new(1));
+        let serving = tokio::spawn(serve(listener, None, router, counters, pending()));
         let mut user = TcpStream::connect(addr).await.unwrap();
         let request = b"GET / HTTP/1.1\r\nHost: gateway\r\n\r\n";
         user.write_all(request).await.unwrap();

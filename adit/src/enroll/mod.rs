@@ -10,6 +10,7 @@ pub mod renewal;
 pub mod routes;
 pub mod server;
 mod transport;
+mod watched;
 mod wire;
 
 pub use transport::TransportError;

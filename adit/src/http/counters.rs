@@ -3,10 +3,12 @@
 use std::{
     collections::BTreeMap,
     sync::{
-        Mutex, PoisonError,
-        atomic::{AtomicU64, Ordering},
+        Arc, Mutex, PoisonError,
+        atomic::{AtomicU64, AtomicUsize, Ordering},
     },
 };
+
+use tokio::sync::Semaphore;
 
 use super::{Refusal, refusal::RefusalLines};
 
@@ -42,6 +44,10 @@ pub struct HttpCounters {
     pub calls_refused: Causes,
     /// Tokens refused, by any of them and by the way in for WebSockets.
     pub tokens_refused: Causes,
+    /// Renewals of agents' certificates, `granted` and `refused`.
+    pub renewals: Causes,
+    /// Configurations read again, `ok` and `failed`.
+    pub reloads: Causes,
     pub(crate) enrolment_lines: RefusalLines,
     pub(crate) call_lines: RefusalLines,
 }
@@ -72,5 +78,47 @@ impl HttpCounters {
                 self.token(refusal);
             }
         }
+    }
+}
+
+/// What has happened at one HTTP listener since the start, and how full it is.
+#[derive(Debug)]
+pub struct ListenerCounters {
+    /// Connections accepted.
+    pub accepted: AtomicU64,
+    /// Accepts that failed; the process was out of descriptors or memory.
+    pub accept_failed: AtomicU64,
+    /// Times that all places were taken, so that callers waited.
+    pub places_full: AtomicU64,
+    /// Connections closed because their source had its share of places.
+    pub share_full: AtomicU64,
+    /// TLS handshakes that failed or took too long.
+    pub tls_failed: AtomicU64,
+    /// Connections that are open.
+    pub open: AtomicUsize,
+    pub(crate) places: Arc<Semaphore>,
+    places_max: usize,
+}
+
+impl ListenerCounters {
+    /// Begins with so many free places.
+    #[must_use]
+    pub fn new(places_max: usize) -> Self {
+        Self {
+            accepted: AtomicU64::new(0),
+            accept_failed: AtomicU64::new(0),
+            places_full: AtomicU64::new(0),
+            share_full: AtomicU64::new(0),
+            tls_failed: AtomicU64::new(0),
+            open: AtomicUsize::new(0),
+            places: Arc::new(Semaphore::new(places_max)),
+            places_max,
+        }
+    }
+
+    /// Places that are taken, and all of them.
+    #[must_use]
+    pub fn usage(&self) -> (usize, usize) {
+        (self.open.load(Ordering::Relaxed), self.places_max)
     }
 }

@@ -24,18 +24,6 @@ pub enum Condition {
     Stopping,
 }
 
-impl Condition {
-    /// Sums it up in one word.
-    #[must_use]
-    pub fn word(self) -> &'static str {
-        match self {
-            Self::Starting => "starting",
-            Self::Ready => "ready",
-            Self::Stopping => "stopping",
-        }
-    }
-}
-
 impl Health {
     /// Begins with [`Condition::Starting`]. Without its store a gateway is not ready.
     #[must_use]

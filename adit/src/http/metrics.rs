@@ -5,6 +5,7 @@
 //! bounded.
 
 use std::{
+    collections::BTreeMap,
     fmt,
     sync::{
         Arc,
@@ -27,7 +28,7 @@ use prometheus_client::{
     registry::Registry,
 };
 
-use super::{Causes, HttpCounters, Refusal};
+use super::{Causes, HttpCounters, ListenerCounters, Refusal};
 use crate::{ingress, store::AgentDirectory};
 
 /// Where the figures come from.
@@ -41,6 +42,8 @@ pub struct MetricsParts {
     pub admission: Arc<Causes>,
     /// Calls of the public listener.
     pub http: Arc<HttpCounters>,
+    /// What happened at the HTTP listeners, by their names.
+    pub listeners: [(&'static str, Arc<ListenerCounters>); 2],
     /// What happened at each ingress, by its name.
     pub ingress: Vec<(Box<str>, Arc<ingress::Counters>)>,
 }
@@ -132,6 +135,18 @@ impl Page {
             "Sessions that are being opened",
             self.gateway.sessions_opening as u64,
         )?;
+        out.gauge(
+            "sessions_opening_limit",
+            "Sessions being opened that are allowed",
+            self.gateway.opening_max as u64,
+        )?;
+        let failover = self.gateway.failover;
+        out.counters(
+            "failover",
+            "Agents asked beside one that had not answered, and agents overtaken by those",
+            "kind",
+            [("raced", failover.raced), ("overtaken", failover.overtaken)],
+        )?;
         out.counter("sessions_opened", "Sessions opened", node.opened)?;
         out.counters(
             "sessions_failed",
@@ -163,6 +178,31 @@ impl Page {
 
     fn tunnel(&self, out: &mut Out<'_>) -> fmt::Result {
         let endpoint = self.gateway.endpoint;
+        let load = self.gateway.load;
+        for (name, help, value) in [
+            (
+                "connections",
+                "Connections of agents, handshakes included",
+                load.connections,
+            ),
+            (
+                "connections_limit",
+                "Connections of agents that are allowed",
+                load.limits.connections,
+            ),
+            (
+                "handshakes_pending",
+                "Handshakes in progress",
+                load.handshakes,
+            ),
+            (
+                "handshakes_limit",
+                "Handshakes in progress that are allowed",
+                load.limits.handshakes,
+            ),
+        ] {
+            out.gauge(name, help, value as u64)?;
+        }
         out.counter(
             "handshakes_begun",
             "Handshakes that peers began",
@@ -226,7 +266,48 @@ impl Page {
             "Tokens refused, for enrolments and for calls",
             "cause",
             http.tokens_refused.read(),
+        )?;
+        out.counters(
+            "renewals",
+            "Renewals of agents' certificates",
+            "outcome",
+            with_zeros(&http.renewals, ["granted", "refused"]),
+        )?;
+        out.counters(
+            "reloads",
+            "Configurations read again",
+            "outcome",
+            with_zeros(&http.reloads, ["ok", "failed"]),
         )
+    }
+
+    fn listeners(&self, out: &mut Out<'_>) -> fmt::Result {
+        type Field = fn(&ListenerCounters) -> &AtomicU64;
+        let each: [(&str, &str, Field); 5] = [
+            ("accepted", "HTTP connections accepted", |c| &c.accepted),
+            ("accept_failed", "Accepts that failed", |c| &c.accept_failed),
+            ("places_full", "Times that all places were taken", |c| {
+                &c.places_full
+            }),
+            (
+                "share_full",
+                "HTTP connections closed because their source had its share",
+                |c| &c.share_full,
+            ),
+            ("tls_failed", "TLS handshakes that failed", |c| {
+                &c.tls_failed
+            }),
+        ];
+        for (name, help, field) in each {
+            let all = self.parts.listeners.iter();
+            out.counters(
+                &format!("http_{name}"),
+                help,
+                "listener",
+                all.map(|(listener, counters)| (*listener, read(field(counters)))),
+            )?;
+        }
+        Ok(())
     }
 
     fn ingress(&self, out: &mut Out<'_>) -> fmt::Result {
@@ -292,6 +373,7 @@ impl Collector for Page {
         self.sessions(&mut out)?;
         self.tunnel(&mut out)?;
         self.calls(&mut out)?;
+        self.listeners(&mut out)?;
         self.ingress(&mut out)
     }
 }
@@ -348,6 +430,15 @@ impl Out<'_> {
         }
         Ok(())
     }
+}
+
+/// The words appear before they are counted for the first time.
+fn with_zeros(causes: &Causes, words: [&'static str; 2]) -> BTreeMap<&'static str, u64> {
+    let mut counts = causes.read();
+    for word in words {
+        counts.entry(word).or_default();
+    }
+    counts
 }
 
 fn read(counter: &AtomicU64) -> u64 {

@@ -16,7 +16,7 @@ use axum::{Router, extract::DefaultBodyLimit};
 use crate::ingress::websocket::WebSockets;
 
 pub(crate) use bearer::bearer;
-pub use counters::{Causes, HttpCounters};
+pub use counters::{Causes, HttpCounters, ListenerCounters};
 use health::Health;
 pub(crate) use offload::Offload;
 pub(crate) use refusal::Problem;

@@ -1,20 +1,26 @@
 //! `agent up`, `agent run`, and what is asked of a running agent.
 
-use std::io::{BufRead, Read, Write};
+use std::{
+    io::{BufRead, Read, Write},
+    path::PathBuf,
+};
 
 use secrecy::SecretString;
+use serde::Serialize;
+use uuid::Uuid;
 
-use super::{Context, odd_answer, print_reloaded};
+use super::{Context, odd_answer, print_reloaded, starter::Starter};
 use crate::{
-    admin::{Answer, Request},
+    admin::{AgentStatus, Answer, Request},
     args::{AgentUp, EnrollmentArg, Json},
-    config::{ENROLLMENT_STRING, Surroundings, advertised},
+    config::{AgentConfig, ENROLLMENT_STRING, Role, Surroundings, advertised},
     enroll::{
         client::{EnrolError, EnrolRequest, enrol},
         files::FilesError,
         routes::store_routes,
     },
     exit::{Code, CommandFailure},
+    output::{printable, unix_time},
     pki::names::is_hostname,
     process::{agent::AgentProcess, signals::Signals},
     state::StateDir,
@@ -37,7 +43,13 @@ pub(super) fn up(ctx: &Context<'_>, args: &AgentUp) -> Result<(), CommandFailure
         &args.advertise_domains,
     )
     .map_err(|m| CommandFailure::message(Code::Usage, m))?;
-    let loaded = ctx.agent_config()?;
+    // The file may be absent even where `--config` names it, since this verb writes it.
+    let file = ctx.file(Role::Agent).map(|(path, _)| path);
+    let loaded = AgentConfig::load(
+        file.clone().map(|path| (path, false)),
+        &ctx.cli.overrides(),
+        &ctx.around,
+    )?;
     ctx.start_log(&loaded.config.log)?;
     let request = EnrolRequest {
         enrolment_string: string,
@@ -58,11 +70,44 @@ pub(super) fn up(ctx: &Context<'_>, args: &AgentUp) -> Result<(), CommandFailure
         kept.and_then(|dir| store_routes(&dir, &routes))
             .map_err(|e| CommandFailure::new(Code::Failure, e))?;
     }
-    ctx.print(false, &(), |out| {
-        writeln!(out, "enrolled as {} ({})", files.name, files.id)?;
-        writeln!(out, "gateway     {}", files.quic_endpoints.join(", "))?;
+    let starter = Starter::write(file, CONFIG, &loaded.config.state_dir, &[])?;
+    let enrolled = Enrolled {
+        id: files.id.0,
+        name: files.name,
+        gateways: files.quic_endpoints,
+        state_dir: loaded.config.state_dir,
+        config: starter.path,
+        config_is_new: starter.is_new,
+    };
+    ctx.print(args.json.json, &enrolled, |out| enrolled.write(out))
+}
+
+/// What has come of an enrolment.
+#[derive(Serialize)]
+struct Enrolled {
+    id: Uuid,
+    name: String,
+    gateways: Vec<String>,
+    state_dir: PathBuf,
+    /// None where there is no home directory to have one in.
+    config: Option<PathBuf>,
+    config_is_new: bool,
+}
+
+impl Enrolled {
+    fn write(&self, out: &mut dyn Write) -> std::io::Result<()> {
+        writeln!(out, "enrolled as {} ({})", self.name, self.id)?;
+        writeln!(out, "gateway     {}", self.gateways.join(", "))?;
+        writeln!(out, "state       {}", self.state_dir.display())?;
+        if let Some(path) = &self.config {
+            let how = match self.config_is_new {
+                true => "new",
+                false => "left as it is",
+            };
+            writeln!(out, "config      {} ({how})", path.display())?;
+        }
         writeln!(out, "start it with: adit agent run")
-    })
+    }
 }
 
 /// Runs the agent.
@@ -84,10 +129,14 @@ fn enrol_failure(error: EnrolError) -> CommandFailure {
 }
 
 /// Has the running agent renew its certificate.
-pub(super) fn renew(ctx: &Context<'_>) -> Result<(), CommandFailure> {
+pub(super) fn renew(ctx: &Context<'_>, json: Json) -> Result<(), CommandFailure> {
+    #[derive(Serialize)]
+    struct Begun {
+        begun: bool,
+    }
     ctx.ask_agent(&Request::AgentRenew {})?;
-    ctx.print(false, &(), |out| {
-        writeln!(out, "renewal begun; the agent's log tells how it ends")
+    ctx.print(json.json, &Begun { begun: true }, |out| {
+        writeln!(out, "renewal begun; `adit agent status` tells how it ends")
     })
 }
 
@@ -102,31 +151,38 @@ pub(super) fn status(ctx: &Context<'_>, json: Json) -> Result<(), CommandFailure
     let Answer::Agent(status) = ctx.ask_agent(&Request::Status {})? else {
         return Err(odd_answer());
     };
-    ctx.print(json.json, &status, |out| {
-        let or_none = |text: Option<String>| text.unwrap_or_else(|| "-".to_owned());
-        let since = status
-            .since_unix_s
-            .and_then(|s| jiff::Timestamp::from_second(i64::try_from(s).ok()?).ok());
-        writeln!(
-            out,
-            "connected   {}",
-            if status.connected { "yes" } else { "no" }
-        )?;
-        writeln!(
-            out,
-            "gateway     {}",
-            or_none(status.gateway.map(|g| g.to_string()))
-        )?;
-        writeln!(out, "since       {}", or_none(since.map(|s| s.to_string())))?;
-        writeln!(out, "sessions    {}", status.sessions)?;
-        writeln!(
-            out,
-            "routes      {}",
-            or_none((!status.routes.is_empty()).then(|| status.routes.join(", ")))
-        )?;
-        let error = status.last_error.as_deref().map(crate::output::printable);
-        writeln!(out, "last error  {}", or_none(error))
-    })
+    ctx.print(json.json, &status, |out| write_status(out, &status))
+}
+
+fn write_status(out: &mut dyn Write, status: &AgentStatus) -> std::io::Result<()> {
+    let or_none = |text: Option<String>| text.unwrap_or_else(|| "-".to_owned());
+    let time = |s: Option<u64>| or_none(s.and_then(|s| i64::try_from(s).ok()).map(unix_time));
+    let listed = |list: &[String]| or_none((!list.is_empty()).then(|| list.join(", ")));
+    let ends = status.certificate_ends_unix_s.map(unix_time);
+    let renewal = &status.renewal;
+    let renewal = match (renewal.state.as_str(), &renewal.error) {
+        (_, Some(error)) => format!("failed at {}: {error}", time(renewal.at_unix_s)),
+        ("done", None) => format!("done at {}", time(renewal.at_unix_s)),
+        ("under_way", None) => "under way".to_owned(),
+        (_, None) => "none since the start".to_owned(),
+    };
+    let connected = if status.connected { "yes" } else { "no" };
+    for (what, value) in [
+        ("name", status.name.clone()),
+        ("id", status.id.to_string()),
+        ("connected", connected.to_owned()),
+        ("gateway", or_none(status.gateway.map(|g| g.to_string()))),
+        ("gateways", listed(&status.gateways)),
+        ("since", time(status.since_unix_s)),
+        ("sessions", status.sessions.to_string()),
+        ("routes", listed(&status.routes)),
+        ("certificate", format!("until {}", or_none(ends))),
+        ("renewal", renewal),
+        ("last error", or_none(status.last_error.clone())),
+    ] {
+        writeln!(out, "{what:<12}{}", printable(&value))?;
+    }
+    Ok(())
 }
 
 /// The enrolment string from the flag, from stdin, or from the environment.
@@ -156,6 +212,19 @@ fn enrollment_string(
     }
 }
 
+const CONFIG: &str = r#"# Configuration of an adit agent. `adit config check --role agent` checks it, `adit config show --role agent` shows every
+# value. `adit agent reload` applies changes.
+state_dir = STATE
+
+# What users may reach through this agent; stands above what `adit agent up --advertise` was given.
+# [advertise]
+# subnets = ["10.0.0.0/8"]
+# domains = ["*.corp.local"]
+#
+# [policy]
+# ports = ["22", "443", "8000-8999"]
+# deny = ["10.0.0.1"]
+"#;
 const NO_STRING: &str = "no enrolment string: give `--enrollment-string -` and the string on stdin, or set \
                          ADIT_ENROLLMENT_STRING or ADIT_ENROLLMENT_STRING_FILE";
 const LITERAL_WARNING: &str = "other users of this machine can read command lines, and the shell keeps them; \

@@ -5,7 +5,7 @@ use std::io::{self, Write};
 use super::{Context, odd_answer, sessions};
 use crate::{
     admin::{AgentDetails, AgentRow, Answer, Request},
-    args::{AgentsDrain, AgentsShow, Json, OneAgent},
+    args::{AgentsDelete, AgentsDrain, AgentsShow, Json},
     exit::CommandFailure,
     output::{self, printable},
 };
@@ -36,12 +36,12 @@ pub(super) fn show(ctx: &Context<'_>, args: &AgentsShow) -> Result<(), CommandFa
     ctx.print(args.json.json, &details, |out| write_details(out, &details))
 }
 
-pub(super) fn delete(ctx: &Context<'_>, args: &OneAgent) -> Result<(), CommandFailure> {
-    let agent = args.agent.clone();
+pub(super) fn delete(ctx: &Context<'_>, args: &AgentsDelete) -> Result<(), CommandFailure> {
+    let agent = args.which.agent.clone();
     let Answer::Deleted(done) = ctx.ask_gateway(&Request::AgentsDelete { agent })? else {
         return Err(odd_answer());
     };
-    ctx.print(false, &(), |out| {
+    ctx.print(args.json.json, &done, |out| {
         let name = printable(&done.name);
         writeln!(
             out,
@@ -59,7 +59,7 @@ pub(super) fn drain(ctx: &Context<'_>, args: &AgentsDrain) -> Result<(), Command
     let Answer::Drained(done) = ctx.ask_gateway(&request)? else {
         return Err(odd_answer());
     };
-    ctx.print(false, &(), |out| {
+    ctx.print(args.json.json, &done, |out| {
         let who = format!("{} ({})", printable(&done.name), done.id);
         match args.undo {
             true => writeln!(out, "{who} takes new sessions again"),

@@ -1,5 +1,7 @@
 //! `ca`: the authorities of a gateway.
 
+use serde::Serialize;
+
 use super::{Context, odd_answer};
 use crate::{
     admin::{Answer, Request},
@@ -12,7 +14,7 @@ use crate::{
 
 pub(super) fn ca(ctx: &Context<'_>, verb: &CaVerb) -> Result<(), CommandFailure> {
     match verb {
-        CaVerb::Export => export(ctx),
+        CaVerb::Export(json) => export(ctx, *json),
         CaVerb::Show(json) => ask(ctx, &Request::CaShow {}, *json),
         CaVerb::Rotate(json) => ask(ctx, &Request::CaRotate {}, *json),
         CaVerb::Retire(args) => {
@@ -22,14 +24,20 @@ pub(super) fn ca(ctx: &Context<'_>, verb: &CaVerb) -> Result<(), CommandFailure>
     }
 }
 
+#[derive(Serialize)]
+struct Exported<'a> {
+    /// In PEM: the CA that signs, then a former one.
+    certificates: &'a [String],
+}
+
 /// Reads what is on disk, so that it works whether or not the gateway runs.
-fn export(ctx: &Context<'_>) -> Result<(), CommandFailure> {
-    let config = ctx.gateway_config()?.config;
+fn export(ctx: &Context<'_>, json: Json) -> Result<(), CommandFailure> {
     let failed = |error| CommandFailure::new(Code::Failure, error);
-    let dir = StateDir::open_existing(&config.state_dir)
+    let dir = StateDir::open_existing(ctx.gateway_state_dir()?)
         .map_err(|error| CommandFailure::new(Code::Failure, error))?;
     let all = certificates(&dir).map_err(failed)?;
-    ctx.print(false, &(), |out| {
+    let view = Exported { certificates: &all };
+    ctx.print(json.json, &view, |out| {
         all.iter().try_for_each(|pem| out.write_all(pem.as_bytes()))
     })
 }

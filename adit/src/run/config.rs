@@ -12,7 +12,10 @@ use crate::{
 
 /// Shows every value in force and its source.
 pub(super) fn show(ctx: &Context<'_>, args: &ConfigArgs) -> Result<(), CommandFailure> {
-    let settings = settings(ctx, args.role)?;
+    let settings = match args.role {
+        Role::Gateway => ctx.gateway_draft()?.settings,
+        Role::Agent => ctx.agent_config()?.settings,
+    };
     ctx.print(args.json.json, &settings, |mut out| {
         let row = |s: &Setting| vec![s.key.clone(), s.value.clone(), s.source.to_string()];
         output::table(

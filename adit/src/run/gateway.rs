@@ -1,13 +1,20 @@
 //! `gateway init` and `gateway run`.
 
-use std::{path::Path, sync::Arc};
+use std::{
+    io::{self, Write},
+    path::PathBuf,
+    sync::Arc,
+};
 
-use super::{Context, print_reloaded};
+use serde::Serialize;
+
+use super::{Context, odd_answer, print_reloaded, starter::Starter};
 use crate::{
-    admin::Request,
+    admin::{Answer, Request, UsageRow},
     args::{GatewayInit, Json},
     config::{GatewayConfig, Role},
     exit::{Code, CommandFailure},
+    output,
     pki::hex,
     process::{
         gateway::{GatewayProcess, GatewayState},
@@ -16,7 +23,7 @@ use crate::{
 };
 
 /// Makes CA, keys and store, and a configuration file to begin with where there is none.
-pub(super) fn init(ctx: &Context<'_>, _args: &GatewayInit) -> Result<(), CommandFailure> {
+pub(super) fn init(ctx: &Context<'_>, args: &GatewayInit) -> Result<(), CommandFailure> {
     // `--name` is in the configuration already: it overrides `tunnel.names`. The file may be absent even where
     // `--config` names it, since this verb writes it.
     let file = ctx.file(Role::Gateway).map(|(path, _)| path);
@@ -30,32 +37,48 @@ pub(super) fn init(ctx: &Context<'_>, _args: &GatewayInit) -> Result<(), Command
         return Err(CommandFailure::message(Code::Usage, NO_NAME));
     }
     let state = GatewayState::open(&loaded.config)?;
-    let written = match &file {
-        Some(path) if !path.exists() => write_config(path, &loaded.config).map(|()| true),
-        Some(_) | None => Ok(false),
-    }?;
-    ctx.print(false, &(), |out| {
-        writeln!(out, "state   {}", loaded.config.state_dir.display())?;
-        writeln!(out, "pin     {}", hex(&state.tunnel_pin()))?;
-        match &file {
-            Some(path) if written => writeln!(
-                out,
-                "config  {} (new; add an ingress to it)",
-                path.display()
-            ),
-            Some(path) => writeln!(out, "config  {} (left as it is)", path.display()),
-            None => Ok(()),
-        }
-    })
+    let names = loaded.config.tunnel.names.iter().map(ToString::to_string);
+    let names: Vec<String> = names.collect();
+    let starter = Starter::write(file, CONFIG, &loaded.config.state_dir, &names)?;
+    let made = Made {
+        state_dir: loaded.config.state_dir,
+        pin: hex(&state.tunnel_pin()),
+        config: starter.path,
+        config_is_new: starter.is_new,
+    };
+    ctx.print(args.json.json, &made, |out| made.write(out))
+}
+
+/// What a gateway begins with.
+#[derive(Serialize)]
+struct Made {
+    state_dir: PathBuf,
+    /// SHA-256 of the tunnel's public key, in hex.
+    pin: String,
+    /// None where there is no home directory to have one in.
+    config: Option<PathBuf>,
+    config_is_new: bool,
+}
+
+impl Made {
+    fn write(&self, out: &mut dyn Write) -> io::Result<()> {
+        writeln!(out, "state   {}", self.state_dir.display())?;
+        writeln!(out, "pin     {}", self.pin)?;
+        let Some(path) = &self.config else {
+            return Ok(());
+        };
+        let how = match self.config_is_new {
+            true => "new; add an ingress to it",
+            false => "left as it is",
+        };
+        writeln!(out, "config  {} ({how})", path.display())
+    }
 }
 
 /// Runs the gateway.
 pub(super) fn run(ctx: &Context<'_>) -> Result<(), CommandFailure> {
     let loaded = ctx.gateway_config()?;
     ctx.start_log(&loaded.config.log)?;
-    if loaded.config.tunnel.names.is_empty() {
-        return Err(CommandFailure::message(Code::Config, NO_NAME));
-    }
     let open_files = super::raise_open_files();
     tracing::debug!(?open_files, "limit of open descriptors");
     super::runtime()?.block_on(async {
@@ -75,21 +98,25 @@ pub(super) fn reload(ctx: &Context<'_>, json: Json) -> Result<(), CommandFailure
     print_reloaded(ctx, json, answer)
 }
 
-fn write_config(path: &Path, config: &GatewayConfig) -> Result<(), CommandFailure> {
-    if let Some(dir) = path.parent() {
-        std::fs::create_dir_all(dir)?;
-    }
-    let names: Vec<String> = config
-        .tunnel
-        .names
-        .iter()
-        .map(|name| format!("\"{name}\""))
-        .collect();
-    let state_dir = toml::Value::from(config.state_dir.to_string_lossy().as_ref());
-    let text = CONFIG
-        .replace("STATE", &state_dir.to_string())
-        .replace("NAMES", &names.join(", "));
-    Ok(std::fs::write(path, text)?)
+/// Asks the running gateway how it is.
+pub(super) fn status(ctx: &Context<'_>, json: Json) -> Result<(), CommandFailure> {
+    let Answer::Gateway(status) = ctx.ask_gateway(&Request::Status {})? else {
+        return Err(odd_answer());
+    };
+    ctx.print(json.json, &status, |mut out| {
+        writeln!(
+            out,
+            "agents    {} connected, {} of them take sessions",
+            status.agents, status.agents_online
+        )?;
+        writeln!(out, "sessions  {}\n", status.sessions)?;
+        let row = |row: &UsageRow| {
+            let what = row.what.replace('_', " ");
+            vec![what, row.used.to_string(), row.limit.to_string()]
+        };
+        let rows = status.usage.iter().map(row).collect();
+        output::table(&mut out, &["BOUND", "USED", "LIMIT"], rows)
+    })
 }
 
 const NO_NAME: &str = "the gateway needs a name that agents can reach it by: give `gateway init --name NAME`, or set \

@@ -11,6 +11,7 @@ mod pages;
 mod probe;
 mod route;
 mod sessions;
+mod starter;
 mod token;
 
 use std::{
@@ -74,10 +75,11 @@ impl Context<'_> {
             Verb::Gateway(GatewayVerb::Init(args)) => gateway::init(self, args),
             Verb::Gateway(GatewayVerb::Run(_)) => gateway::run(self),
             Verb::Gateway(GatewayVerb::Reload(json)) => gateway::reload(self, *json),
+            Verb::Gateway(GatewayVerb::Status(json)) => gateway::status(self, *json),
             Verb::Agent(AgentVerb::Up(args)) => agent::up(self, args),
             Verb::Agent(AgentVerb::Run) => agent::run(self),
             Verb::Agent(AgentVerb::Status(json)) => agent::status(self, *json),
-            Verb::Agent(AgentVerb::Renew) => agent::renew(self),
+            Verb::Agent(AgentVerb::Renew(json)) => agent::renew(self, *json),
             Verb::Agent(AgentVerb::Reload(json)) => agent::reload(self, *json),
             Verb::Agent(AgentVerb::Probe(json)) => probe::probe(self, *json),
             Verb::Token(TokenVerb::Create(args)) => token::create(self, args),
@@ -104,8 +106,17 @@ impl Context<'_> {
         }
     }
 
-    /// The gateway's configuration.
+    /// The configuration of a gateway that is to run.
     pub(crate) fn gateway_config(&self) -> Result<Loaded<GatewayConfig>, ConfigError> {
+        GatewayConfig::load_to_run(
+            self.file(Role::Gateway),
+            &self.cli.overrides(),
+            &self.around,
+        )
+    }
+
+    /// The gateway's configuration, which may lack what a gateway cannot run without.
+    pub(crate) fn gateway_draft(&self) -> Result<Loaded<GatewayConfig>, ConfigError> {
         GatewayConfig::load(
             self.file(Role::Gateway),
             &self.cli.overrides(),
@@ -141,9 +152,13 @@ impl Context<'_> {
 
     /// Asks the running gateway.
     pub(crate) fn ask_gateway(&self, request: &Request) -> Result<Answer, CommandFailure> {
+        self.ask(admin_socket(&self.gateway_state_dir()?), request)
+    }
+
+    /// Where the gateway keeps its state, whether or not it could run with its configuration.
+    pub(crate) fn gateway_state_dir(&self) -> Result<PathBuf, ConfigError> {
         let file = self.file(Role::Gateway);
-        let state_dir = GatewayConfig::state_dir(file, &self.cli.overrides(), &self.around)?;
-        self.ask(admin_socket(&state_dir), request)
+        GatewayConfig::state_dir(file, &self.cli.overrides(), &self.around)
     }
 
     /// Asks the running agent.

@@ -5,7 +5,7 @@ use std::io::{self, Write};
 use super::{Context, odd_answer};
 use crate::{
     admin::{Answer, Request, SessionRow},
-    args::{Json, OneSession, SessionsShow},
+    args::{Json, SessionsKill, SessionsShow},
     exit::CommandFailure,
     output::{self, printable},
 };
@@ -33,12 +33,12 @@ pub(super) fn show(ctx: &Context<'_>, args: &SessionsShow) -> Result<(), Command
     })
 }
 
-pub(super) fn kill(ctx: &Context<'_>, args: &OneSession) -> Result<(), CommandFailure> {
-    let id = args.id;
+pub(super) fn kill(ctx: &Context<'_>, args: &SessionsKill) -> Result<(), CommandFailure> {
+    let id = args.which.id;
     let Answer::Session(session) = ctx.ask_gateway(&Request::SessionsKill { id })? else {
         return Err(odd_answer());
     };
-    ctx.print(false, &(), |out| {
+    ctx.print(args.json.json, &session, |out| {
         writeln!(out, "ended {id} to {}", printable(&session.target))
     })
 }

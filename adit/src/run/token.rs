@@ -51,7 +51,7 @@ pub(super) fn revoke(ctx: &Context<'_>, args: &TokenRevoke) -> Result<(), Comman
     let Answer::Revoked(token) = ctx.ask_gateway(&request)? else {
         return Err(odd_answer());
     };
-    ctx.print(false, &(), |out| {
+    ctx.print(args.json.json, &token, |out| {
         writeln!(out, "revoked {} for {}", token.jti, printable(&token.name))
     })
 }

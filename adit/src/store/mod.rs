@@ -134,6 +134,11 @@ impl Store {
         self.call(move |worker| worker.use_scope(now, jti, expires_at))
     }
 
+    /// Gives how many used scope and association tokens are remembered, and how many can be.
+    pub fn scopes_usage(&self) -> Reply<(usize, usize)> {
+        self.call(|worker| Ok(worker.scopes_usage()))
+    }
+
     /// Revokes a token that has not been used, and gives it as it was before: only one that was
     /// [`Issued`](TokenState::Issued) is changed.
     pub fn revoke_token(&self, jti: Uuid) -> Reply<Option<TokenRecord>> {

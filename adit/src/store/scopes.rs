@@ -81,6 +81,11 @@ impl UsedScopes {
         Ok(ScopeUse::First)
     }
 
+    /// How many are remembered, those that may be forgotten with the next included, and how many can be.
+    pub(super) fn usage(&self) -> (usize, usize) {
+        (self.ends.len(), self.max)
+    }
+
     fn insert(&mut self, jti: Uuid, end: u64) {
         self.ends.insert(jti, end);
         self.by_end.insert((end, jti));

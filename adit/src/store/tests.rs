@@ -3,6 +3,10 @@ use std::time::{Duration, Instant};
 use adit_proto_core::identity::AgentIdentity;
 
 use super::*;
+use crate::{
+    admin::HealthView,
+    http::health::{Condition, Health},
+};
 
 #[test]
 fn token_is_used_once_also_after_a_restart() {
@@ -71,6 +75,9 @@ fn store_whose_thread_has_died_says_so() {
     let scratch = Scratch::new();
     let store = scratch.open();
     assert!(store.is_running());
+    let health = Health::new(store.clone());
+    health.set(Condition::Ready);
+    assert!(HealthView::of_gateway(&health).healthy);
     let died = store.call::<()>(|_| panic!("a fault")).wait();
     assert!(matches!(died, Err(StoreError::Stopped)));
     let deadline = Instant::now() + Duration::from_secs(10);
@@ -78,6 +85,9 @@ fn store_whose_thread_has_died_says_so() {
         assert!(Instant::now() < deadline);
         thread::yield_now();
     }
+    // Supervisors are told the same as load balancers.
+    let view = HealthView::of_gateway(&health);
+    assert!(!view.healthy && view.detail.contains("store"), "{view:?}");
 }
 
 #[test]

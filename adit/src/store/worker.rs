@@ -207,6 +207,10 @@ impl Worker {
         }
     }
 
+    pub(super) fn scopes_usage(&self) -> (usize, usize) {
+        self.scopes.usage()
+    }
+
     fn check_unused(
         &self,
         tokens: &impl ReadableTable<&'static [u8; 16], &'static [u8]>,

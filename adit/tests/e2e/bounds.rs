@@ -7,12 +7,13 @@ use std::{
 };
 
 use crate::harness::{
-    beside_others,
+    SOON, beside_others,
     console::{Console, METRICS, metrics},
-    site::{Site, forward},
+    site::{PROXIES, Ports, Site, forward},
     targets::{Target, drain, echo, echo_at, ping},
-    users::connect,
-    websocket::{association, open},
+    until,
+    users::{connect, socks},
+    websocket::{association, enter, open, path},
 };
 
 #[test]
@@ -190,7 +191,7 @@ fn users_who_stop_reading_end_beyond_their_budget_and_nobody_waits_for_them() {
 fn a_flood_of_bad_users_writes_few_lines_and_says_how_many_are_missing() {
     let _machine = beside_others();
     let site = Site::new();
-    let gateway = site.gateway("gw", crate::harness::site::PROXIES);
+    let gateway = site.gateway("gw", PROXIES);
     let proxy = gateway.ingress("socks5");
     for _ in 0..50 {
         let mut user = connect(proxy);
@@ -205,6 +206,53 @@ fn a_flood_of_bad_users_writes_few_lines_and_says_how_many_are_missing() {
     assert_eq!(told["line"], "no session: handshake");
     assert_eq!(gateway.process().count("no session"), 20);
     // Other causes have their own share.
-    assert!(crate::harness::users::socks(proxy, "192.0.2.1:1").is_err());
+    assert!(socks(proxy, "192.0.2.1:1").is_err());
     gateway.process().logged_nth("no session", 21);
+}
+
+#[test]
+fn strangers_by_websocket_write_few_lines_too() {
+    let _machine = beside_others();
+    let site = Site::new();
+    let console = Console::new(&site);
+    let gateway = site.gateway("gw", &console.sections());
+    for _ in 0..50 {
+        let claims = association("192.0.2.1:1");
+        let (status, _) = enter(&gateway, &path("tcp", &claims), "no-token")
+            .map(|_| ())
+            .unwrap_err();
+        assert_eq!(status, 401);
+    }
+    let told = gateway
+        .process()
+        .logged("more lines of one kind were suppressed");
+    assert_eq!(told["suppressed"], 30);
+    assert_eq!(told["line"], "no session: credentials");
+    assert_eq!(gateway.process().count("no session"), 20);
+}
+
+#[test]
+fn a_gateway_without_descriptors_waits_and_serves_again() {
+    let _machine = beside_others();
+    let (site, target) = (Site::new(), echo());
+    let rest = format!("threads = 1\n[direct]\nallow = [\"127.0.0.1\"]\n{METRICS}{PROXIES}");
+    let (head, rest) = rest.split_once('\n').unwrap();
+    let mut gateway = site.gateway_with("gw", head, Ports::default(), rest);
+    gateway.start_with_descriptors(64);
+    let (proxy, began) = (gateway.ingress("socks5"), Instant::now());
+    let before = socks(proxy, &target.to_string()).unwrap();
+    // They say nothing, and hold their descriptors until their handshake times out.
+    let crowd: Vec<_> = (0..100).map(|_| connect(proxy)).collect();
+    gateway.process().logged("accept fails; trying on");
+    ping(&before, b"a session that is open goes on");
+    drop(crowd);
+    until("users are served again", SOON, || {
+        let user = socks(proxy, &target.to_string()).ok()?;
+        ping(&user, b"served");
+        Some(())
+    });
+    let failed = metrics(&gateway).value("adit_ingress_accept_failed_total{ingress=\"socks5\"}");
+    // One attempt in 50 ms, and no spinning.
+    let most = 20 * (1 + began.elapsed().as_secs());
+    assert!((1..=most).contains(&failed), "{failed} of {most}");
 }

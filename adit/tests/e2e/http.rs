@@ -142,6 +142,75 @@ fn metrics_follow_sessions_and_their_bytes() {
 }
 
 #[test]
+fn operators_see_how_full_a_gateway_is_and_what_it_refuses() {
+    let _machine = beside_others();
+    let (site, target) = (Site::new(), echo());
+    let rest = format!("{METRICS}{}", forward("t", target));
+    let gateway = site.gateway("gw", &rest);
+    let agent = site.serving("a", &gateway, "127.0.0.1/32");
+    let _user = connect(gateway.ingress("t"));
+    gateway.sessions_are(1);
+    let status = gateway.ask(&["gateway", "status", "--json"]).json();
+    assert_eq!(
+        (&status["agents"], &status["sessions"]),
+        (&json!(1), &json!(1))
+    );
+    let row =
+        |what: &str, used: usize, limit: usize| json!({"what": what, "used": used, "limit": limit});
+    assert_eq!(
+        status["usage"],
+        json!([
+            row("connections", 1, 20_000),
+            row("handshakes", 0, 1_024),
+            row("sessions_opening", 0, 20_000),
+            row("enrolment_connections", 0, 512),
+            row("used_tokens", 0, 100_000),
+        ])
+    );
+    let text = gateway.ask(&["gateway", "status"]).out;
+    assert!(text.contains("enrolment connections"), "{text}");
+
+    // No TLS, to where it is spoken.
+    let mut stranger = connect(gateway.address("enroll"));
+    stranger.write_all(b"GET / HTTP/1.1\r\n\r\n").unwrap();
+    let line = gateway.process().logged("TLS with an HTTP caller failed");
+    assert_eq!(
+        line["source"],
+        stranger.local_addr().unwrap().to_string().as_str()
+    );
+    assert_eq!(gateway.ask(&["gateway", "reload"]).code, 0);
+    let good = fs::read_to_string(&gateway.config).unwrap();
+    fs::write(&gateway.config, "nonsense").unwrap();
+    gateway.process().signal(Signal::HUP);
+    gateway
+        .process()
+        .logged("configuration not reloaded; the former one stays in force");
+    fs::write(&gateway.config, good).unwrap();
+    assert_eq!(agent.ask(&["agent", "renew"]).code, 0);
+    gateway.process().logged("certificate renewed");
+    let now = metrics(&gateway);
+    for (name, value) in [
+        ("connections_limit", 20_000),
+        ("handshakes_limit", 1_024),
+        ("sessions_opening_limit", 20_000),
+        ("failover_total{kind=\"raced\"}", 0),
+        ("failover_total{kind=\"overtaken\"}", 0),
+        ("renewals_total{outcome=\"granted\"}", 1),
+        ("renewals_total{outcome=\"refused\"}", 0),
+        ("reloads_total{outcome=\"ok\"}", 1),
+        ("reloads_total{outcome=\"failed\"}", 1),
+        ("http_tls_failed_total{listener=\"enrolment\"}", 1),
+        ("http_share_full_total{listener=\"enrolment\"}", 0),
+        ("http_accepted_total{listener=\"metrics\"}", 1),
+    ] {
+        let name = format!("adit_{name}");
+        assert_eq!(now.value(&name), value, "{name}");
+    }
+    assert!((1..=2).contains(&now.value("adit_connections")));
+    assert!(now.value("adit_handshakes_pending") <= 1);
+}
+
+#[test]
 fn a_stopping_gateway_is_live_but_not_ready() {
     let _machine = beside_others();
     let site = Site::new();

@@ -33,6 +33,7 @@ mod reload_gateway;
 mod reload_rules;
 mod renewal;
 mod revoke;
+mod set_up;
 mod shutdown;
 mod stalls;
 mod startup;

@@ -125,6 +125,14 @@ fn a_renewed_pair_that_the_gateway_does_not_know_is_dropped_at_once() {
         .process()
         .logged("the renewed certificate did not lead to a connection; the former one stays");
     assert!(!next.exists());
+    let renewal = until("the agent tells of it", SOON, || {
+        let renewal = agent.status()["renewal"].clone();
+        (renewal["state"] == "failed").then_some(renewal)
+    });
+    assert_eq!(
+        renewal["error"],
+        "the renewed certificate did not lead to a connection"
+    );
 }
 
 #[test]

@@ -54,7 +54,7 @@ fn health_follows_what_runs() {
         .logged("stopping: no new users; a second signal ends at once");
     gateway
         .ask(&["health"])
-        .fails(1, &["the gateway does not serve: stopping"]);
+        .fails(1, &["the gateway does not serve: the gateway is stopping"]);
     // Nobody waits for what will not come.
     gateway.ask(&["gateway", "reload"]).fails(5, &["stopping"]);
     gateway.ask(&["ca", "rotate"]).fails(5, &["stopping"]);

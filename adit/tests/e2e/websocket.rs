@@ -166,6 +166,22 @@ fn a_target_that_the_gateway_dials_itself_is_like_any_other() {
 }
 
 #[test]
+fn an_idle_user_is_pinged() {
+    let _machine = beside_others();
+    let (site, target) = (Site::new(), echo());
+    let console = Console::new(&site);
+    let sections = format!("{}[websocket]\nping = \"100ms\"\n", console.sections());
+    let gateway = site.gateway("gw", &sections);
+    let _agent = site.serving("site-a", &gateway, "127.0.0.1/32");
+    let mut user = open(&gateway, &console, "tcp", &association(target));
+    user.pinged();
+    user.pinged();
+    user.echoes(b"and still a session");
+    user.close();
+    assert_eq!(gateway.ended(1), "clean");
+}
+
+#[test]
 fn targets_are_tried_in_turn_and_a_named_agent_carries_them() {
     let _machine = beside_others();
     let (site, target, refusing) = (Site::new(), echo(), Refusing::new());

@@ -144,6 +144,30 @@ pub struct Status {
     pub since: Option<SystemTime>,
     /// Why the last connection or attempt ended.
     pub last_error: Option<String>,
+    /// How the latest renewal of the certificate fares.
+    pub renewal: RenewalStatus,
+}
+
+/// How the latest renewal fares.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub enum RenewalStatus {
+    /// There was none since the start.
+    #[default]
+    None,
+    /// It is asked for, or what came of it has to prove itself.
+    UnderWay,
+    /// The renewed certificate is in use.
+    Done {
+        /// Since when.
+        at: SystemTime,
+    },
+    /// It came to nothing; it is tried again.
+    Failed {
+        /// When.
+        at: SystemTime,
+        /// Why.
+        why: String,
+    },
 }
 
 impl Status {
@@ -281,6 +305,7 @@ mod tests {
             connected: Some(([192, 0, 2, 1], 4433).into()),
             since: Some(SystemTime::now()),
             last_error: None,
+            renewal: RenewalStatus::None,
         };
         status.ended(false, "redundant".to_owned());
         assert_eq!(status.last_error, None);

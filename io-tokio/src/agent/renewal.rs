@@ -1,10 +1,13 @@
 //! Renewal as the agent's task performs it: files off the task, questions over the connection that is up.
 
-use std::{sync::Arc, time::Instant};
+use std::{
+    sync::Arc,
+    time::{Instant, SystemTime},
+};
 
 use adit_proto_core::{agent::renewal::RenewalStep, limits::REASON_LEN_MAX, output::Renewed};
 
-use super::{AgentInput, KeyPairs, Validity, role::AgentCommand, task::AgentTask};
+use super::{AgentInput, KeyPairs, RenewalStatus, Validity, role::AgentCommand, task::AgentTask};
 use crate::connection_task::Command;
 
 /// What came of a step.
@@ -27,6 +30,7 @@ impl AgentTask {
     pub(super) fn perform_renewal(&mut self, now: Instant, step: RenewalStep) {
         match step {
             RenewalStep::Request => {
+                self.tell_renewal(RenewalStatus::UnderWay);
                 self.off_the_task(|pairs| RenewalNews::Requested(pairs.request()));
             }
             RenewalStep::Ask { csr_pem } => match self.supervisor.connection() {
@@ -34,12 +38,28 @@ impl AgentTask {
                     tracing::info!("asking the gateway for a new certificate");
                     self.command(dial, Command::Role(AgentCommand::Renew(csr_pem)));
                 }
-                None => self.renewal.handle_answer(now, None),
+                None => {
+                    self.renewal_failed(
+                        "the connection was lost before the gateway could be asked",
+                    );
+                    self.renewal.handle_answer(now, None);
+                }
             },
             RenewalStep::Store(renewed) => {
                 self.off_the_task(move |pairs| RenewalNews::Stored(pairs.store(renewed)));
             }
         }
+    }
+
+    fn tell_renewal(&self, renewal: RenewalStatus) {
+        self.status.send_modify(|status| status.renewal = renewal);
+    }
+
+    fn renewal_failed(&self, why: &str) {
+        self.tell_renewal(RenewalStatus::Failed {
+            at: SystemTime::now(),
+            why: why.to_owned(),
+        });
     }
 
     pub(super) fn adopt(&self) {
@@ -78,6 +98,7 @@ impl AgentTask {
             RenewalNews::Requested(made) => {
                 if let Err(error) = &made {
                     tracing::error!(%error, "no certificate request could be made; trying again later");
+                    self.renewal_failed(error);
                 }
                 self.renewal.handle_request(now, made.ok());
             }
@@ -88,6 +109,7 @@ impl AgentTask {
                         ?reason,
                         "the gateway does not renew the certificate; trying again later"
                     );
+                    self.renewal_failed(reason);
                 }
                 self.renewal.handle_answer(now, answer.ok());
             }
@@ -100,6 +122,7 @@ impl AgentTask {
                     }
                     Err(error) => {
                         tracing::error!(%error, "renewed certificate not kept; trying again later");
+                        self.renewal_failed(error);
                     }
                 }
                 self.renewal.handle_stored(now, stored.is_ok());
@@ -108,6 +131,9 @@ impl AgentTask {
                 if let Ok(validity) = &adopted {
                     let not_after_unix_s = validity.not_after;
                     tracing::info!(not_after_unix_s, "renewed certificate in use");
+                    self.tell_renewal(RenewalStatus::Done {
+                        at: SystemTime::now(),
+                    });
                 }
                 self.in_place(now, adopted);
             }
@@ -118,6 +144,7 @@ impl AgentTask {
                 self.in_place(now, reverted);
             }
             RenewalNews::Discarded(outcome) => {
+                self.renewal_failed("the renewed certificate did not lead to a connection");
                 match outcome {
                     Ok(()) => {
                         tracing::warn!(

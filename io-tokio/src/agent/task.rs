@@ -66,7 +66,7 @@ pub(super) struct AgentTask {
     inputs: Receiver<AgentInput>,
     pub(super) own: Sender<AgentInput>,
     batch: VecDeque<AgentInput>,
-    status: watch::Sender<Status>,
+    pub(super) status: watch::Sender<Status>,
     sessions: Arc<AtomicUsize>,
     timer: Pin<Box<Sleep>>,
     stopping: bool,

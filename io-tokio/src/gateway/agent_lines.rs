@@ -1,4 +1,4 @@
-//! Log lines about agents that come and go, bounded for each of them.
+//! Log lines that one agent can cause, bounded for each of them.
 
 use std::{
     collections::BTreeMap,
@@ -10,20 +10,48 @@ use adit_proto_core::id::AgentId;
 use crate::lines::Lines;
 
 /// Bounds the lines of each agent as [`Lines`] does: ten thousand agents that come back are told of one by one, an agent
-/// that comes a thousand times is not. Clones share the bounds.
+/// that comes a thousand times is not. A new connection does not begin anew. Clones share the bounds.
 #[derive(Clone, Debug, Default)]
-pub(crate) struct AgentLines(Arc<Mutex<BTreeMap<AgentId, Lines>>>);
+pub(crate) struct AgentLines(Arc<Mutex<BTreeMap<(AgentId, About), Lines>>>);
+
+/// Kinds of lines, each of which is bounded by itself.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) enum About {
+    /// It comes and goes.
+    Visits,
+    /// Its path stalls and works again.
+    Path,
+    /// It advertises.
+    Routes,
+    /// It asks for certificates.
+    Renewals,
+    /// It sends what the protocol has no use for.
+    Oddities,
+}
+
+impl About {
+    /// The message of the lines, for the one that tells how many are missing.
+    fn line(self) -> &'static str {
+        match self {
+            Self::Visits => "agent connected or disconnected",
+            Self::Path => "path to the agent",
+            Self::Routes => "routes accepted",
+            Self::Renewals => "certificate renewed or not renewed",
+            Self::Oddities => "the agent sent what the protocol has no use for",
+        }
+    }
+}
 
 impl AgentLines {
-    /// Tells whether a line about this agent may be written now.
-    pub(crate) fn allow(&self, agent: AgentId) -> bool {
+    /// Tells whether a line of this kind about this agent may be written now.
+    pub(crate) fn allow(&self, agent: AgentId, about: About) -> bool {
         let mut kept = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         // Now and then those go that have been quiet; what is left came within the last seconds.
-        if kept.len().is_power_of_two() && !kept.contains_key(&agent) {
+        if kept.len().is_power_of_two() && !kept.contains_key(&(agent, about)) {
             kept.retain(|_, lines| !lines.is_quiet());
         }
-        let lines = || Lines::new(format!("agent connected or disconnected: {agent}"));
-        kept.entry(agent).or_insert_with(lines).allow()
+        let lines = || Lines::new(format!("{}: {agent}", about.line()));
+        kept.entry((agent, about)).or_insert_with(lines).allow()
     }
 }
 
@@ -39,12 +67,24 @@ mod tests {
     async fn one_agent_is_cut_short_and_many_are_not() {
         let lines = AgentLines::default();
         let id = |n| AgentId(Uuid::from_u128(n));
-        assert_eq!((0..1_000).filter(|_| lines.allow(id(1))).count(), 20);
-        assert!((2..2_000).all(|n| lines.allow(id(n))));
+        assert_eq!(
+            (0..1_000)
+                .filter(|_| lines.allow(id(1), About::Visits))
+                .count(),
+            20
+        );
+        // Another kind has its own share.
+        assert_eq!(
+            (0..1_000)
+                .filter(|_| lines.allow(id(1), About::Path))
+                .count(),
+            20
+        );
+        assert!((2..2_000).all(|n| lines.allow(id(n), About::Visits)));
         tokio::time::advance(Duration::from_secs(11)).await;
-        assert!(lines.allow(id(1)));
+        assert!(lines.allow(id(1), About::Visits));
         // Those that stay away are not kept for ever.
-        assert!((5_000..5_100).all(|n| lines.allow(id(n))));
+        assert!((5_000..5_100).all(|n| lines.allow(id(n), About::Visits)));
         assert!(lines.0.lock().unwrap().len() < 2_048);
     }
 }

@@ -7,8 +7,8 @@ use std::{
 
 use adit_proto_core::{
     connection::Counters,
-    endpoint::EndpointCounters,
-    gateway::{OpenCause, info::AgentCounts},
+    endpoint::{EndpointCounters, EndpointLoad},
+    gateway::{OpenCause, dispatch::FailoverCounters, info::AgentCounts},
 };
 
 use crate::{over::Over, pump::Traffic};
@@ -18,6 +18,8 @@ use crate::{over::Over, pump::Traffic};
 pub struct GatewayCounters {
     /// Handshakes and stray datagrams.
     pub endpoint: EndpointCounters,
+    /// Connections and handshakes of the tunnel, and what is allowed.
+    pub load: EndpointLoad,
     /// Datagrams dropped because a connection's inbox was full.
     pub overflowed: u64,
     /// Connected agents.
@@ -28,6 +30,10 @@ pub struct GatewayCounters {
     pub sessions_open: usize,
     /// Sessions that are being opened.
     pub sessions_opening: usize,
+    /// How many may be.
+    pub opening_max: usize,
+    /// How often agents were raced.
+    pub failover: FailoverCounters,
     /// Bytes read from users; of sessions that the gateway carries itself, those of ended ones.
     pub bytes_from_users: u64,
     /// Bytes written to users; likewise.
@@ -170,6 +176,8 @@ pub(crate) struct NodeSnapshot {
     pub(super) agents: AgentCounts,
     pub(super) open: usize,
     pub(super) opening: usize,
+    pub(super) opening_max: usize,
+    pub(super) failover: FailoverCounters,
 }
 
 /// Bytes moved, of all connections. Each task adds what its sessions moved once per batch of work, so that a busy one

@@ -282,15 +282,18 @@ impl GatewayHandle {
         self.to_endpoint
             .push(FromTask::Counters(reply))
             .map_err(|_| Stopped)?;
-        let (endpoint, overflowed) = answer.await.map_err(|_| Stopped)?;
+        let (endpoint, load, overflowed) = answer.await.map_err(|_| Stopped)?;
         let (bytes_from_users, bytes_to_users) = self.bytes.read();
         Ok(GatewayCounters {
             endpoint,
+            load,
             overflowed,
             agents: node.agents,
             node: node.counters,
             sessions_open: node.open,
             sessions_opening: node.opening,
+            opening_max: node.opening_max,
+            failover: node.failover,
             bytes_from_users,
             bytes_to_users,
         })

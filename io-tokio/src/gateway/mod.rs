@@ -173,7 +173,7 @@ impl Gateway {
             hooks: config.hooks,
             shared: Shared {
                 bytes: Arc::clone(&bytes),
-                visits: AgentLines::default(),
+                lines: AgentLines::default(),
             },
         };
         let endpoint = tokio::spawn(tokio::task::unconstrained(task));

@@ -20,14 +20,13 @@ use tracing::field::{DisplayValue, display};
 
 use super::{
     Hooks,
-    agent_lines::AgentLines,
+    agent_lines::{About, AgentLines},
     counters::Bytes,
     input::{FromConnection, NodeInput},
 };
 use crate::{
     connection_task::{Command, ConnectionSender, Role},
     handoff::Sender,
-    lines::Lines,
     over::Over,
     pump::Traffic,
 };
@@ -51,7 +50,7 @@ pub(crate) enum GatewayCommand {
 #[derive(Clone)]
 pub(crate) struct Shared {
     pub(crate) bytes: Arc<Bytes>,
-    pub(crate) visits: AgentLines,
+    pub(crate) lines: AgentLines,
 }
 
 /// One agent's connection.
@@ -65,7 +64,6 @@ pub(crate) struct AgentConnection {
     own: ConnectionSender<GatewayCommand>,
     seen: Option<Instant>,
     shared: Shared,
-    advertisements: Lines,
 }
 
 impl AgentConnection {
@@ -86,8 +84,15 @@ impl AgentConnection {
             own,
             seen: None,
             shared,
-            advertisements: Lines::new("routes accepted"),
         }
+    }
+
+    /// Tells whether a line of a kind may be written now. Before the agent is known there is nothing to tell of it.
+    fn may_tell(&self, about: About) -> bool {
+        let lines = &self.shared.lines;
+        self.identity
+            .as_ref()
+            .is_some_and(|identity| lines.allow(identity.id, about))
     }
 
     /// For the log.
@@ -101,7 +106,7 @@ impl AgentConnection {
     }
 
     fn established(&mut self, identity: AgentIdentity) {
-        if self.shared.visits.allow(identity.id) {
+        if self.shared.lines.allow(identity.id, About::Visits) {
             tracing::info!(agent = %identity.id, name = %identity.name, remote = %self.remote, conn = %self.id, "agent connected");
         }
         self.identity = Some(identity.clone());
@@ -118,10 +123,11 @@ impl AgentConnection {
             return;
         };
         let answer = (self.hooks.renew)(identity.clone(), csr_pem);
-        let own = self.own.clone();
+        let (own, lines) = (self.own.clone(), self.shared.lines.clone());
         tokio::spawn(async move {
             let answer = answer.await;
             match &answer {
+                _ if !lines.allow(identity.id, About::Renewals) => {}
                 Ok(_) => tracing::info!(agent = %identity.id, "certificate renewed"),
                 Err(reason) => {
                     tracing::warn!(agent = %identity.id, %reason, "certificate not renewed")
@@ -145,12 +151,14 @@ impl AgentConnection {
     fn closed(&self, conn: &Connection, why: &Closed) {
         let counters = conn.counters();
         if counters != Counters::default() {
-            tracing::warn!(agent = self.agent(), conn = %self.id, ?counters, "the agent sent what the protocol has no use for");
+            if self.may_tell(About::Oddities) {
+                tracing::warn!(agent = self.agent(), conn = %self.id, ?counters, "the agent sent what the protocol has no use for");
+            }
             self.node.push_or_stop(NodeInput::Oddities(counters));
         }
         match &self.identity {
             Some(identity) => {
-                if self.shared.visits.allow(identity.id) {
+                if self.may_tell(About::Visits) {
                     tracing::info!(agent = %identity.id, name = %identity.name, conn = %self.id, %why, "agent disconnected");
                 }
                 (self.hooks.left)(identity);
@@ -175,7 +183,7 @@ impl Role for AgentConnection {
                 identity: Some(identity),
             } => self.established(identity),
             Event::RoutesAccepted { epoch, routes } => {
-                if self.advertisements.allow() {
+                if self.may_tell(About::Routes) {
                     tracing::info!(
                         agent = self.agent(),
                         epoch,
@@ -195,11 +203,15 @@ impl Role for AgentConnection {
             }
             Event::SessionEnded { slot, .. } => self.tell(AgentEvent::SessionEnded { slot }),
             Event::PathSuspect => {
-                tracing::warn!(agent = self.agent(), conn = %self.id, "path to the agent stalls; new sessions go elsewhere");
+                if self.may_tell(About::Path) {
+                    tracing::warn!(agent = self.agent(), conn = %self.id, "path to the agent stalls; new sessions go elsewhere");
+                }
                 self.tell(AgentEvent::Suspect);
             }
             Event::PathRecovered => {
-                tracing::info!(agent = self.agent(), conn = %self.id, "path to the agent works again");
+                if self.may_tell(About::Path) {
+                    tracing::info!(agent = self.agent(), conn = %self.id, "path to the agent works again");
+                }
                 self.tell(AgentEvent::Recovered);
             }
             Event::RenewalRequested { csr_pem } => self.renewal(csr_pem),

@@ -6,6 +6,7 @@ mod events;
 mod farewell;
 mod gateway_side;
 mod hoard;
+mod path;
 mod sessions;
 
 use std::{
@@ -24,13 +25,13 @@ pub use self::{
 use self::{control::ControlChannel, farewell::Farewell, hoard::Hoard, sessions::Carried};
 use crate::{
     agent::role::AgentRole,
-    close::{CODE_FAULT, CODE_HANDSHAKE_TIMED_OUT, CODE_PATH_DEAD, CloseReason, Closed, PeerFault},
+    close::{CODE_FAULT, CODE_HANDSHAKE_TIMED_OUT, CloseReason, Closed, PeerFault},
     env::WallClock,
     gateway::role::GatewayRole,
     id::{ConnId, Slot},
     limits,
     link::{FromConnection, Link, StreamRef},
-    liveness::{Liveness, LivenessStep, PathSample},
+    liveness::Liveness,
     output::{Event, Input, Output, ToEndpoint, TransmitBuf},
     wire::control::{ControlMessage, check_version},
 };
@@ -403,34 +404,6 @@ impl Connection {
     /// Sessions are open or being set up, or what was written for one that is over here is still under way.
     fn carries(&self) -> bool {
         self.is_busy() || !self.is_sent()
-    }
-
-    fn path_timeout(&self) -> Option<Instant> {
-        self.liveness.as_ref().and_then(Liveness::poll_timeout)
-    }
-
-    fn check_path(&mut self, now: Instant) {
-        if self.path_timeout().is_none_or(|at| at > now) {
-            return;
-        }
-        let sample = PathSample {
-            acked: self.link.acked(),
-            received: self.link.received(),
-            sessions_open: self.carries(),
-            unacked: self.control.is_sending(),
-        };
-        let Some(liveness) = &mut self.liveness else {
-            return;
-        };
-        liveness.handle_tick(now, sample);
-        while let Some(step) = self.liveness.as_mut().and_then(Liveness::poll_step) {
-            match step {
-                LivenessStep::Ping => self.link.ping(now),
-                LivenessStep::Suspect => self.events.push_back(Event::PathSuspect),
-                LivenessStep::Recovered => self.events.push_back(Event::PathRecovered),
-                LivenessStep::Dead => self.shut(now, CODE_PATH_DEAD, "path dead", Closed::PathDead),
-            }
-        }
     }
 
     /// Writes a set-up message; what the peer's flow control does not take waits.

@@ -1,5 +1,7 @@
 //! What an endpoint counts.
 
+use super::EndpointLimits;
+
 /// What an endpoint did without a connection.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct EndpointCounters {
@@ -17,14 +19,25 @@ pub struct EndpointCounters {
     pub dropped: u64,
 }
 
-/// Handshakes refused, by the limit of [`EndpointLimits`](super::EndpointLimits) that was reached first.
+/// How full an endpoint is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct EndpointLoad {
+    /// Connections that exist, handshakes and those saying farewell included.
+    pub connections: usize,
+    /// Handshakes of peers in progress.
+    pub handshakes: usize,
+    /// What is allowed.
+    pub limits: EndpointLimits,
+}
+
+/// Handshakes refused, by the limit of [`EndpointLimits`] that was reached first.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct HandshakesRefused {
-    /// [`EndpointLimits::connections`](super::EndpointLimits::connections).
+    /// [`EndpointLimits::connections`].
     pub connections: u64,
-    /// [`EndpointLimits::handshakes`](super::EndpointLimits::handshakes).
+    /// [`EndpointLimits::handshakes`].
     pub handshakes: u64,
-    /// [`EndpointLimits::handshakes_per_source`](super::EndpointLimits::handshakes_per_source).
+    /// [`EndpointLimits::handshakes_per_source`].
     pub source: u64,
 }
 

@@ -51,8 +51,18 @@ pub struct Dispatch {
     timers: BTreeSet<(Instant, SessionId)>,
     failures: FailureMemory,
     attempt_count: u64,
+    failover: FailoverCounters,
     stopping: bool,
     outputs: VecDeque<DispatchOutput>,
+}
+
+/// How often sessions were not opened by the first agent that was asked, as long as it was waited for.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct FailoverCounters {
+    /// Agents asked beside one that had not answered yet.
+    pub raced: u64,
+    /// Agents that were asked first and overtaken.
+    pub overtaken: u64,
 }
 
 /// What a [`Dispatch`] is made with; see [`Dispatch::set_config`].
@@ -214,6 +224,18 @@ impl Dispatch {
     /// Exchanges what it was made with. Sessions that are open, and attempts that are under way, go on.
     pub fn set_config(&mut self, config: DispatchConfig) {
         self.config = config;
+    }
+
+    /// How often agents were raced since the start.
+    #[must_use]
+    pub fn failover(&self) -> FailoverCounters {
+        self.failover
+    }
+
+    /// What is gone by at present.
+    #[must_use]
+    pub fn config(&self) -> &DispatchConfig {
+        &self.config
     }
 
     /// Reads the registry.

@@ -23,7 +23,7 @@ use crate::{
 pub(super) struct Operated {
     gateways: BTreeMap<NodeId, Gateway>,
     /// Agents' ends of connections that are up.
-    up: BTreeMap<NodeId, BTreeSet<ConnId>>,
+    up: BTreeMap<NodeId, BTreeMap<ConnId, At>>,
     look_at: At,
 }
 
@@ -34,6 +34,8 @@ struct Gateway {
     deleted: BTreeMap<AgentId, (At, Option<[u8; 32]>)>,
     /// Connections that go for that.
     revoked: BTreeMap<ConnId, At>,
+    /// When an agent's connection was last closed for that.
+    farewells: BTreeMap<NodeId, At>,
     drained: BTreeSet<AgentId>,
     /// Sessions, and whether they name an agent.
     wishes: BTreeMap<SessionId, bool>,
@@ -60,12 +62,14 @@ impl Operated {
                 }
             }
             Fact::Event(conn, Event::Established { identity: None }) => {
-                self.up.entry(node).or_default().insert(*conn);
+                self.up.entry(node).or_default().insert(*conn, at);
             }
-            Fact::Event(conn, Event::Closed(why))
-                if self.up.entry(node).or_default().remove(conn) =>
-            {
-                return self.told(at, (node, *conn), why, harm);
+            Fact::Event(conn, Event::Closed(why)) => {
+                let up = self.up.get_mut(&node).and_then(|up| up.remove(conn));
+                if let Some(since) = up {
+                    return self.told(since, (node, *conn), why, harm);
+                }
+                self.bid_farewell(at, (node, *conn), harm);
             }
             _ => {}
         }
@@ -79,23 +83,30 @@ impl Operated {
     /// An agent that a gateway has deleted hears so, where the path carries that.
     fn told(
         &self,
-        at: At,
+        up: At,
         (node, conn): (NodeId, ConnId),
         why: &Closed,
         harm: &Harm,
     ) -> Option<String> {
         let gateway = harm.peer(node, conn)?.node;
-        let revoked = &self.gateways.get(&gateway)?.revoked;
-        let theirs = |conn: &ConnId| {
-            harm.peer(gateway, *conn)
-                .is_some_and(|peer| peer.node == node)
-        };
-        let since = *revoked.iter().find(|(conn, _)| theirs(conn))?.1;
-        let told = matches!(why, Closed::ByPeer(close) if close.code == REVOKED);
+        let since = *self.gateways.get(&gateway)?.farewells.get(&node)?;
         // Where it is closed for something else at the same time, that may be first.
-        let by_gateway = matches!(why, Closed::ByPeer(_));
-        (by_gateway && !told && at > since && harm.was_delivering(gateway, node, since))
+        let fits = match why {
+            Closed::ByPeer(close) => [SUPERSEDED, REVOKED].contains(&close.code),
+            Closed::Local | Closed::Fault(_) => true,
+            _ => false,
+        };
+        (up < since && !fits && harm.was_delivering(gateway, node, since))
             .then(|| format!("{node} is deleted, and {conn} is closed by {why:?}"))
+    }
+
+    fn bid_farewell(&mut self, at: At, (gateway, conn): (NodeId, ConnId), harm: &Harm) {
+        if let Some(known) = self.gateways.get_mut(&gateway)
+            && known.revoked.contains_key(&conn)
+            && let Some(peer) = harm.peer(gateway, conn)
+        {
+            known.farewells.insert(peer.node, at);
+        }
     }
 
     fn look_around(&mut self, at: At, harm: &Harm) -> Option<String> {
@@ -191,6 +202,8 @@ impl Gateway {
 
 /// The close code that says so.
 const REVOKED: u64 = 6;
+/// And the one of a connection that was too many.
+const SUPERSEDED: u64 = 1;
 /// A gateway that runs closes a connection within this time.
 const REVOKED_WITHIN: At = At::from_secs(1);
 const LOOK_EVERY: At = At::from_millis(500);

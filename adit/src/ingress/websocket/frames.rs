@@ -81,6 +81,8 @@ enum Down {
 pub(super) struct User {
     stream: SplitStream<WebSocket>,
     sink: SplitSink<WebSocket, Message>,
+    /// How long nothing goes to the user until a Ping does.
+    ping: Option<Duration>,
     /// What came before there was a target to take it.
     early: BytesMut,
 }
@@ -97,11 +99,12 @@ pub(super) fn bounded(upgrade: WebSocketUpgrade) -> WebSocketUpgrade {
 }
 
 impl User {
-    pub(super) fn new(socket: WebSocket) -> Self {
+    pub(super) fn new(socket: WebSocket, ping: Option<Duration>) -> Self {
         let (sink, stream) = socket.split();
         Self {
             stream,
             sink,
+            ping,
             early: BytesMut::new(),
         }
     }
@@ -134,7 +137,7 @@ impl User {
         });
         let early = self.early.split().freeze();
         let mut up = Box::pin(upstream(&mut self.stream, early, to));
-        let mut down = Box::pin(downstream(&mut from, &mut self.sink));
+        let mut down = Box::pin(downstream(&mut from, &mut self.sink, self.ping));
         let first = tokio::select! {
             end = &mut up => Ok(end),
             end = &mut down => Err(end),
@@ -256,25 +259,35 @@ async fn pass<T: AsyncWrite>(to: &mut WriteHalf<T>, bytes: &mut Bytes) -> io::Re
 async fn downstream<T: AsyncRead>(
     from: &mut ReadHalf<T>,
     user: &mut SplitSink<WebSocket, Message>,
+    ping: Option<Duration>,
 ) -> Down {
     let mut buf = BytesMut::new();
     loop {
         buf.reserve(READ_LEN);
-        match from.read_buf(&mut buf).await {
-            Ok(0) => return Down::Ended,
-            Ok(_) => {}
-            Err(error) => return Down::Failed(error),
-        }
+        let message = match within(ping, from.read_buf(&mut buf)).await {
+            Some(Ok(0)) => return Down::Ended,
+            Some(Ok(_)) => Message::Binary(buf.split().freeze()),
+            Some(Err(error)) => return Down::Failed(error),
+            None => Message::Ping(Bytes::new()),
+        };
         let send = async {
             // Answers to pings may fill the room for what is not sent yet; they go first.
             user.flush().await?;
-            user.send(Message::Binary(buf.split().freeze())).await
+            user.send(message).await
         };
         if send.await.is_err() {
             // A target that is not read may read nothing either, and the last of a user who has closed is for it.
             let _unheard = timeout(LAST_PATIENCE, copy(from, &mut sink())).await;
             return Down::UserGone;
         }
+    }
+}
+
+/// None where it takes longer than the limit, if there is one.
+async fn within<T>(limit: Option<Duration>, act: impl Future<Output = T>) -> Option<T> {
+    match limit {
+        Some(limit) => timeout(limit, act).await.ok(),
+        None => Some(act.await),
     }
 }
 

@@ -10,7 +10,7 @@ mod target_tls;
 
 use std::{net::SocketAddr, sync::Arc, time::Duration};
 
-use adit_io_tokio::GatewayHandle;
+use adit_io_tokio::{GatewayHandle, Lines};
 use axum::{
     Extension, Router,
     extract::{
@@ -80,6 +80,26 @@ struct Service {
     shares: Shares,
     replays: Replays,
     target_tls: TargetTls,
+    ping: Option<Duration>,
+    lines: VisitLines,
+}
+
+/// Bounds the lines about users who were admitted, each kind by itself.
+#[derive(Debug)]
+struct VisitLines {
+    admitted: Lines,
+    next_target: Lines,
+    no_tls: Lines,
+}
+
+impl Default for VisitLines {
+    fn default() -> Self {
+        Self {
+            admitted: Lines::new(ADMITTED),
+            next_target: Lines::new(NEXT_TARGET),
+            no_tls: Lines::new(NO_TLS),
+        }
+    }
 }
 
 /// What a user has while here; given back when dropped.
@@ -120,6 +140,8 @@ impl WebSockets {
             shares: Shares::of(places_max),
             replays: Replays::default(),
             target_tls: TargetTls::new(parts.config.target_roots),
+            ping: parts.config.ping,
+            lines: VisitLines::default(),
         }))
     }
 
@@ -140,6 +162,13 @@ impl WebSockets {
     #[must_use]
     pub fn counters(&self) -> Arc<Counters> {
         Arc::clone(&self.0.door.counters)
+    }
+
+    /// Users who are here, and how many may be.
+    #[must_use]
+    pub fn usage(&self) -> (usize, usize) {
+        let free = self.0.places.available_permits();
+        (self.0.places_max.saturating_sub(free), self.0.places_max)
     }
 
     /// Tells whether a user is here, or still has to be told the last of a session.
@@ -189,10 +218,12 @@ impl Service {
         let admitted = self.admit(ends.user, id, token, upgrade).await;
         let (association, upgrade, place) =
             admitted.inspect_err(|refusal| self.note(ends.user, refusal))?;
-        tracing::info!(
-            session = %association.id, jti = %association.jti, user = %ends.user, ingress = NAME,
-            "association token used"
-        );
+        if self.lines.admitted.allow() {
+            tracing::info!(
+                session = %association.id, jti = %association.jti, user = %ends.user, ingress = NAME,
+                "{ADMITTED}"
+            );
+        }
         let visit = Visit {
             service: self,
             ends,
@@ -289,17 +320,32 @@ impl Service {
         self.http.token(refusal);
         let counters = &self.door.counters;
         let status = refusal.status();
-        match (refusal, status) {
-            (Refusal::Source, _) => bump(&counters.source_refused),
-            (_, StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN) => bump(&counters.unauthorised),
+        let lines = match (refusal, status) {
+            (Refusal::Source, _) => {
+                bump(&counters.source_refused);
+                &counters.lines.refused
+            }
+            (_, StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN) => {
+                bump(&counters.unauthorised);
+                &counters.lines.unauthorised
+            }
             // Counted where it was found.
-            (Refusal::Full(_), _) => {}
-            (_, _) => bump(&counters.handshakes_failed),
+            (Refusal::Full(_), _) => &counters.lines.refused,
+            (_, _) => {
+                bump(&counters.handshakes_failed);
+                &counters.lines.handshakes
+            }
+        };
+        if lines.allow() {
+            let status = status.as_u16();
+            tracing::info!(%user, ingress = NAME, status, reason = %refusal, "no session");
         }
-        let status = status.as_u16();
-        tracing::info!(%user, ingress = NAME, status, reason = %refusal, "no session");
     }
 }
+
+const ADMITTED: &str = "association token used";
+const NEXT_TARGET: &str = "target not reached; trying the next one";
+const NO_TLS: &str = "no TLS with the target";
 
 /// From the request to the use of its token; in between is the check of a signature.
 const ADMISSION_TIMEOUT: Duration = Duration::from_secs(10);

@@ -10,7 +10,7 @@ use tokio_rustls::client::TlsStream;
 
 use super::{
     super::{bump, establish::Ended},
-    Leg, NAME, Place, Service,
+    Leg, NAME, NEXT_TARGET, NO_TLS, Place, Service,
     frames::{Farewell, User, UserEnd, code},
 };
 use crate::{http::Ends, token::Association};
@@ -34,7 +34,7 @@ enum Way {
 impl Visit {
     /// Opens the session, carries its bytes, and tells the user how it ended.
     pub(super) async fn run(self, socket: WebSocket) {
-        let mut user = User::new(socket);
+        let mut user = User::new(socket, self.service.ping);
         let farewell = within(self.association.lifetime, self.serve(&mut user)).await;
         user.dismiss(farewell).await;
     }
@@ -95,7 +95,9 @@ impl Visit {
             reasons.push(format!("{target}: {error}"));
             let code = close_code(&error);
             if code == code::BAD_GATEWAY && targets.peek().is_some() {
-                tracing::info!(session = %self.association.id, %target, %error, "target not reached; trying the next one");
+                if self.service.lines.next_target.allow() {
+                    tracing::info!(session = %self.association.id, %target, %error, "{NEXT_TARGET}");
+                }
                 continue;
             }
             let user = self.ends.user;
@@ -120,7 +122,9 @@ impl Visit {
             Err(error) => {
                 bump(&self.service.door.counters.refused);
                 let (session, user) = (self.association.id, self.ends.user);
-                tracing::info!(%session, %user, ingress = NAME, %target, reason = %error, "no TLS with the target");
+                if self.service.lines.no_tls.allow() {
+                    tracing::info!(%session, %user, ingress = NAME, %target, reason = %error, "{NO_TLS}");
+                }
                 let reason = format!("{target}: {error}");
                 Err(Farewell::new(code::BAD_GATEWAY, reason))
             }

@@ -65,6 +65,12 @@ impl AgentProcess {
         let env = system_env(None)?;
         let routes = Arc::new(routes);
         let several = gateways.len() > 1;
+        let own = status::Identity {
+            id: files.id.0,
+            name: files.name.clone(),
+            gateways: gateways.iter().map(ToString::to_string).collect(),
+            dir: dir.clone(),
+        };
         let agent = Agent::start(
             DriverConfig {
                 gateways,
@@ -94,6 +100,7 @@ impl AgentProcess {
             agent.sessions(),
             routes,
             publish,
+            own,
         ));
         Ok(Self {
             agent,

@@ -5,13 +5,27 @@ use std::{
         Arc,
         atomic::{AtomicUsize, Ordering},
     },
-    time::{Duration, UNIX_EPOCH},
+    time::{Duration, SystemTime, UNIX_EPOCH},
 };
 
-use adit_io_tokio::agent::Status;
+use adit_io_tokio::agent::{RenewalStatus, Status};
 use tokio::sync::watch;
+use uuid::Uuid;
 
-use crate::admin::AgentStatus;
+use crate::{
+    admin::{AgentStatus, RenewalView},
+    enroll::pair::{KeyPairFile, PairName},
+    state::StateDir,
+};
+
+/// What stays as it is while the agent runs.
+pub(super) struct Identity {
+    pub(super) id: Uuid,
+    pub(super) name: String,
+    pub(super) gateways: Vec<String>,
+    /// Where its certificate is.
+    pub(super) dir: StateDir,
+}
 
 /// Publishes until the driver ends.
 pub(super) async fn report(
@@ -19,26 +33,57 @@ pub(super) async fn report(
     sessions: Arc<AtomicUsize>,
     mut routes: watch::Receiver<Vec<String>>,
     publish: watch::Sender<AgentStatus>,
+    own: Identity,
 ) {
+    let mut certified = (RenewalStatus::None, certificate_end(&own.dir));
     let mut tick = tokio::time::interval(TICK);
     loop {
         let now = driver.borrow_and_update().clone();
-        let since = now
-            .since
-            .and_then(|since| since.duration_since(UNIX_EPOCH).ok());
+        if certified.0 != now.renewal {
+            certified = (now.renewal.clone(), certificate_end(&own.dir));
+        }
         publish.send_replace(AgentStatus {
             connected: now.connected.is_some(),
             gateway: now.connected,
-            since_unix_s: since.map(|since| since.as_secs()),
+            since_unix_s: now.since.and_then(unix_s),
             sessions: sessions.load(Ordering::Relaxed),
             routes: routes.borrow_and_update().clone(),
             last_error: now.last_error,
+            id: own.id,
+            name: own.name.clone(),
+            gateways: own.gateways.clone(),
+            certificate_ends_unix_s: certified.1,
+            renewal: view(now.renewal),
         });
         tokio::select! {
             changed = driver.changed() => if changed.is_err() { return },
             changed = routes.changed() => if changed.is_err() { return },
             _ = tick.tick() => {}
         }
+    }
+}
+
+fn unix_s(time: SystemTime) -> Option<u64> {
+    let since = time.duration_since(UNIX_EPOCH).ok()?;
+    Some(since.as_secs())
+}
+
+fn certificate_end(dir: &StateDir) -> Option<i64> {
+    let pair = KeyPairFile::load(dir, PairName::Current).ok()??;
+    Some(pair.validity().ok()?.not_after)
+}
+
+fn view(renewal: RenewalStatus) -> RenewalView {
+    let (state, at, error) = match renewal {
+        RenewalStatus::None => ("none", None, None),
+        RenewalStatus::UnderWay => ("under_way", None, None),
+        RenewalStatus::Done { at } => ("done", unix_s(at), None),
+        RenewalStatus::Failed { at, why } => ("failed", unix_s(at), Some(why)),
+    };
+    RenewalView {
+        state: state.to_owned(),
+        at_unix_s: at,
+        error,
     }
 }
 

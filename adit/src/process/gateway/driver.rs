@@ -19,7 +19,7 @@ use zeroize::Zeroizing;
 use super::GatewayState;
 use crate::{
     config::GatewayConfig,
-    http::Causes,
+    http::{Causes, HttpCounters},
     pki::{ca::Ca, server::ServerCert},
     presence::Presence,
     process::unix_now,
@@ -58,15 +58,18 @@ pub(super) struct Watch {
     pub(super) presence: Presence,
     /// Why they were refused.
     pub(super) refused: Arc<Causes>,
+    /// Counts renewals.
+    counters: Arc<HttpCounters>,
     directory: AgentDirectory,
     lines: Lines,
 }
 
 impl Watch {
-    pub(super) fn new(state: &GatewayState) -> Self {
+    pub(super) fn new(state: &GatewayState, counters: Arc<HttpCounters>) -> Self {
         Self {
             presence: Presence::new(state.store.directory()),
             refused: Arc::default(),
+            counters,
             directory: state.store.directory(),
             lines: Lines::new("agent refused"),
         }
@@ -91,7 +94,7 @@ pub(super) fn config(config: &GatewayConfig, state: &GatewayState, watch: &Watch
         dispatch: dispatch(config),
         sessions: config.limits.sessions,
         drained: state.store.directory().drained(),
-        hooks: hooks(state, watch.presence.clone()),
+        hooks: hooks(state, watch),
         threads: config.threads.get() as usize,
     }
 }
@@ -127,12 +130,23 @@ pub(super) fn dispatch(config: &GatewayConfig) -> DispatchConfig {
     }
 }
 
-fn hooks(state: &GatewayState, presence: Presence) -> Hooks {
+fn hooks(state: &GatewayState, watch: &Watch) -> Hooks {
+    let (presence, counters) = (watch.presence.clone(), Arc::clone(&watch.counters));
     let (ca, store) = (Arc::clone(&state.ca), state.store.clone());
     let (confirming, directory) = (state.store.clone(), state.store.directory());
     Hooks {
         renew: Arc::new(move |identity, csr_pem| {
-            Box::pin(renew(ca.get(), store.clone(), identity, csr_pem))
+            let (ca, store, counters) = (ca.get(), store.clone(), Arc::clone(&counters));
+            Box::pin(async move {
+                let renewed = renew(ca, store, identity, csr_pem).await;
+                let word = if renewed.is_ok() {
+                    "granted"
+                } else {
+                    "refused"
+                };
+                counters.renewals.add(word);
+                renewed
+            })
         }),
         is_renewed: Arc::new(move |identity| directory.awaits_confirmation(identity)),
         confirm: Arc::new(move |identity| {

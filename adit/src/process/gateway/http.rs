@@ -1,11 +1,13 @@
 //! The routers of a gateway's HTTP listeners, put together from its parts.
 
-use std::{net::TcpListener, sync::Arc};
+use std::{io, net::TcpListener, sync::Arc};
 
 use axum::Router;
+use tokio::task::JoinSet;
 
 use super::{GatewayState, driver::Watch};
 use crate::{
+    admin::Usage,
     config::GatewayConfig,
     control::{Actor, Control},
     enroll::{
@@ -13,7 +15,7 @@ use crate::{
         server::{self, EnrolParts},
     },
     http::{
-        HttpCounters,
+        HttpCounters, ListenerCounters,
         agents::{self, AgentsParts},
         health::Health,
         metrics::{self, MetricsParts},
@@ -27,6 +29,23 @@ use crate::{
     token::TokenVerifier,
 };
 
+/// What happens at the HTTP listeners.
+#[derive(Clone, Debug)]
+pub(super) struct Listeners {
+    pub(super) enrolment: Arc<ListenerCounters>,
+    pub(super) metrics: Arc<ListenerCounters>,
+}
+
+impl Default for Listeners {
+    fn default() -> Self {
+        let one = || Arc::new(ListenerCounters::new(listener::CONNECTIONS_MAX));
+        Self {
+            enrolment: one(),
+            metrics: one(),
+        }
+    }
+}
+
 /// What the listeners serve from.
 pub(super) struct Served<'a> {
     pub(super) config: &'a GatewayConfig,
@@ -35,6 +54,7 @@ pub(super) struct Served<'a> {
     pub(super) health: &'a Health,
     pub(super) control: &'a Control,
     pub(super) counters: Arc<HttpCounters>,
+    pub(super) listeners: Listeners,
     pub(super) tokens: Arc<TokenVerifier>,
 }
 
@@ -97,6 +117,15 @@ impl Served<'_> {
         })
     }
 
+    /// Where operators see how full the gateway is.
+    pub(super) fn usage(&self, websockets: Option<&WebSockets>) -> Usage {
+        Usage {
+            store: self.state.store.clone(),
+            enrolment: Arc::clone(&self.listeners.enrolment),
+            websockets: websockets.cloned(),
+        }
+    }
+
     /// What those see who watch the gateway.
     pub(super) fn watch(
         &self,
@@ -112,10 +141,27 @@ impl Served<'_> {
             directory: self.state.store.directory(),
             admission: Arc::clone(&self.watch.refused),
             http: Arc::clone(&self.counters),
+            listeners: [
+                ("enrolment", Arc::clone(&self.listeners.enrolment)),
+                ("metrics", Arc::clone(&self.listeners.metrics)),
+            ],
             ingress: ingress.collect(),
         });
         watch_router(metrics, self.health)
     }
+}
+
+/// Serves those who watch the gateway, beside the rest.
+pub(super) fn serve_metrics(
+    services: &mut JoinSet<()>,
+    listener: TcpListener,
+    router: Router,
+    listeners: &Listeners,
+) -> io::Result<()> {
+    tracing::info!(addr = %listener.local_addr()?, "metrics open");
+    let counters = Arc::clone(&listeners.metrics);
+    services.spawn(serve("metrics", listener, None, router, counters));
+    Ok(())
 }
 
 /// What checks every token that comes in over HTTP.
@@ -135,8 +181,10 @@ pub(super) async fn serve(
     listener: TcpListener,
     tls: Option<Arc<Live<rustls::ServerConfig>>>,
     router: Router,
+    counters: Arc<ListenerCounters>,
 ) {
-    if let Err(error) = listener::serve(listener, tls, router, std::future::pending()).await {
+    let served = listener::serve(listener, tls, router, counters, std::future::pending());
+    if let Err(error) = served.await {
         tracing::error!(%error, "{what} listener failed");
     }
 }

@@ -39,7 +39,10 @@ use crate::{
     control::Control,
     enroll::listener::{ListenError, ListenerTls, OperatorCert},
     exit::{Code, CommandFailure},
-    http::health::{Condition, Health},
+    http::{
+        HttpCounters,
+        health::{Condition, Health},
+    },
     ingress::{self, IngressListener, websocket::WebSockets},
     live::Live,
     pki::{EndpointKeys, ca::Ca, names::ServerNames},
@@ -140,7 +143,9 @@ impl GatewayProcess {
         let metrics = metrics.transpose()?;
         let enroll_addr = enroll.local_addr()?;
         let https = https(config, &state)?;
-        let watch = driver::Watch::new(&state);
+        let counters = Arc::<HttpCounters>::default();
+        let listeners = http::Listeners::default();
+        let watch = driver::Watch::new(&state, Arc::clone(&counters));
         let gateway = start_tunnel(config, &state, &watch)?;
         let endpoint = public_endpoint(config, gateway.local_addr())?;
         let url = enroll_url(config, enroll_addr, &https);
@@ -159,23 +164,25 @@ impl GatewayProcess {
             watch,
             health: &health,
             control: &control,
-            counters: Arc::default(),
+            counters: Arc::clone(&counters),
+            listeners: listeners.clone(),
         };
         let websockets = served.websockets();
         let public = served.public(&endpoint.to_string(), websockets.as_ref());
-        services.spawn(http::serve("enrolment", enroll, tls, public));
+        let at = Arc::clone(&listeners.enrolment);
+        services.spawn(http::serve("enrolment", enroll, tls, public, at));
         if let Some(metrics) = metrics {
-            tracing::info!(addr = %metrics.local_addr()?, "metrics open");
             let watch = served.watch(&doors, websockets.as_ref());
-            services.spawn(http::serve("metrics", metrics, None, watch));
+            http::serve_metrics(&mut services, metrics, watch, &listeners)?;
         }
         let (order, orders) = mpsc::channel(ORDERS_MAX);
-        services.spawn(admin.serve(Backend::Gateway(AdminBackend {
+        services.spawn(admin.serve(Backend::Gateway(Box::new(AdminBackend {
             control: control.clone(),
             tokens: Arc::clone(&strings),
             order,
             health: health.clone(),
-        })));
+            usage: served.usage(websockets.as_ref()),
+        }))));
         let mut process = Self {
             services,
             doors: Vec::new(),
@@ -185,12 +192,7 @@ impl GatewayProcess {
             ingress: Vec::new(),
             enroll: enroll_addr,
             orders,
-            reloadable: Reloadable {
-                config: config.clone(),
-                tokens,
-                doors: doors.iter().map(IngressListener::door).collect(),
-                websockets: websockets.clone(),
-            },
+            reloadable: Reloadable::new(config, tokens, counters, &doors, websockets.clone()),
             websockets,
             operator_tls,
             certificates,
@@ -395,18 +397,11 @@ fn operator_tls(config: &GatewayConfig) -> Result<Option<rustls::ServerConfig>, 
     }
 }
 
-/// What agents are told to connect to: its host must stand in the tunnel's certificate.
+/// What agents are told to connect to; its host stands in the tunnel's certificate, as the configuration's reader has seen.
 fn public_endpoint(config: &GatewayConfig, bound: SocketAddr) -> Result<Target, CommandFailure> {
     let first = config.tunnel.names.first().cloned();
     match (&config.tunnel.public_endpoint, first) {
-        (Some(endpoint), _) if config.tunnel.names.contains(&endpoint.host) => Ok(endpoint.clone()),
-        (Some(endpoint), _) => Err(CommandFailure::message(
-            Code::Config,
-            format!(
-                "tunnel.public_endpoint: add {} to tunnel.names, or agents cannot verify the gateway",
-                endpoint.host
-            ),
-        )),
+        (Some(endpoint), _) => Ok(endpoint.clone()),
         (None, Some(host)) => Ok(Target {
             host,
             port: bound.port(),

@@ -8,7 +8,8 @@ use tokio::{sync::oneshot, time::timeout};
 use super::{GatewayProcess, driver, operator_tls};
 use crate::{
     config::{ConfigError, GatewayConfig},
-    ingress::{self, IngressConfig, LiveIngress, websocket::WebSockets},
+    http::HttpCounters,
+    ingress::{self, IngressConfig, IngressListener, LiveIngress, websocket::WebSockets},
     token::TokenVerifier,
 };
 
@@ -19,6 +20,8 @@ pub type ConfigSource = Arc<dyn Fn() -> Result<GatewayConfig, ConfigError> + Sen
 pub(super) struct Reloadable {
     pub(super) config: GatewayConfig,
     pub(super) tokens: Arc<TokenVerifier>,
+    /// Counts reloads.
+    pub(super) counters: Arc<HttpCounters>,
     pub(super) doors: Vec<Arc<LiveIngress>>,
     pub(super) websockets: Option<WebSockets>,
 }
@@ -28,6 +31,8 @@ impl GatewayProcess {
     /// whose change needs a restart.
     pub(super) async fn reload(&mut self, source: &ConfigSource) -> Result<Vec<String>, String> {
         let outcome = self.try_reload(source).await;
+        let counted = if outcome.is_ok() { "ok" } else { "failed" };
+        self.reloadable.counters.reloads.add(counted);
         match &outcome {
             Ok(restart) => {
                 for key in restart {
@@ -90,6 +95,22 @@ async fn configure(gateway: &GatewayHandle, new: &GatewayConfig) -> Result<(), S
 }
 
 impl Reloadable {
+    pub(super) fn new(
+        config: &GatewayConfig,
+        tokens: Arc<TokenVerifier>,
+        counters: Arc<HttpCounters>,
+        doors: &[IngressListener],
+        websockets: Option<WebSockets>,
+    ) -> Self {
+        Self {
+            config: config.clone(),
+            tokens,
+            counters,
+            doors: doors.iter().map(IngressListener::door).collect(),
+            websockets,
+        }
+    }
+
     /// Takes over what can be; gives the keys of the rest that differs.
     fn take(&mut self, new: &GatewayConfig) -> Vec<String> {
         let now = &self.config;

@@ -160,6 +160,18 @@ impl Gateway {
         self.process = Some(Process::start("gateway", command));
     }
 
+    /// Starts it with so many descriptors at most, and waits until it runs.
+    pub(crate) fn start_with_descriptors(&mut self, most: u32) {
+        let inner = self.command(&["gateway", "run", "--log-format", "json"]);
+        let mut command = Command::new("/bin/sh");
+        command.env_clear().env("HOME", &self.home).arg("-c");
+        command.arg(format!("ulimit -n {most}; exec \"$0\" \"$@\""));
+        command.arg(inner.get_program()).args(inner.get_args());
+        command.stdin(Stdio::null()).stdout(Stdio::null());
+        self.process = Some(Process::start("gateway", command));
+        self.process().logged("gateway running");
+    }
+
     pub(crate) fn process(&self) -> &Process {
         self.process.as_ref().unwrap()
     }

@@ -116,6 +116,12 @@ impl WsUser {
         .unwrap();
     }
 
+    /// Waits for a Ping of the gateway; bytes may not come meanwhile.
+    pub(crate) fn pinged(&mut self) {
+        let heard = block_on(self.socket.next()).unwrap().unwrap();
+        assert!(matches!(heard, Message::Ping(_)), "{heard:?}");
+    }
+
     /// Expects exactly these bytes next.
     pub(crate) fn expect(&mut self, bytes: &[u8]) {
         let mut got = Vec::new();

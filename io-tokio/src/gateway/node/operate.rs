@@ -71,6 +71,8 @@ impl Node {
             agents: self.dispatch.hub().counts(now),
             open: self.users.len(),
             opening: self.wishes.len(),
+            opening_max: self.dispatch.config().opens_max,
+            failover: self.dispatch.failover(),
         }
     }
 

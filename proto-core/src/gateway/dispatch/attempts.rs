@@ -66,6 +66,12 @@ impl Opening {
             .any(|t| matches!(t.state, State::Dialling))
     }
 
+    fn is_waiting(&self) -> bool {
+        self.tried
+            .iter()
+            .any(|t| matches!(t.state, State::Waiting { .. }))
+    }
+
     fn timer(&self) -> Instant {
         self.race_at
             .map_or(self.deadline, |at| at.min(self.deadline))
@@ -167,6 +173,7 @@ impl Dispatch {
         let agent = opening.place_of(attempt).and_then(|place| {
             for agent in opening.overtaken_by(now, place) {
                 self.failures.note(now, agent, &opening.target.host);
+                self.failover.overtaken += 1;
             }
             opening.tried.remove(place).agent
         });
@@ -310,6 +317,9 @@ impl Dispatch {
         let failed_lately = self
             .failures
             .is_recent(now, choice.agent, &opening.target.host);
+        if opening.is_waiting() {
+            self.failover.raced += 1;
+        }
         opening.race_at = (!failed_lately).then(|| now + DISPATCH_STAGGER);
         opening.tried.push(Tried {
             agent: Some(choice.agent),

@@ -414,6 +414,11 @@ fn a_candidate_that_was_overtaken_is_remembered_as_a_failure() {
         assert_eq!(bed.out(), [ask(2, 1, 1), ask(1, 2, 1)]);
         let (conn, attempt) = answers;
         bed.event(conn, opened(attempt, 9));
+        let counted = FailoverCounters {
+            raced: 1,
+            overtaken: u64::from(remembered),
+        };
+        assert_eq!(bed.dispatch.failover(), counted);
         bed.event(conn, AgentEvent::SessionEnded { slot: Slot(9) });
         bed.out();
         bed.open(2, "10.1.1.1:22");

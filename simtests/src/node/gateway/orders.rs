@@ -52,5 +52,9 @@ impl Gateway {
             let close = Command::Close(CloseReason::Revoked);
             self.push(ctx, host, Message::ToConnection(conn, close));
         }
+        // What is listed from here on, and not only once the connections are closed.
+        self.drain_dispatch(ctx, host);
+        self.registry.clear();
+        self.show_registry(ctx, host);
     }
 }

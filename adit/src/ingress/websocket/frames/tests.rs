@@ -27,6 +27,10 @@ struct Bed {
 
 impl Bed {
     async fn new() -> Self {
+        Self::pinging(None).await
+    }
+
+    async fn pinging(ping: Option<Duration>) -> Self {
         let (give, mut taken) = mpsc::channel(1);
         let addr = serve(give).await;
         let tcp = TcpStream::connect(addr).await.unwrap();
@@ -35,7 +39,7 @@ impl Bed {
         let (tell, told) = oneshot::channel();
         let socket = taken.recv().await.unwrap();
         tokio::spawn(async move {
-            let mut user = User::new(socket);
+            let mut user = User::new(socket, ping);
             let reset = near.until_reset();
             let farewell = user.carry(near, reset).await;
             user.dismiss(farewell.clone()).await;
@@ -374,4 +378,30 @@ fn a_long_reason_is_cut_between_characters() {
         panic!("no Close");
     };
     assert_eq!(frame.reason.as_str().len(), 122);
+}
+
+#[tokio::test]
+async fn a_user_who_hears_nothing_is_pinged_and_bytes_go_on() {
+    let mut bed = Bed::pinging(Some(Duration::from_millis(20))).await;
+    for _ in 0..3 {
+        let heard = bed.user.next().await.unwrap().unwrap();
+        assert!(
+            matches!(&heard, Sent::Ping(payload) if payload.is_empty()),
+            "{heard:?}"
+        );
+    }
+    bed.target.write_all(b"bytes").await.unwrap();
+    let bytes = loop {
+        let heard = bed.user.next().await.unwrap().unwrap();
+        if let Sent::Binary(bytes) = heard {
+            break bytes;
+        }
+        assert!(matches!(heard, Sent::Ping(_)), "{heard:?}");
+    };
+    assert_eq!(&bytes[..], b"bytes");
+    // What answers them is no byte of the session.
+    bed.user.send(Sent::Binary("up".into())).await.unwrap();
+    let mut got = [0; 2];
+    bed.target.read_exact(&mut got).await.unwrap();
+    assert_eq!(&got, b"up");
 }
