@@ -223,7 +223,8 @@ fn what_a_gateway_refuses_to_run_with_is_told_beforehand() {
         ":4: cannot use /nowhere/c.pem",
     );
     let cert = home.path().join("c.pem");
-    std::fs::write(&cert, "").unwrap();
+    let made = rcgen::generate_simple_self_signed(["gw.x".to_owned()]).unwrap();
+    std::fs::write(&cert, made.cert.pem()).unwrap();
     says(
         &format!("{names}cert = {cert:?}\nkey = \"/nowhere/k.pem\"\n"),
         ":5: cannot use /nowhere/k.pem",

@@ -12,11 +12,11 @@ use tokio::{sync::Semaphore, task::spawn_blocking, time::timeout};
 
 /// Names of targets looked up at a time. A call of the system's resolver cannot be given up, and one about a dead name
 /// holds its thread for 10 s and more.
-pub(crate) const TARGETS_MAX: usize = 32;
+pub(crate) const TARGETS_MAX: usize = 256;
 /// Names of gateways looked up at a time.
-pub(crate) const GATEWAYS_MAX: usize = 4;
-/// Wait for a place among them.
-const PATIENCE: Duration = Duration::from_secs(5);
+pub(crate) const GATEWAYS_MAX: usize = 8;
+/// Wait for a place among them: half of what a dial may take.
+const PATIENCE: Duration = Duration::from_secs(10);
 
 /// Asks the system resolver about a bounded number of names at a time. Clones share the bound.
 #[derive(Clone, Debug)]
@@ -30,7 +30,7 @@ impl Resolver {
     /// Gives the addresses of a name, all of them, in the system's order.
     ///
     /// # Errors
-    /// [`ResolveError`]; [`ResolveError::Busy`] where other names held all places for 5 s.
+    /// [`ResolveError`]; [`ResolveError::Busy`] where other names held all places for 10 s.
     pub(crate) async fn resolve(
         &self,
         name: String,

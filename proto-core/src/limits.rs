@@ -172,7 +172,8 @@ pub const UNREAD_SHARE: usize = 256 << 10;
 pub const UNREAD_SAMPLE: usize = 1 << 20;
 /// Time between two looks at what is unread, while anything is.
 pub const UNREAD_LOOK_INTERVAL: Duration = Duration::from_millis(500);
-/// A session that was not read for so long may be ended for the budget: at 1 Gbit/s the whole window takes longer to fill.
+/// A session that was not read for so long may be ended for the budget: at 1 Gbit/s the connection's whole window takes
+/// longer to fill.
 pub const UNREAD_PATIENCE: Duration = Duration::from_secs(4);
 /// Bytes written to one connection and not yet acknowledged, bulk only: twice what is under way at 1 Gbit/s and 50 ms,
 /// since what is repaired waits for another round trip.

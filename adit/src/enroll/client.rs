@@ -80,6 +80,7 @@ pub fn enrol(request: &EnrolRequest) -> Result<AgentFiles, EnrolError> {
     };
     // A token is not to be spent on an enrolment that cannot be kept.
     AgentFiles::prove_room(&dir)?;
+    AgentFiles::replace_damaged_pair(&dir)?;
     let mut files = match AgentFiles::former_identity(&dir) {
         Some((id, keys)) => first_that_is_known(&keys, |key| ask(id, key))?,
         None => ask(AgentId(Uuid::new_v4()), &KeyPair::generate()?)?,

@@ -55,10 +55,10 @@ impl KeyPairFile {
     /// [`FilesError::Damaged`] naming the file.
     pub fn load(dir: &StateDir, name: PairName) -> Result<Option<Self>, FilesError> {
         let damaged = || FilesError::Damaged(name.file());
-        let Some(text) = dir.read_secret_text(name.file())? else {
+        let Some(bytes) = dir.read_secret(name.file())? else {
             return Ok(None);
         };
-        let stored: Stored = serde_json::from_str(&text).map_err(|_| damaged())?;
+        let stored: Stored = serde_json::from_slice(&bytes).map_err(|_| damaged())?;
         let pair = Self {
             key_pem: Zeroizing::new(stored.key),
             cert_pem: stored.certificate,

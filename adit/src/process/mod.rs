@@ -2,6 +2,7 @@
 
 pub mod agent;
 pub mod gateway;
+mod reading;
 pub mod signals;
 
 use rustls_pki_types::UnixTime;

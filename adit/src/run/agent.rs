@@ -3,6 +3,7 @@
 use std::{
     io::{BufRead, Read, Write},
     path::PathBuf,
+    sync::Arc,
 };
 
 use secrecy::SecretString;
@@ -70,7 +71,12 @@ pub(super) fn up(ctx: &Context<'_>, args: &AgentUp) -> Result<(), CommandFailure
         kept.and_then(|dir| store_routes(&dir, &routes))
             .map_err(|e| CommandFailure::new(Code::Failure, e))?;
     }
-    let starter = Starter::write(file, CONFIG, &loaded.config.state_dir, &[])?;
+    // The enrolment is done, whatever becomes of this.
+    let starter = Starter::write(file, CONFIG, &loaded.config.state_dir, &[]);
+    let starter = starter.unwrap_or_else(|error| {
+        tracing::warn!(%error, "no configuration was written; the agent runs without one, with --state-dir as here");
+        Starter::none()
+    });
     let enrolled = Enrolled {
         id: files.id.0,
         name: files.name,
@@ -119,8 +125,13 @@ pub(super) fn run(ctx: &Context<'_>) -> Result<(), CommandFailure> {
     super::runtime()?.block_on(async {
         let signals = Signals::listen()?;
         let process = AgentProcess::start(&loaded.config)?;
-        let source = || ctx.agent_config().map(|loaded| loaded.config);
-        process.run(signals, &source).await
+        // A file that was there is not to go unmissed.
+        let file = ctx.file(Role::Agent);
+        let file = file.map(|(path, named)| (path.clone(), named || path.exists()));
+        let (overrides, around) = (ctx.cli.overrides(), ctx.around.clone());
+        let load = move || AgentConfig::load(file.clone(), &overrides, &around);
+        let source = move || load().map(|loaded| loaded.config);
+        process.run(signals, Arc::new(source)).await
     })
 }
 

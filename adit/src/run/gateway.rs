@@ -86,7 +86,7 @@ pub(super) fn run(ctx: &Context<'_>) -> Result<(), CommandFailure> {
         let process = GatewayProcess::start(&loaded.config)?;
         let (file, overrides) = (ctx.file(Role::Gateway), ctx.cli.overrides());
         let around = ctx.around.clone();
-        let load = move || GatewayConfig::load(file.clone(), &overrides, &around);
+        let load = move || GatewayConfig::load_to_run(file.clone(), &overrides, &around);
         let source = move || load().map(|loaded| loaded.config);
         process.run(signals, Arc::new(source)).await
     })

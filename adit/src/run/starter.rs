@@ -26,10 +26,7 @@ impl Starter {
         names: &[String],
     ) -> io::Result<Self> {
         let Some(path) = path else {
-            return Ok(Self {
-                path: None,
-                is_new: false,
-            });
+            return Ok(Self::none());
         };
         // Later verbs may run elsewhere.
         let state_dir = std::path::absolute(state_dir)?;
@@ -47,6 +44,14 @@ impl Starter {
             is_new,
         })
     }
+
+    /// None was written.
+    pub(super) fn none() -> Self {
+        Self {
+            path: None,
+            is_new: false,
+        }
+    }
 }
 
 /// Tells whether the file was made; false where there was one.
@@ -57,9 +62,15 @@ fn create(path: &Path, text: &str) -> io::Result<bool> {
     if let Some(dir) = path.parent() {
         std::fs::create_dir_all(dir)?;
     }
-    match std::fs::File::create_new(path) {
-        Ok(mut file) => file.write_all(text.as_bytes()).map(|()| true),
-        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => Ok(false),
-        Err(error) => Err(error),
+    let mut file = match std::fs::File::create_new(path) {
+        Ok(file) => file,
+        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => return Ok(false),
+        Err(error) => return Err(error),
+    };
+    // A part of it would be taken for an operator's.
+    if let Err(error) = file.write_all(text.as_bytes()) {
+        std::fs::remove_file(path)?;
+        return Err(error);
     }
+    Ok(true)
 }

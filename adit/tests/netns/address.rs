@@ -9,7 +9,7 @@ use crate::{
         until,
     },
     lab::Lab,
-    transfer::{MEGABYTE, exchange},
+    transfer::{MEGABYTE, exchange_over_change},
 };
 
 #[test]
@@ -49,7 +49,7 @@ fn goes_on(change: impl FnOnce(&Lab)) {
     let user = lab.user(&gateway);
     let far = target.accept();
     let start = Instant::now();
-    let longest = exchange(&user, &far, 200 * MEGABYTE, || change(&lab));
+    let longest = exchange_over_change(&user, &far, 200 * MEGABYTE, || change(&lab));
     let took = start.elapsed();
     eprintln!("200 MB each way over the change: {took:?}, longest wait {longest:?}");
     same_connection(&gateway, &agent);

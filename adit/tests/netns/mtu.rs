@@ -6,7 +6,7 @@ use crate::{
     address::same_connection,
     harness::alone,
     lab::{Lab, host, passes},
-    transfer::{MEGABYTE, exchange},
+    transfer::{MEGABYTE, exchange, exchange_over_change},
 };
 
 #[test]
@@ -22,7 +22,7 @@ fn a_tunnel_works_over_a_path_of_1300_bytes() {
     let user = lab.user(&gateway);
     let far = target.accept();
     let start = Instant::now();
-    exchange(&user, &far, 10 * MEGABYTE, || ());
+    exchange(&user, &far, 10 * MEGABYTE);
     eprintln!("10 MB each way over 1300 bytes: {:?}", start.elapsed());
     same_connection(&gateway, &agent);
 }
@@ -37,7 +37,7 @@ fn a_transfer_goes_on_when_the_path_narrows_to_1300_bytes() {
     let user = lab.user(&gateway);
     let far = target.accept();
     let start = Instant::now();
-    let longest = exchange(&user, &far, 100 * MEGABYTE, || narrow(&lab));
+    let longest = exchange_over_change(&user, &far, 100 * MEGABYTE, || narrow(&lab));
     eprintln!(
         "100 MB each way over the change: {:?}, longest wait {longest:?}",
         start.elapsed()

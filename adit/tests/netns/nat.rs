@@ -9,7 +9,7 @@ use crate::{
     address::same_connection,
     harness::alone,
     lab::{Lab, TUNNEL_PORT, host, router},
-    transfer::{MEGABYTE, exchange},
+    transfer::{MEGABYTE, exchange_over_change},
 };
 
 #[test]
@@ -25,7 +25,7 @@ fn a_transfer_goes_on_when_its_translation_is_forgotten() {
     let target = lab.target(0);
     let user = lab.user(&gateway);
     let far = target.accept();
-    let longest = exchange(&user, &far, 40 * MEGABYTE, || {
+    let longest = exchange_over_change(&user, &far, 40 * MEGABYTE, || {
         lab.router.within(|| nat.forget());
     });
     eprintln!("40 MB each way over another port: longest wait {longest:?}");

@@ -7,13 +7,27 @@ use std::{
     time::{Duration, Instant},
 };
 
-/// Sends so many blocks each way, acts when half of those for the user have come, and checks that all arrive unchanged
-/// and in order, up to a clean end. Gives the longest time that the user waited for a block.
-pub(crate) fn exchange(
+/// Sends so many blocks each way, and checks that all arrive unchanged and in order, up to a clean end. Gives the longest
+/// time that the user waited for a block.
+pub(crate) fn exchange(user: &TcpStream, far: &TcpStream, blocks: usize) -> Duration {
+    exchange_over(user, far, blocks, None::<fn()>)
+}
+
+/// The same, with a change when half of what is for the user has come.
+pub(crate) fn exchange_over_change(
     user: &TcpStream,
     far: &TcpStream,
     blocks: usize,
-    act: impl FnOnce(),
+    change: impl FnOnce(),
+) -> Duration {
+    exchange_over(user, far, blocks, Some(change))
+}
+
+fn exchange_over(
+    user: &TcpStream,
+    far: &TcpStream,
+    blocks: usize,
+    change: Option<impl FnOnce()>,
 ) -> Duration {
     let arrived = AtomicUsize::new(0);
     std::thread::scope(|scope| {
@@ -27,12 +41,14 @@ pub(crate) fn exchange(
             ends(far);
         });
         let first = (0..blocks / 2).map(|n| take(user, DOWN, n)).max();
-        act();
-        let arrived = arrived.load(Ordering::Relaxed);
-        assert!(
-            arrived < blocks,
-            "the change did not come in the middle of both"
-        );
+        if let Some(change) = change {
+            change();
+            let arrived = arrived.load(Ordering::Relaxed);
+            assert!(
+                arrived < blocks,
+                "the change did not come in the middle of both"
+            );
+        }
         let then = (blocks / 2..blocks).map(|n| take(user, DOWN, n)).max();
         ends(user);
         first.max(then).unwrap_or_default()

@@ -84,6 +84,20 @@ pub(super) fn source_towards(remote: SocketAddr) -> Option<IpAddr> {
     Some(socket.local_addr().ok()?.ip())
 }
 
+/// From where this machine would send: to a gateway, and to anywhere by IPv4 and by IPv6.
+pub(super) type Sources = [Option<IpAddr>; 3];
+
+/// Looks the routes up.
+pub(super) fn sources(gateway: Option<SocketAddr>) -> Sources {
+    // Addresses that are nobody's (RFC 5737, RFC 3849); nothing is sent to them.
+    let anywhere = [
+        IpAddr::from(Ipv4Addr::new(192, 0, 2, 1)),
+        Ipv6Addr::new(0x2001, 0xdb8, 0, 0, 0, 0, 0, 1).into(),
+    ];
+    let [v4, v6] = anywhere.map(|ip| source_towards((ip, 9).into()));
+    [gateway.and_then(source_towards), v4, v6]
+}
+
 /// rtnetlink(7): the socket's buffer was full.
 const ENOBUFS: i32 = 105;
 

@@ -35,7 +35,7 @@ use tokio::{
 
 use super::{
     AgentConfig, AgentInput, StartError, Status,
-    network::{Watch, source_towards},
+    network::{Sources, Watch, source_towards, sources},
     role::{AgentCommand, GatewayConnection},
 };
 use crate::{
@@ -54,6 +54,9 @@ pub(super) struct AgentTask {
     gateway_names: Resolver,
     /// From where the gateway in use is reached.
     source: Option<IpAddr>,
+    last_dialled: Option<SocketAddr>,
+    /// From where this machine sent when it was last looked at.
+    sources: Sources,
     /// Tells of changes until it is dropped.
     _network: Option<Watch>,
     pub(super) env: Env,
@@ -106,6 +109,8 @@ impl AgentTask {
             target_names: Resolver::new(TARGETS_MAX),
             gateway_names: Resolver::new(GATEWAYS_MAX),
             source: None,
+            last_dialled: None,
+            sources: sources(None),
             _network: network,
             supervisor,
             dual_stack: receive.port().local_addr()?.is_ipv6(),
@@ -163,10 +168,14 @@ impl AgentTask {
         }
     }
 
-    /// A gateway that is not connected is tried at once. A connection that is up moves only where it is reached from
-    /// another address now: the first packet from there shows the gateway the way.
+    /// A gateway that is not connected is tried at once where this machine sends from elsewhere now; most changes are of
+    /// no account for it, and on some machines there are many. A connection that is up moves only where it is reached
+    /// from another address: the first packet from there shows the gateway the way.
     fn network_changed(&mut self, now: Instant) {
-        self.supervisor.handle_network_change(now);
+        let sources = sources(self.last_dialled);
+        if std::mem::replace(&mut self.sources, sources) != sources {
+            self.supervisor.handle_network_change(now);
+        }
         let up = self.supervisor.connection();
         let Some((dial, gateway)) = up.and_then(|dial| Some((dial, self.dials.get(&dial)?.1)))
         else {
@@ -352,6 +361,8 @@ impl AgentTask {
             Arc::clone(&self.sessions),
         );
         self.dials.insert(dial, (conn.id(), addr));
+        self.last_dialled = Some(addr);
+        self.sources = sources(self.last_dialled);
         self.receive.know(conn.id(), sender);
         let (port, to_endpoint) = (Arc::clone(self.receive.port()), self.receive.to_endpoint());
         let task = ConnectionTask::new(conn, role, port, queues, to_endpoint, true);

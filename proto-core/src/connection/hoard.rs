@@ -242,7 +242,9 @@ impl Connection {
 
     /// Ends as many sessions as the budget does not cover.
     fn cut_hoards(&mut self, now: Instant, hoards: Vec<Hoarder>) {
-        for Hoarder { slot, .. } in hoards {
+        // Only who might go now: what is taken out of the engine lets as much more come.
+        let still = |since| now.saturating_duration_since(since) >= limits::UNREAD_PATIENCE;
+        for Hoarder { slot, .. } in hoards.into_iter().filter(|h| still(h.since)) {
             self.look_at(slot, |carried, link| carried.measure(link, slot));
         }
         let hoards = self.hoards();

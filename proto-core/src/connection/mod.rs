@@ -288,8 +288,11 @@ impl Connection {
             State::Up => {
                 self.setup_timeouts(now);
                 self.role_timeouts(now);
-                self.check_path(now);
-                self.look_for_hoards(now);
+                // A fault of the peer's may have ended it.
+                if self.state == State::Up {
+                    self.check_path(now);
+                    self.look_for_hoards(now);
+                }
             }
             State::Handshaking { .. } | State::Closed => {}
         }

@@ -45,6 +45,8 @@ pub(crate) struct Link {
     acked_at_ping: u64,
     /// Pings in a row, the last one left out, since which nothing was acknowledged.
     pings_unanswered: u32,
+    /// The first of them.
+    unanswered_since: Option<Instant>,
 }
 
 /// The engine's message to a connection.
@@ -130,6 +132,7 @@ impl Link {
             acked_from,
             acked_at_ping: 0,
             pings_unanswered: 0,
+            unanswered_since: None,
         }
     }
 
@@ -244,12 +247,16 @@ impl Link {
     pub(crate) fn ping(&mut self, now: Instant) {
         let is_answered = self.acked != self.acked_at_ping;
         self.acked_at_ping = self.acked;
-        self.pings_unanswered = match is_answered {
-            true => 0,
-            false => self.pings_unanswered.saturating_add(1),
-        };
-        if self.pings_unanswered == limits::PINGS_LARGE_MAX && self.quic.current_mtu() > PAYLOAD_MIN
-        {
+        if is_answered {
+            (self.pings_unanswered, self.unanswered_since) = (0, None);
+        } else {
+            self.pings_unanswered = self.pings_unanswered.saturating_add(1);
+        }
+        let since = *self.unanswered_since.get_or_insert(now);
+        // A path of a second's delay answers late, and has not narrowed.
+        let is_late = now.saturating_duration_since(since) >= self.rtt() * 3;
+        let is_large = self.quic.current_mtu() > PAYLOAD_MIN;
+        if self.pings_unanswered >= limits::PINGS_LARGE_MAX && is_late && is_large {
             self.quic.path_changed(now);
             // The engine has begun to count afresh.
             self.acked_on_path = 0;

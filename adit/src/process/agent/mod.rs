@@ -13,17 +13,23 @@ use adit_io_tokio::{
     agent::{AdvertiserConfig, Agent, AgentConfig as DriverConfig, StartError},
     system_env,
 };
-use adit_proto_core::{route::RouteSet, target::Target};
+use adit_proto_core::{
+    route::{DomainRoute, RouteSet},
+    target::Target,
+};
 use tokio::{
     sync::{mpsc, watch},
     task::JoinSet,
 };
 
-use super::signals::Signals;
+use super::{reading::Reading, signals::Signals};
 use crate::{
     admin::{AdminListener, AgentBackend, AgentOrder, AgentStatus, Backend},
     config::{AgentConfig, ConfigError, agent_socket},
-    enroll::{files::AgentFiles, renewal::AgentPairs},
+    enroll::{
+        files::{AgentFiles, FilesError},
+        renewal::AgentPairs,
+    },
     exit::{Code, CommandFailure},
     state::StateDir,
 };
@@ -35,12 +41,15 @@ pub struct AgentProcess {
     dir: StateDir,
     /// What is advertised, for the status.
     routes: watch::Sender<Vec<String>>,
+    /// A domain that was detected.
+    detected: Option<DomainRoute>,
+    reading: Reading,
     orders: mpsc::Receiver<AgentOrder>,
     services: JoinSet<()>,
 }
 
 /// Reads the configuration again.
-pub type ConfigSource<'a> = &'a dyn Fn() -> Result<AgentConfig, ConfigError>;
+pub type ConfigSource = Arc<dyn Fn() -> Result<AgentConfig, ConfigError> + Send + Sync>;
 
 impl std::fmt::Debug for AgentProcess {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
@@ -59,7 +68,9 @@ impl AgentProcess {
         AgentFiles::replace_damaged_pair(&dir).map_err(failure)?;
         let files = AgentFiles::load(&dir).map_err(failure)?;
         let gateways = gateways(config, &files)?;
-        let routes = advertised(config, &dir)?;
+        let routes = advertised(config, &dir).map_err(failure)?;
+        remark(config, &routes);
+        let detected = detected(&routes);
         let socket = AdminListener::bind(&agent_socket(&config.state_dir)).map_err(failure)?;
         // The key of resets need not survive: a restarted agent has another port.
         let env = system_env(None)?;
@@ -107,6 +118,8 @@ impl AgentProcess {
             config: config.clone(),
             dir,
             routes: shown,
+            detected,
+            reading: Reading::default(),
             orders,
             services,
         })
@@ -120,35 +133,37 @@ impl AgentProcess {
 
     /// Runs until a signal asks for the end. The first one withdraws the routes, so that new sessions go elsewhere, and
     /// lets those that are open end for the grace period; a second one ends at once. SIGHUP has the configuration read
-    /// again, and so has the loss of the connection.
+    /// again, and so has a connection that comes after one was lost.
     ///
     /// # Errors
     /// When what carries the traffic has failed.
     pub async fn run(
         mut self,
         signals: Signals,
-        source: ConfigSource<'_>,
+        source: ConfigSource,
     ) -> Result<(), CommandFailure> {
         let Signals {
             stop: mut signals,
             reload: mut hangup,
         } = signals;
-        let (mut status, mut up_since) = (self.agent.status(), None);
+        let (mut status, mut was_up, mut was_lost) = (self.agent.status(), false, false);
         loop {
             tokio::select! {
                 () = signals.next() => break,
                 () = hangup.next() => {
                     // Told in the log.
-                    let _outcome = self.reload(source);
+                    let _outcome = self.reload(&source).await;
                 }
                 Ok(()) = status.changed() => {
-                    let since = status.borrow_and_update().since;
-                    let before = std::mem::replace(&mut up_since, since);
-                    if before.is_some() && before != since {
-                        self.refresh(source);
+                    let is_up = status.borrow_and_update().connected.is_some();
+                    was_lost |= was_up && !is_up;
+                    was_up = is_up;
+                    // Only now has the network that it comes over told what it has to tell.
+                    if is_up && std::mem::take(&mut was_lost) {
+                        self.refresh(&source).await;
                     }
                 }
-                Some(order) = self.orders.recv() => self.take(order, source).await,
+                Some(order) = self.orders.recv() => self.take(order, &source).await,
                 why = self.agent.failed() => {
                     return Err(CommandFailure::message(Code::Failure, format!("the agent failed: {why}")));
                 }
@@ -176,17 +191,17 @@ impl AgentProcess {
     }
 
     /// Does what the operator asks for over the socket.
-    async fn take(&mut self, order: AgentOrder, source: ConfigSource<'_>) {
+    async fn take(&mut self, order: AgentOrder, source: &ConfigSource) {
         // Whoever asked may have gone; what was asked for is done.
         match order {
-            AgentOrder::Reload(reply) => drop(reply.send(self.reload(source))),
+            AgentOrder::Reload(reply) => drop(reply.send(self.reload(source).await)),
             AgentOrder::Renew(reply) => drop(reply.send(self.agent.renew().await)),
         }
     }
 
     /// Takes a changed configuration over; one that is bad changes nothing. Sessions are not touched.
-    fn reload(&mut self, source: ConfigSource<'_>) -> Result<Vec<String>, String> {
-        let outcome = self.try_reload(source);
+    async fn reload(&mut self, source: &ConfigSource) -> Result<Vec<String>, String> {
+        let outcome = self.try_reload(source).await;
         match &outcome {
             Ok(restart) => {
                 for key in restart {
@@ -204,12 +219,12 @@ impl AgentProcess {
         outcome
     }
 
-    /// The connection was lost, perhaps with the network that it ran over: a domain that is detected may be another one
-    /// now. Nothing is said where nothing has changed.
-    fn refresh(&mut self, source: ConfigSource<'_>) {
+    /// The connection is another one than before, perhaps over another network: a domain that is detected may be another
+    /// one, too. Nothing is said where nothing has changed.
+    async fn refresh(&mut self, source: &ConfigSource) {
         let now = |process: &Self| (process.routes.borrow().clone(), process.config.clone());
         let before = now(self);
-        match self.try_reload(source) {
+        match self.try_reload(source).await {
             Ok(_) if now(self) == before => {}
             Ok(_) => tracing::info!(
                 routes = self.routes.borrow().len(),
@@ -221,10 +236,23 @@ impl AgentProcess {
         }
     }
 
-    fn try_reload(&mut self, source: ConfigSource<'_>) -> Result<Vec<String>, String> {
-        let config = source().map_err(|error| error.to_string())?;
-        let routes = advertised(&config, &self.dir).map_err(|error| error.to_string())?;
+    async fn try_reload(&mut self, source: &ConfigSource) -> Result<Vec<String>, String> {
+        let (source, dir) = (Arc::clone(source), self.dir.clone());
+        let read = move || {
+            let config = source().map_err(|error| error.to_string())?;
+            let routes = advertised(&config, &dir).map_err(|error| error.to_string())?;
+            Ok((config, routes))
+        };
+        let (config, mut routes) = self.reading.run(read).await?;
+        // A network that names no domain takes none away: it may only be about to come up.
+        if config.detect_domain && routes.domains.is_empty() {
+            routes.domains.extend(self.detected.clone());
+        }
         let shown = routes::shown(&routes);
+        if *self.routes.borrow() != shown {
+            remark(&config, &routes);
+        }
+        self.detected = detected(&routes);
         let taken = self.agent.reload(routes, &config.restrictions);
         taken.map_err(|error| error.to_string())?;
         crate::log::set_level(&config.log.level)?;
@@ -260,9 +288,26 @@ fn gateways(config: &AgentConfig, files: &AgentFiles) -> Result<Vec<Target>, Com
     files.quic_endpoints.iter().map(parse).collect()
 }
 
-/// What is advertised, with a word on what cannot work.
-fn advertised(config: &AgentConfig, dir: &StateDir) -> Result<RouteSet, CommandFailure> {
-    let routes = routes::advertised(config, dir, Path::new(RESOLVER_FILE)).map_err(failure)?;
+fn advertised(config: &AgentConfig, dir: &StateDir) -> Result<RouteSet, FilesError> {
+    routes::advertised(config, dir, Path::new(RESOLVER_FILE))
+}
+
+fn detected(routes: &RouteSet) -> Option<DomainRoute> {
+    routes.domains.iter().find(|d| d.auto_detected).cloned()
+}
+
+/// Has a word on what cannot work, and on what was found.
+fn remark(config: &AgentConfig, routes: &RouteSet) {
+    match detected(routes) {
+        Some(domain) => {
+            tracing::info!(domain = %domain.pattern, "advertising the domain that this machine searches");
+        }
+        None if config.detect_domain && routes.domains.is_empty() => tracing::warn!(
+            file = RESOLVER_FILE,
+            "no domain of two labels or more is searched by this machine; name one in [advertise]"
+        ),
+        None => {}
+    }
     if routes.is_empty() {
         tracing::warn!(
             "nothing is advertised, so no session will come: set [advertise] or use `agent up --advertise`"
@@ -273,7 +318,6 @@ fn advertised(config: &AgentConfig, dir: &StateDir) -> Result<RouteSet, CommandF
             tracing::warn!(%net, "the protocol cannot carry IPv6 subnets; only names reach IPv6 targets");
         }
     }
-    Ok(routes)
 }
 
 /// Keys that differ and that only a start looks at.

@@ -31,19 +31,12 @@ pub(super) fn advertised(
     if config.detect_domain && routes.domains.is_empty() {
         // A file that cannot be read names no domain.
         let text = fs::read_to_string(resolver).unwrap_or_default();
-        match search_domain(&text) {
-            Some(pattern) => {
-                tracing::info!(domain = %pattern, "advertising the domain that this machine searches");
-                routes.domains.push(DomainRoute {
-                    pattern,
-                    auto_detected: true,
-                });
-            }
-            None => tracing::warn!(
-                file = %resolver.display(),
-                "no domain of two labels or more is searched by this machine; name one in [advertise]"
-            ),
-        }
+        routes
+            .domains
+            .extend(search_domain(&text).map(|pattern| DomainRoute {
+                pattern,
+                auto_detected: true,
+            }));
     }
     Ok(routes)
 }

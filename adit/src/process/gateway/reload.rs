@@ -1,15 +1,15 @@
 //! A changed configuration of a gateway takes effect while it runs.
 
-use std::{mem::discriminant, sync::Arc, thread, time::Duration};
+use std::{mem::discriminant, net::IpAddr, sync::Arc};
 
 use adit_io_tokio::GatewayHandle;
-use tokio::{sync::oneshot, time::timeout};
 
 use super::{GatewayProcess, driver, operator_tls};
 use crate::{
     config::{ConfigError, GatewayConfig},
     http::HttpCounters,
     ingress::{self, IngressConfig, IngressListener, LiveIngress, websocket::WebSockets},
+    process::reading::Reading,
     token::TokenVerifier,
 };
 
@@ -24,6 +24,7 @@ pub(super) struct Reloadable {
     pub(super) counters: Arc<HttpCounters>,
     pub(super) doors: Vec<Arc<LiveIngress>>,
     pub(super) websockets: Option<WebSockets>,
+    reading: Reading,
 }
 
 impl GatewayProcess {
@@ -52,7 +53,13 @@ impl GatewayProcess {
 
     async fn try_reload(&mut self, source: &ConfigSource) -> Result<Vec<String>, String> {
         // What may still be refused comes before anything is changed.
-        let (new, operator) = read(Arc::clone(source)).await?;
+        let source = Arc::clone(source);
+        let read = move || {
+            let new = source().map_err(|error| error.to_string())?;
+            let operator = operator_tls(&new).map_err(|error| error.to_string())?;
+            Ok((new, operator))
+        };
+        let (new, operator) = self.reloadable.reading.run(read).await?;
         crate::log::set_level(&new.log.level)?;
         configure(&self.gateway.handle(), &new).await?;
         let restart = self.reloadable.take(&new);
@@ -63,28 +70,6 @@ impl GatewayProcess {
         self.certificates.check().await;
         Ok(restart)
     }
-}
-
-/// Reads everything that the configuration names, on a thread that nobody has to wait for: this one carries users' bytes,
-/// and a disk may not answer.
-async fn read(
-    source: ConfigSource,
-) -> Result<(GatewayConfig, Option<rustls::ServerConfig>), String> {
-    let (tell, told) = oneshot::channel();
-    let read = move || {
-        let new = source().map_err(|error| error.to_string())?;
-        let operator = operator_tls(&new).map_err(|error| error.to_string())?;
-        Ok((new, operator))
-    };
-    thread::Builder::new()
-        .name("reload".to_owned())
-        // Whoever waits may have given up.
-        .spawn(move || drop(tell.send(read())))
-        .map_err(|error| format!("cannot start a thread: {error}"))?;
-    let late =
-        "the files that the configuration names cannot be read in time; is a disk not answering?";
-    let read = timeout(READ_PATIENCE, told).await.map_err(|_| late)?;
-    read.unwrap_or_else(|_| Err("internal error".to_owned()))
 }
 
 async fn configure(gateway: &GatewayHandle, new: &GatewayConfig) -> Result<(), String> {
@@ -108,6 +93,7 @@ impl Reloadable {
             counters,
             doors: doors.iter().map(IngressListener::door).collect(),
             websockets,
+            reading: Reading::default(),
         }
     }
 
@@ -131,10 +117,8 @@ impl Reloadable {
             let is_same = |other: &&IngressConfig| other.name == config.name;
             match before.iter().find(is_same) {
                 None => restart.push(format!("ingress {} (added)", config.name)),
-                // What is meant for this machine alone is not shown to all who reach the present address.
-                Some(other)
-                    if config.listen.ip().is_loopback() && !other.listen.ip().is_loopback() =>
-                {
+                // What is meant for those who reach one address is not shown to all who reach another one.
+                Some(other) if moves(other.listen.ip(), config.listen.ip()) => {
                     restart.push(format!(
                         "ingress {} (listen, and with it all its keys)",
                         config.name
@@ -155,6 +139,12 @@ impl Reloadable {
         self.config.grace = new.grace;
         restart
     }
+}
+
+/// Tells whether an ingress that others than this machine reach is meant for another address.
+fn moves(now: IpAddr, new: IpAddr) -> bool {
+    let (now, new) = (now.to_canonical(), new.to_canonical());
+    now != new && !now.is_loopback()
 }
 
 /// Keys that differ and that only a start looks at.
@@ -185,6 +175,7 @@ fn restart_only(
             "websocket.sessions",
             now.websocket.sessions == new.websocket.sessions,
         ),
+        ("websocket.ping", now.websocket.ping == new.websocket.ping),
         (
             "websocket.target_roots",
             now.websocket.target_roots == new.websocket.target_roots,
@@ -199,6 +190,3 @@ fn restart_only(
     let changed = keys.into_iter().filter(|(_, same)| !same);
     changed.map(|(key, _)| key)
 }
-
-/// Time for the files to be read; signals wait for so long.
-const READ_PATIENCE: Duration = Duration::from_secs(10);

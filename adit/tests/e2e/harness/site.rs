@@ -6,6 +6,7 @@ use std::{
     net::SocketAddr,
     path::{Path, PathBuf},
     process::{Command, Stdio},
+    sync::atomic::{AtomicU32, Ordering},
 };
 
 use serde_json::Value;
@@ -374,14 +375,29 @@ pub(crate) fn forward_at(name: &str, port: u16, target: impl std::fmt::Display) 
     text
 }
 
-/// A TCP or UDP port that was free a moment ago, for what has to keep its port over a restart.
+/// A TCP port that is free, for what has to keep its port over a restart.
 pub(crate) fn free_port() -> u16 {
-    let tcp = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
-    tcp.local_addr().unwrap().port()
+    free(|port| std::net::TcpListener::bind(("127.0.0.1", port)).is_ok())
 }
 
 /// The same for UDP.
 pub(crate) fn free_udp_port() -> u16 {
-    let udp = std::net::UdpSocket::bind("127.0.0.1:0").unwrap();
-    udp.local_addr().unwrap().port()
+    free(|port| std::net::UdpSocket::bind(("127.0.0.1", port)).is_ok())
+}
+
+/// From below those that the system gives to whoever asks for any, as the many users of other tests do.
+fn free(is_free: impl Fn(u16) -> bool) -> u16 {
+    const FIRST: u32 = 10_000;
+    const COUNT: u32 = 22_000;
+    static TAKEN: AtomicU32 = AtomicU32::new(0);
+    // Another run of the tests begins elsewhere.
+    let begin = std::process::id().wrapping_mul(101);
+    let next = || {
+        let n = begin.wrapping_add(TAKEN.fetch_add(1, Ordering::Relaxed));
+        u16::try_from(FIRST + n % COUNT).unwrap()
+    };
+    std::iter::repeat_with(next)
+        .take(1_000)
+        .find(|port| is_free(*port))
+        .unwrap()
 }

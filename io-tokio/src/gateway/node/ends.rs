@@ -1,7 +1,7 @@
 //! How sessions end with their connection, or after it.
 
 use adit_proto_core::{
-    id::{ConnId, Slot},
+    id::{AgentId, ConnId, Slot},
     session_table::Carrier,
 };
 
@@ -40,6 +40,18 @@ impl Node {
         if !self.flushing.contains_key(&conn) {
             self.connections.remove(&conn);
         }
+    }
+
+    /// Where sessions of an agent flush whose connection is over.
+    pub(super) fn flushing_of(&self, agent: AgentId) -> Vec<(ConnId, Slot)> {
+        let places = (self.flushing.iter())
+            .flat_map(|(conn, slots)| slots.iter().map(|slot| (*conn, *slot)));
+        let is_of_agent = |(conn, slot): &(ConnId, Slot)| {
+            let session = self.sessions.at(*conn, *slot);
+            let entry = session.and_then(|session| self.sessions.get(session));
+            entry.is_some_and(|entry| entry.agent == Some(agent))
+        };
+        places.filter(is_of_agent).collect()
     }
 
     /// A session is over; with the last one that flushed its connection's task is, too.

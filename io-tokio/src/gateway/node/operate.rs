@@ -46,6 +46,9 @@ impl Node {
         for conn in &conns {
             self.command(*conn, Command::Close(CloseReason::Revoked));
         }
+        for (conn, slot) in self.flushing_of(agent) {
+            self.command(conn, Command::Kill(slot));
+        }
         conns.len()
     }
 
