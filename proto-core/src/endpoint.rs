@@ -1,6 +1,7 @@
 //! One UDP socket's worth of connections: datagrams in, connections and stateless answers out.
 
 mod counters;
+mod unread;
 
 use std::{
     collections::BTreeMap,
@@ -14,6 +15,7 @@ use bytes::BytesMut;
 use quinn_proto::{ConnectionHandle, DatagramEvent, EcnCodepoint, Incoming, ServerConfig};
 
 pub use self::counters::{EndpointCounters, EndpointLoad, HandshakesRefused};
+use self::unread::Unread;
 use crate::{
     agent::{
         advertise::AdvertiserConfig,
@@ -50,6 +52,7 @@ pub struct Endpoint {
     handshakes: usize,
     sources: BTreeMap<Source, Pending>,
     resets: ResetAllowance,
+    unread: Unread,
     counters: EndpointCounters,
 }
 
@@ -124,6 +127,8 @@ pub struct EndpointLimits {
     /// Bytes that may wait for readers that do not keep up, for each connection; sessions of more than a share are ended
     /// above it. [`limits::UNREAD_BUDGET_MIN`] to [`limits::UNREAD_BUDGET_MAX`]; it counts for connections to come.
     pub unread: u64,
+    /// The same for all connections together: those that hold most are cut down first. It counts at once.
+    pub unread_in_all: u64,
 }
 
 impl Default for EndpointLimits {
@@ -134,6 +139,7 @@ impl Default for EndpointLimits {
             handshakes_retry: limits::HANDSHAKES_RETRY,
             handshakes_per_source: limits::HANDSHAKES_PER_SOURCE_MAX,
             unread: limits::UNREAD_BUDGET,
+            unread_in_all: limits::UNREAD_IN_ALL,
         }
     }
 }
@@ -201,6 +207,7 @@ impl Endpoint {
             handshakes: 0,
             sources: BTreeMap::new(),
             resets: ResetAllowance::default(),
+            unread: Unread::default(),
             counters: EndpointCounters::default(),
         }
     }
@@ -284,7 +291,9 @@ impl Endpoint {
             .handle(now, path.remote, path.local_ip, ecn, data, reply)
         {
             Some(DatagramEvent::ConnectionEvent(handle, event)) => match self.known(handle) {
-                Some(known) => Routed::Existing(known.id, ToConnection(FromEndpoint(event))),
+                Some(known) => {
+                    Routed::Existing(known.id, ToConnection(FromEndpoint::Engine(event)))
+                }
                 None => self.dropped(),
             },
             Some(DatagramEvent::NewConnection(incoming)) => self.admit(now, incoming, reply),
@@ -307,6 +316,10 @@ impl Endpoint {
                 self.handshake_over(handle);
                 None
             }
+            FromConnection::Unread { handle, bytes } => {
+                let allowed = (self.unread).report(handle.0, bytes, self.limits.unread_in_all);
+                Some(ToConnection(FromEndpoint::Unread(allowed)))
+            }
             FromConnection::Engine { handle, event } => {
                 if event.is_drained() {
                     self.handshake_over(handle);
@@ -314,11 +327,12 @@ impl Endpoint {
                         && place.take().is_some()
                     {
                         self.live -= 1;
+                        self.unread.forget(handle.0);
                     }
                 }
                 self.quic
                     .handle_event(handle, event)
-                    .map(|event| ToConnection(FromEndpoint(event)))
+                    .map(|event| ToConnection(FromEndpoint::Engine(event)))
             }
         }
     }

@@ -72,6 +72,9 @@ pub const HEARTBEAT_INTERVAL: Duration = Duration::from_secs(60);
 /// [`HEARTBEAT_INTERVAL`] it is less than [`AGENT_SILENT`]: the agent goes before a gateway that hears nothing of it
 /// routes past it.
 pub const HEARTBEAT_ACK_TIMEOUT: Duration = Duration::from_secs(20);
+/// Agent: bytes of control messages that the slowest useful path takes in a second. What is sent before a heartbeat puts
+/// off the end of [`HEARTBEAT_ACK_TIMEOUT`] by its time at that rate: routes are up to [`CONTROL_LEN_MAX`].
+pub const CONTROL_PACE_MIN: u32 = 8 << 10;
 /// Agent: what a process that stood still has to read the answers that lie in its socket, before it judges.
 pub const HEARTBEAT_ACK_GRACE: Duration = Duration::from_secs(1);
 /// Agent: longest interval that may be configured for either. A gateway takes an agent for offline after 90 s without a
@@ -160,6 +163,8 @@ pub const READERS_WINDOW: u64 = 64 << 20;
 /// Part of the connection's window for sessions whose readers do not keep up, in bytes: 64 of them with a whole
 /// [`STREAM_WINDOW`] each. It is the memory that they may cost, beside a share for each session.
 pub const UNREAD_BUDGET: u64 = 512 << 20;
+/// The same for all connections of an endpoint together.
+pub const UNREAD_IN_ALL: u64 = 4 * UNREAD_BUDGET;
 /// Least of such a budget: one session's window.
 pub const UNREAD_BUDGET_MIN: u64 = STREAM_WINDOW as u64;
 /// Highest of such a budget, 16 GiB.

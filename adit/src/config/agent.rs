@@ -1,6 +1,6 @@
 //! The agent's configuration, `agent.toml`.
 
-use std::{path::PathBuf, time::Duration};
+use std::{num::NonZeroU32, path::PathBuf, time::Duration};
 
 use adit_proto_core::{
     agent::policy::Restrictions,
@@ -29,6 +29,8 @@ pub struct AgentConfig {
     pub restrictions: Restrictions,
     /// How often the agent speaks up.
     pub heartbeat: HeartbeatConfig,
+    /// MiB that may wait for targets that do not read.
+    pub unread: NonZeroU32,
     /// Time that sessions have to end after the first signal to stop.
     pub grace: Duration,
     /// Addresses of the gateway in the order of preference; empty: the one from the enrolment.
@@ -70,6 +72,7 @@ impl AgentConfig {
         let ports = r.list("policy.ports", parse::ports);
         let deny = r.list("policy.deny", parse::subnet);
         let heartbeat = heartbeat(&mut r);
+        let unread = super::limits::unread(&mut r, limits::UNREAD_BUDGET);
         let endpoints = r.list("gateway.endpoints", parse::target);
         let log = log(&mut r);
         let gateways = endpoints.iter().flatten().map(|e| &e.source);
@@ -95,6 +98,7 @@ impl AgentConfig {
                     deny: deny?.into_iter().map(|d| d.value).collect(),
                 },
                 heartbeat: heartbeat?,
+                unread: unread?,
                 endpoints: endpoints?.into_iter().map(|e| e.value).collect(),
                 log: log?,
             })

@@ -21,7 +21,9 @@ pub struct LimitsConfig {
     pub ingress_handshakes: NonZeroU32,
     /// Sessions being opened.
     pub opening: NonZeroU32,
-    /// MiB that may wait for users that do not read, for each connection of an agent.
+    /// MiB that may wait for users that do not read.
+    pub unread: NonZeroU32,
+    /// The same for each connection of an agent.
     pub unread_per_agent: NonZeroU32,
     /// Times of a session.
     pub sessions: SessionBounds,
@@ -29,27 +31,9 @@ pub struct LimitsConfig {
 
 /// Reads the section.
 pub(super) fn limits(r: &mut Reader<'_>) -> Option<LimitsConfig> {
-    // What stands as a bound in the core cannot be raised here.
-    let mut within = |key: &str, default: usize, least: usize, most: usize| {
-        let check = |text: &str| match parse::count(text)? {
-            count if count.get() as usize > most => Err(format!(
-                "`{text}` is above {most}, the most that is possible"
-            )),
-            count if (count.get() as usize) < least => Err(format!(
-                "`{text}` is below {least}, the least that is possible"
-            )),
-            count => Ok(count),
-        };
-        r.scalar(key, Kind::Number, &default.to_string(), check)
-            .map(|c| c.value)
-    };
-    let unread_per_agent = within(
-        "limits.unread_per_agent",
-        mib(limits::UNREAD_BUDGET),
-        mib(limits::UNREAD_BUDGET_MIN),
-        mib(limits::UNREAD_BUDGET_MAX),
-    );
-    let mut one = |key: &str, default: usize, most: usize| within(key, default, 1, most);
+    let unread = unread(r, limits::UNREAD_IN_ALL);
+    let unread_per_agent = budget(r, "limits.unread_per_agent", limits::UNREAD_BUDGET);
+    let mut one = |key: &str, default: usize, most: usize| within(r, key, default, 1, most);
     const FREE: usize = u32::MAX as usize;
     let sessions_per_agent = one(
         "limits.sessions_per_agent",
@@ -70,12 +54,44 @@ pub(super) fn limits(r: &mut Reader<'_>) -> Option<LimitsConfig> {
         handshakes_per_source: handshakes_per_source?,
         ingress_handshakes: ingress_handshakes?,
         opening: opening?,
+        unread: unread?,
         unread_per_agent: unread_per_agent?,
         sessions: SessionBounds {
             idle: idle?.map(|time| time.value),
             lifetime: lifetime?.map(|time| time.value),
         },
     })
+}
+
+/// Reads `limits.unread`: MiB that may wait for whoever does not read, `default` bytes unless it is given.
+pub(super) fn unread(r: &mut Reader<'_>, default: u64) -> Option<NonZeroU32> {
+    budget(r, "limits.unread", default)
+}
+
+fn budget(r: &mut Reader<'_>, key: &str, default: u64) -> Option<NonZeroU32> {
+    let least = mib(limits::UNREAD_BUDGET_MIN);
+    within(r, key, mib(default), least, mib(limits::UNREAD_BUDGET_MAX))
+}
+
+/// Reads a count. What stands as a bound in the core cannot be raised here.
+fn within(
+    r: &mut Reader<'_>,
+    key: &str,
+    default: usize,
+    least: usize,
+    most: usize,
+) -> Option<NonZeroU32> {
+    let check = |text: &str| match parse::count(text)? {
+        count if count.get() as usize > most => Err(format!(
+            "`{text}` is above {most}, the most that is possible"
+        )),
+        count if (count.get() as usize) < least => Err(format!(
+            "`{text}` is below {least}, the least that is possible"
+        )),
+        count => Ok(count),
+    };
+    r.scalar(key, Kind::Number, &default.to_string(), check)
+        .map(|c| c.value)
 }
 
 fn mib(bytes: u64) -> usize {

@@ -21,7 +21,7 @@ use adit_proto_core::{
         supervisor::{DialId, GatewayIndex, SupervisorError},
     },
     close::Closed,
-    endpoint::Endpoint,
+    endpoint::{Endpoint, EndpointLimits},
     env::Env,
     link::tls::AgentTls,
     output::Renewed,
@@ -59,6 +59,8 @@ pub struct AgentConfig {
     pub restrictions: Restrictions,
     /// Intervals of control messages.
     pub intervals: AdvertiserConfig,
+    /// Bytes that may wait for targets that do not read; see [`EndpointLimits::unread`].
+    pub unread: u64,
 }
 
 /// Where an agent keeps its key pair, and the renewed one until it has proved itself (design 8.6). Every call may read
@@ -219,7 +221,13 @@ impl Agent {
     pub fn start(config: AgentConfig, env: Env) -> Result<Self, StartError> {
         check_routes(&config.routes).map_err(|error| StartError::Unusable(error.to_string()))?;
         let port = Arc::new(UdpPort::bind((Ipv6Addr::UNSPECIFIED, 0).into())?);
-        let receive = Receive::new(Endpoint::agent(&env), port);
+        let mut endpoint = Endpoint::agent(&env);
+        endpoint.set_limits(EndpointLimits {
+            unread: config.unread,
+            unread_in_all: config.unread,
+            ..EndpointLimits::default()
+        });
+        let receive = Receive::new(endpoint, port);
         let (inputs, inputs_rx) = handoff(INPUTS_LEN);
         let (status_tx, status) = watch::channel(Status::default());
         let sessions = Arc::<AtomicUsize>::default();

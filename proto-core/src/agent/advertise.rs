@@ -8,8 +8,8 @@ use std::{
 
 use crate::{
     limits::{
-        ADVERTISE_INTERVAL, ADVERTISE_INTERVAL_MAX, HEARTBEAT_ACK_GRACE, HEARTBEAT_ACK_TIMEOUT,
-        HEARTBEAT_INTERVAL, HEARTBEATS_PENDING_MAX,
+        ADVERTISE_INTERVAL, ADVERTISE_INTERVAL_MAX, CONTROL_PACE_MIN, HEARTBEAT_ACK_GRACE,
+        HEARTBEAT_ACK_TIMEOUT, HEARTBEAT_INTERVAL, HEARTBEATS_PENDING_MAX,
     },
     route::RouteSet,
 };
@@ -22,7 +22,8 @@ use crate::{
 ///
 /// A gateway of which QUIC lives and the control loop does not is of no use: it is noticed when no heartbeat was
 /// answered for [`HEARTBEAT_ACK_TIMEOUT`] (design 3.6). Any answer counts, of a heartbeat that was forgotten too. A timer
-/// that comes late does not judge at once: nobody read the socket, where the answer may lie.
+/// that comes late does not judge at once: nobody read the socket, where the answer may lie. A heartbeat behind a large
+/// message waits for its answer until that has had its time on a slow path.
 #[derive(Debug)]
 pub struct Advertiser {
     config: AdvertiserConfig,
@@ -31,6 +32,8 @@ pub struct Advertiser {
     advertise_at: Instant,
     heartbeat_at: Instant,
     pending: VecDeque<Pending>,
+    /// What was sent is taken to be under way until then.
+    under_way_until: Instant,
     /// Until when one of the heartbeats in wait is to be answered.
     answer_by: Option<Instant>,
     /// A late timer has put that off.
@@ -114,6 +117,7 @@ impl Advertiser {
             advertise_at: now,
             heartbeat_at: now + config.heartbeat_interval,
             pending: VecDeque::new(),
+            under_way_until: now,
             answer_by: None,
             is_put_off: false,
             is_unanswered: false,
@@ -145,18 +149,25 @@ impl Advertiser {
             self.round_trip = Some(now.saturating_duration_since(acked.sent));
         }
         self.is_put_off = false;
-        self.answer_by = (!self.pending.is_empty()).then(|| now + HEARTBEAT_ACK_TIMEOUT);
+        self.answer_by = (!self.pending.is_empty()).then(|| self.answer_due(now));
     }
 
     /// Sends what is due, and judges whether the gateway still answers. `unix_ms` is the wall clock and `sessions` the number of open sessions at `now`.
     pub fn handle_timeout(&mut self, now: Instant, unix_ms: u64, sessions: u32) {
         self.judge(now);
-        if self.advertise_at <= now {
-            self.advertise(now);
-        }
+        // A heartbeat that is due with the routes does not wait behind them.
         if self.heartbeat_at <= now {
             self.beat(now, unix_ms, sessions);
         }
+        if self.advertise_at <= now {
+            self.advertise(now);
+        }
+    }
+
+    /// A message of so many bytes was sent: those that follow come behind it.
+    pub fn handle_sent(&mut self, now: Instant, len: usize) {
+        let time = Duration::from_secs(len as u64) / CONTROL_PACE_MIN;
+        self.under_way_until = self.under_way_until.max(now + time);
     }
 
     /// When [`handle_timeout`](Self::handle_timeout) is to be called.
@@ -212,9 +223,14 @@ impl Advertiser {
         }
     }
 
+    fn answer_due(&self, now: Instant) -> Instant {
+        now.max(self.under_way_until) + HEARTBEAT_ACK_TIMEOUT
+    }
+
     fn beat(&mut self, now: Instant, timestamp_ms: u64, sessions: u32) {
         self.heartbeat_at = now + self.config.heartbeat_interval;
-        self.answer_by.get_or_insert(now + HEARTBEAT_ACK_TIMEOUT);
+        let due = self.answer_due(now);
+        self.answer_by.get_or_insert(due);
         if self.pending.len() == HEARTBEATS_PENDING_MAX {
             self.pending.pop_front();
         }
@@ -270,7 +286,7 @@ mod tests {
         adv.handle_timeout(at(59_999), 0, 0);
         assert_eq!(steps(&mut adv), []);
         adv.handle_timeout(at(60_000), 77, 3);
-        assert_eq!(steps(&mut adv), [advertise(1, 8), beat(77, 3)]);
+        assert_eq!(steps(&mut adv), [beat(77, 3), advertise(1, 8)]);
     }
 
     #[test]
@@ -316,6 +332,19 @@ mod tests {
     }
 
     #[test]
+    fn a_heartbeat_behind_a_large_message_is_given_its_time() {
+        let (mut adv, at) = start();
+        adv.handle_sent(at(59_000), 40_960);
+        adv.handle_sent(at(59_001), 100);
+        adv.handle_timeout(at(60_000), 1, 0);
+        assert_eq!(adv.poll_timeout(), at(84_000));
+        adv.handle_timeout(at(83_999), 0, 0);
+        assert!(!adv.is_unanswered());
+        adv.handle_timeout(at(84_000), 0, 0);
+        assert!(adv.is_unanswered());
+    }
+
+    #[test]
     fn any_answer_begins_the_wait_anew() {
         let (mut adv, at) = start_with(Duration::from_secs(5));
         for beat in 1..=4 {
@@ -349,7 +378,7 @@ mod tests {
         let (mut adv, at) = start();
         steps(&mut adv);
         adv.handle_timeout(at(600_000), 9, 1);
-        assert_eq!(steps(&mut adv), [advertise(1, 8), beat(9, 1)]);
+        assert_eq!(steps(&mut adv), [beat(9, 1), advertise(1, 8)]);
         adv.handle_ack(at(600_010), 9);
         assert_eq!(adv.poll_timeout(), at(630_000));
     }

@@ -106,6 +106,13 @@ impl AgentRole {
         self.advertiser.as_ref()?.round_trip()
     }
 
+    /// A control message of so many bytes was sent.
+    pub(crate) fn handle_sent(&mut self, now: Instant, len: usize) {
+        if let Some(advertiser) = &mut self.advertiser {
+            advertiser.handle_sent(now, len);
+        }
+    }
+
     /// Gives the next control message that is due at `now`. Without room for it the timers go on and the message
     /// waits; a repetition then replaces it.
     ///

@@ -53,12 +53,13 @@ impl ControlChannel {
         self.out_len <= limits::CONTROL_OUT_MAX
     }
 
-    /// Queues a message; it leaves with [`flush`](Self::flush).
-    pub(super) fn send(&mut self, message: &ControlMessage) -> Result<(), EncodeError> {
+    /// Queues a message; it leaves with [`flush`](Self::flush). Tells its size in bytes.
+    pub(super) fn send(&mut self, message: &ControlMessage) -> Result<usize, EncodeError> {
         let frame = message.encode()?;
-        self.out_len += frame.len();
+        let len = frame.len();
+        self.out_len += len;
         self.out.push_back(frame);
-        Ok(())
+        Ok(len)
     }
 
     /// Hands the engine what it takes.

@@ -15,7 +15,7 @@ use crate::{
     close::session_code,
     id::Slot,
     limits,
-    link::{Broken, Link, ReadState, StreamRef},
+    link::{Broken, FromConnection, Link, ReadState, StreamRef},
     output::SessionEnd,
 };
 
@@ -24,6 +24,10 @@ use crate::{
 pub(super) struct Hoard {
     /// Bytes of the connection's window that sessions with much unread may hold together.
     budget: u64,
+    /// Bytes that the endpoint leaves this connection of what all may hold together.
+    allowed: u64,
+    /// What the endpoint was last told.
+    told: u64,
     /// Something came for a session.
     stirred: bool,
     look_at: Option<Instant>,
@@ -32,11 +36,11 @@ pub(super) struct Hoard {
 /// A session whose reader is behind.
 #[derive(Debug)]
 pub(super) struct Behind {
-    /// It was read last before this, as far as looks tell.
+    /// The last share of it was read before this, as far as looks tell.
     still_since: Instant,
-    /// It was read since the last look.
-    stirred: bool,
-    /// It was read since it was behind.
+    /// Bytes read since then.
+    read: usize,
+    /// A share of it was read since it was behind.
     is_read: bool,
     /// Taken out of the engine, which holds what follows.
     taken: BytesMut,
@@ -59,9 +63,20 @@ impl Hoard {
     pub(super) fn new(budget: u64) -> Self {
         Self {
             budget,
+            allowed: u64::MAX,
+            told: 0,
             stirred: false,
             look_at: None,
         }
+    }
+
+    /// The endpoint leaves this connection so many bytes, until it says otherwise.
+    pub(super) fn allow(&mut self, bytes: u64) {
+        self.allowed = bytes;
+    }
+
+    fn most(&self) -> u64 {
+        self.budget.min(self.allowed)
     }
 
     /// Something came for a session.
@@ -85,7 +100,7 @@ impl Behind {
     fn new(now: Instant) -> Self {
         Self {
             still_since: now,
-            stirred: false,
+            read: 0,
             is_read: false,
             taken: BytesMut::new(),
             ended: false,
@@ -95,8 +110,8 @@ impl Behind {
 
     /// Gives up to `max` bytes of what was taken out. Tells how many, and whether that was all.
     fn give(&mut self, max: usize, out: &mut VecDeque<Bytes>) -> (usize, bool) {
-        self.stirred = true;
         let len = self.taken.len().min(max);
+        self.read += len;
         if len > 0 {
             out.push_back(self.taken.split_to(len).freeze());
         }
@@ -150,7 +165,14 @@ impl Carried {
                 (true, false) => {}
             }
         }
-        let state = link.read(StreamRef::Session(slot), left, |chunk| out.push_back(chunk))?;
+        let mut read = 0;
+        let state = link.read(StreamRef::Session(slot), left, |chunk| {
+            read += chunk.len();
+            out.push_back(chunk);
+        })?;
+        if let Some(behind) = &mut self.behind {
+            behind.read += read;
+        }
         if state != ReadState::More {
             self.unread = false;
             self.behind = None;
@@ -165,7 +187,9 @@ impl Carried {
             self.behind = Some(Box::new(Behind::new(now)));
             return Ok(());
         };
-        if std::mem::take(&mut behind.stirred) {
+        // Who sips does not read: it would hold a window for as long as it likes.
+        if behind.read >= limits::UNREAD_SHARE {
+            behind.read = 0;
             behind.still_since = now;
             behind.is_read = true;
         }
@@ -202,8 +226,20 @@ impl Connection {
             self.look_at(slot, |carried, link| carried.look(now, link, slot));
         }
         let hoards = self.hoards();
-        if charged(&hoards) > self.hoard.budget {
+        if charged(&hoards) > self.hoard.most() {
             self.cut_hoards(now, hoards);
+        }
+        self.tell_unread();
+    }
+
+    /// Tells the endpoint what is held, as long as anything is: what it allows may change meanwhile.
+    fn tell_unread(&mut self) {
+        let bytes = charged(&self.hoards());
+        if bytes > 0 || self.hoard.told > 0 {
+            self.hoard.told = bytes;
+            self.hoard.stirred |= bytes > 0;
+            let handle = self.link.handle();
+            (self.notices).push_back(FromConnection::Unread { handle, bytes });
         }
     }
 
@@ -248,7 +284,7 @@ impl Connection {
             self.look_at(slot, |carried, link| carried.measure(link, slot));
         }
         let hoards = self.hoards();
-        let mut excess = charged(&hoards).saturating_sub(self.hoard.budget);
+        let mut excess = charged(&hoards).saturating_sub(self.hoard.most());
         for hoarder in hoards {
             let unread_for = now.saturating_duration_since(hoarder.since);
             if excess == 0 {
@@ -262,7 +298,7 @@ impl Connection {
             // Whoever has just come may read on. Until that is known nobody goes in its stead.
             excess = excess.saturating_sub(hoarder.charge.0);
         }
-        if charged(&self.hoards()) > self.hoard.budget {
+        if charged(&self.hoards()) > self.hoard.most() {
             // The others wait for what is read of the rest, and no longer than that.
             self.link.announce_window();
             self.hoard.stirred = true;

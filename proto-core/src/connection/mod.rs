@@ -30,9 +30,9 @@ use crate::{
     gateway::role::GatewayRole,
     id::{ConnId, Slot},
     limits,
-    link::{FromConnection, Link, StreamRef},
+    link::{FromConnection, FromEndpoint, Link, StreamRef},
     liveness::Liveness,
-    output::{Event, Input, Output, ToEndpoint, TransmitBuf},
+    output::{Event, Input, Output, ToConnection, ToEndpoint, TransmitBuf},
     wire::control::{ControlMessage, check_version},
 };
 
@@ -202,7 +202,12 @@ impl Connection {
     pub fn handle_input(&mut self, now: Instant, input: Input) {
         self.dirty = true;
         match input {
-            Input::FromEndpoint(message) => self.link.handle_event(message.0),
+            Input::FromEndpoint(ToConnection(FromEndpoint::Engine(event))) => {
+                self.link.handle_event(event);
+            }
+            Input::FromEndpoint(ToConnection(FromEndpoint::Unread(bytes))) => {
+                self.hoard.allow(bytes);
+            }
             Input::Timeout => self.handle_timeout(now),
             Input::SocketRebound => self.link.handle_rebound(),
         }
@@ -377,6 +382,7 @@ impl Connection {
                 // Route sets are checked when they are set, so that none is too large to be sent.
                 let sent = self.control.send(&message);
                 debug_assert!(sent.is_ok(), "control message too large");
+                role.handle_sent(now, sent.unwrap_or_default());
             }
         }
         Ok(())

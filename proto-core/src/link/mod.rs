@@ -49,9 +49,14 @@ pub(crate) struct Link {
     unanswered_since: Option<Instant>,
 }
 
-/// The engine's message to a connection.
+/// An endpoint's message to a connection.
 #[derive(Debug)]
-pub(crate) struct FromEndpoint(pub(crate) ConnectionEvent);
+pub(crate) enum FromEndpoint {
+    /// The engine's own.
+    Engine(ConnectionEvent),
+    /// Bytes that this connection's slow readers may hold for now, so that all connections together fit their budget.
+    Unread(u64),
+}
 
 /// A connection's message to its endpoint.
 #[derive(Debug)]
@@ -63,6 +68,11 @@ pub(crate) enum FromConnection {
     },
     /// The handshake is over, well or badly: its place is free.
     HandshakeOver { handle: ConnectionHandle },
+    /// Bytes that slow readers hold.
+    Unread {
+        handle: ConnectionHandle,
+        bytes: u64,
+    },
 }
 
 /// A stream by its use.
@@ -144,8 +154,8 @@ impl Link {
         self.quic.remote_address()
     }
 
-    pub(crate) fn handle_event(&mut self, event: FromEndpoint) {
-        self.quic.handle_event(event.0);
+    pub(crate) fn handle_event(&mut self, event: ConnectionEvent) {
+        self.quic.handle_event(event);
     }
 
     pub(crate) fn handle_timeout(&mut self, now: Instant) {

@@ -98,8 +98,9 @@ fn the_one_that_was_not_read_for_longest_goes_first_and_none_too_soon() {
     let first = unread(&mut j, (writer, reader), ROOM, 20 * MB);
     j.w.run_for(secs(60));
     assert!(first.iter().all(|slot| end(&j.w, reader, *slot).is_none()));
-    // The oldest has been looked at meanwhile.
-    j.w.with(reader, |peer| peer.sip(first[0], 1_000));
+    // The oldest has been read meanwhile, and the next one hardly.
+    j.w.with(reader, |peer| peer.sip(first[0], limits::UNREAD_SHARE));
+    j.w.with(reader, |peer| peer.sip(first[1], limits::UNREAD_SHARE - 1));
     let next = unread(&mut j, (writer, reader), 1, 20 * MB);
     j.w.run_for(secs(3));
     let ended = |j: &Joined| -> Vec<Slot> {
@@ -269,4 +270,77 @@ fn a_connection_without_anything_unread_waits_for_nothing_more() {
     j.w.run_for(secs(2));
     let paused = wakes(&mut j);
     assert!(paused <= before + 5, "{paused} after {before}");
+}
+
+#[test]
+fn who_sips_does_not_stop_those_that_read() {
+    for by_gateway in [true, false] {
+        let (mut j, writer, reader) = joined(70, by_gateway);
+        // With their windows they could fill the connection's three times.
+        let sippers = unread(&mut j, (writer, reader), 60, 1_000 * MB);
+        let fast = j.open();
+        let mut sent = 0;
+        while j.w.at() < secs(60) {
+            for slot in &sippers {
+                if end(&j.w, reader, *slot).is_none() {
+                    j.w.with(reader, |peer| peer.sip(*slot, 1_000));
+                }
+            }
+            sent += 100_000;
+            send(&mut j.w, writer, fast, 100_000, false);
+            let done =
+                j.w.run_until(secs(1), |w| w.flow(reader, fast).read == sent);
+            assert!(done, "at {:?}", j.w.at());
+            j.w.run_for(ms(500));
+        }
+        let left = sippers
+            .iter()
+            .filter(|slot| end(&j.w, reader, **slot).is_none());
+        assert_eq!(left.count(), ROOM);
+    }
+}
+
+#[test]
+fn connections_share_what_slow_readers_may_hold_together() {
+    let limits = EndpointLimits {
+        unread: 8 * WINDOW,
+        unread_in_all: 8 * WINDOW,
+        ..EndpointLimits::default()
+    };
+    let mut j = Joined::limited(71, limits, |_| ());
+    let agent = j.w.add_agent();
+    let a2 = j.w.connect(agent, j.g.0);
+    j.w.run_for(secs(2));
+    let first = j.g.1;
+    let second =
+        j.w.peers(j.g.0)
+            .map(|p| p.conn.id())
+            .find(|id| *id != first);
+    let g2 = (j.g.0, second.unwrap());
+    let left = |j: &Joined, at: At, slots: &[Slot]| {
+        let left = slots.iter().filter(|slot| end(&j.w, at, **slot).is_none());
+        left.count()
+    };
+    // Alone it may have all.
+    let (g1, a1) = (j.g, j.a);
+    let ones = unread(&mut j, (a1, g1), 8, 20 * MB);
+    j.w.run_for(secs(20));
+    assert_eq!(left(&j, g1, &ones), 8);
+    // One window more than both may hold: it goes from whom holds most.
+    (j.g, j.a) = (g2, a2);
+    let twos = unread(&mut j, (a2, g2), 3, 20 * MB);
+    j.w.run_for(secs(20));
+    assert_eq!((left(&j, g1, &ones), left(&j, g2, &twos)), (5, 3));
+    let more = unread(&mut j, (a2, g2), 8, 20 * MB);
+    j.w.run_for(secs(20));
+    assert_eq!(left(&j, g1, &ones), 4);
+    assert_eq!(left(&j, g2, &twos) + left(&j, g2, &more), 4);
+    // What one has read is the other's.
+    for slot in &ones {
+        pause(&mut j.w, g1, *slot, false);
+    }
+    j.w.run_for(secs(5));
+    let more = unread(&mut j, (a2, g2), 4, 20 * MB);
+    j.w.run_for(secs(20));
+    assert_eq!(left(&j, g2, &more), 4);
 }

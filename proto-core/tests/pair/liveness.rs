@@ -6,7 +6,7 @@ use adit_proto_core::{
     close::{CloseReason, Closed, PeerFault},
     limits,
     output::{Event, Input},
-    wire::control::ControlMessage,
+    wire::{control::ControlMessage, frame::FrameDecoder},
 };
 
 use crate::{
@@ -263,7 +263,7 @@ fn gateway_that_answers_late_is_kept() {
     for _ in 0..3 {
         w.run_for(limits::HEARTBEAT_ACK_TIMEOUT - secs(1));
         let said = w.raw(raw, |r| r.read(control)).bytes;
-        let timestamp_ms = heartbeat(&said[said.len() - 15..]);
+        let timestamp_ms = last_heartbeat(&said);
         let ack = ControlMessage::HeartbeatAck {
             version: 1,
             timestamp_ms,
@@ -286,12 +286,21 @@ fn beside_a_bare_gateway() -> (World, At, NodeId) {
     (w, a, raw)
 }
 
-/// The timestamp of a heartbeat's payload.
-fn heartbeat(payload: &[u8]) -> u64 {
-    match ControlMessage::decode(payload).unwrap() {
-        ControlMessage::Heartbeat { timestamp_ms, .. } => timestamp_ms,
-        other => panic!("{other:?}"),
+/// The timestamp of the latest heartbeat.
+fn last_heartbeat(mut said: &[u8]) -> u64 {
+    let mut decoder = FrameDecoder::new(limits::CONTROL_LEN_MAX);
+    let mut latest = None;
+    while !said.is_empty() {
+        let (fed, payload) = decoder.feed(said).unwrap();
+        said = &said[fed..];
+        let Some(payload) = payload else { continue };
+        if let ControlMessage::Heartbeat { timestamp_ms, .. } =
+            ControlMessage::decode(&payload).unwrap()
+        {
+            latest = Some(timestamp_ms);
+        }
     }
+    latest.unwrap()
 }
 
 fn expect_dead(w: &World, at: At, since: Duration) {

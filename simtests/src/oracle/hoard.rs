@@ -6,7 +6,9 @@ use std::collections::BTreeMap;
 use adit_proto_core::{
     gateway::dispatch::DispatchOutput,
     id::{AttemptId, ConnId, SessionId, Slot},
-    limits::{STREAM_WINDOW, UNREAD_BUDGET, UNREAD_PATIENCE, UNREAD_SAMPLE, UNREAD_SHARE},
+    limits::{
+        STREAM_WINDOW, UNREAD_BUDGET, UNREAD_IN_ALL, UNREAD_PATIENCE, UNREAD_SAMPLE, UNREAD_SHARE,
+    },
     output::{Event, SessionEnd},
 };
 
@@ -19,8 +21,10 @@ use crate::{
 /// The judge.
 #[derive(Debug, Default)]
 pub(super) struct Hoard {
-    /// What gateways allow; agents have the usual budget.
-    budgets: BTreeMap<NodeId, u64>,
+    /// What gateways allow, on a connection and in all; agents have the usual budgets.
+    budgets: BTreeMap<NodeId, (u64, u64)>,
+    /// When more than that was last held in all.
+    exceeded: BTreeMap<NodeId, At>,
     attempts: BTreeMap<(NodeId, ConnId, AttemptId), SessionId>,
     places: BTreeMap<(NodeId, ConnId, Slot), (SessionId, Side)>,
     /// Bytes written to a side and not yet taken by it, those under way included.
@@ -28,10 +32,12 @@ pub(super) struct Hoard {
 }
 
 impl Hoard {
-    pub(super) fn observe(&mut self, node: NodeId, fact: &Fact<'_>) -> Option<String> {
+    pub(super) fn observe(&mut self, now: At, node: NodeId, fact: &Fact<'_>) -> Option<String> {
         match fact {
             Fact::Started(Start::Gateway { limits, .. }) => {
-                self.budgets.insert(node, limits.unread);
+                let budgets = (limits.unread, limits.unread_in_all);
+                self.budgets.insert(node, budgets);
+                self.exceeded.remove(&node);
             }
             Fact::Gone => {
                 self.attempts.retain(|(of, ..), _| *of != node);
@@ -43,19 +49,19 @@ impl Hoard {
                 session,
                 ..
             }) => drop(self.attempts.insert((node, *conn, *attempt), *session)),
-            Fact::Event(conn, event) => return self.event(node, *conn, event),
+            Fact::Event(conn, event) => return self.event(now, node, *conn, event),
             Fact::Leg {
                 side,
                 session,
                 what,
                 ..
-            } => self.leg(*side, *session, what),
+            } => self.leg(now, *side, *session, what),
             _ => {}
         }
         None
     }
 
-    fn leg(&mut self, side: Side, session: SessionId, what: &LegFact<'_>) {
+    fn leg(&mut self, now: At, side: Side, session: SessionId, what: &LegFact<'_>) {
         if let LegFact::Wrote(len) = what {
             let to = match side {
                 Side::User => Side::Target,
@@ -66,9 +72,15 @@ impl Hoard {
             let unread = self.unread.entry((session, side)).or_default();
             *unread = unread.saturating_sub(bytes.len() as u64);
         }
+        for (node, (_, in_all)) in &self.budgets {
+            // Sums are made where a gateway is short of room only.
+            if *in_all < UNREAD_IN_ALL && self.charged(|(of, ..)| of == node) > *in_all {
+                self.exceeded.insert(*node, now);
+            }
+        }
     }
 
-    fn event(&mut self, node: NodeId, conn: ConnId, event: &Event) -> Option<String> {
+    fn event(&mut self, now: At, node: NodeId, conn: ConnId, event: &Event) -> Option<String> {
         match event {
             Event::SessionRequested { slot, session, .. } => {
                 let place = (*session, Side::Target);
@@ -84,7 +96,7 @@ impl Hoard {
                 slot,
                 how: SessionEnd::NotRead { unread_for },
             } => {
-                let verdict = self.judge(node, conn, *slot, *unread_for);
+                let verdict = self.judge(now, node, conn, *slot, *unread_for);
                 self.places.remove(&(node, conn, *slot));
                 return verdict;
             }
@@ -98,26 +110,45 @@ impl Hoard {
         None
     }
 
-    fn judge(&self, node: NodeId, conn: ConnId, slot: Slot, unread_for: At) -> Option<String> {
+    /// What is charged to these places.
+    fn charged(&self, is: impl Fn(&(NodeId, ConnId, Slot)) -> bool) -> u64 {
+        let places = self.places.iter().filter(|(key, _)| is(key));
+        let charges = places.map(|(_, place)| match self.unread_of(place) {
+            much if much > UNREAD_SAMPLE as u64 => STREAM_WINDOW.into(),
+            little => little.saturating_sub(UNREAD_SHARE as u64),
+        });
+        charges.sum()
+    }
+
+    fn unread_of(&self, place: &(SessionId, Side)) -> u64 {
+        self.unread.get(place).copied().unwrap_or_default()
+    }
+
+    fn judge(
+        &self,
+        now: At,
+        node: NodeId,
+        conn: ConnId,
+        slot: Slot,
+        unread_for: At,
+    ) -> Option<String> {
         let place = self.places.get(&(node, conn, slot))?;
-        let unread = |place| self.unread.get(place).copied().unwrap_or_default();
-        let beyond = unread(place).saturating_sub(UNREAD_SHARE as u64);
-        let here = |(of, at, _): &(NodeId, ConnId, Slot)| (*of, *at) == (node, conn);
-        let places = self.places.iter().filter(|(key, _)| here(key));
-        let charged: u64 = places
-            .map(|(_, place)| match unread(place) {
-                much if much > UNREAD_SAMPLE as u64 => STREAM_WINDOW.into(),
-                little => little.saturating_sub(UNREAD_SHARE as u64),
-            })
-            .sum();
-        let budget = self.budgets.get(&node).copied().unwrap_or(UNREAD_BUDGET);
-        let wrong = beyond == 0 || unread_for < UNREAD_PATIENCE || charged <= budget;
+        let unread = self.unread_of(place);
+        let charged = self.charged(|(of, at, _)| (*of, *at) == (node, conn));
+        let usual = (UNREAD_BUDGET, UNREAD_IN_ALL);
+        let (budget, _) = self.budgets.get(&node).copied().unwrap_or(usual);
+        let exceeded = self.exceeded.get(&node);
+        let in_all = exceeded.is_some_and(|at| now.saturating_sub(*at) <= TOLD_WITHIN);
+        let within = charged <= budget && !in_all;
+        let wrong = unread <= UNREAD_SHARE as u64 || unread_for < UNREAD_PATIENCE || within;
         wrong.then(|| {
             let (session, _) = place;
             format!(
-                "{node} ended {session}, not read for {unread_for:?}, {} bytes unread, {charged} of {budget} on {conn}",
-                unread(place)
+                "{node} ended {session}, not read for {unread_for:?}, {unread} bytes unread, {charged} of {budget} on {conn}"
             )
         })
     }
 }
+
+/// A connection knows by then that all together hold less again.
+const TOLD_WITHIN: At = At::from_secs(1);

@@ -105,7 +105,7 @@ impl Oracles {
             ("farewell", self.farewell.observe(at, node, fact, harm)),
             ("gateways", self.gateways.observe(node, fact)),
             ("heartbeat", self.heartbeat.observe(at, node, fact, harm)),
-            ("hoard", self.hoard.observe(node, fact)),
+            ("hoard", self.hoard.observe(at, node, fact)),
             ("identity", self.identity.observe(at, node, fact)),
             ("limits", self.limits.observe(at, node, fact)),
             ("opened", self.opened.observe(node, fact)),

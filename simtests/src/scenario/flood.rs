@@ -143,8 +143,14 @@ pub(super) fn behave(plan: &mut Plan) {
 
 /// Users who pause with little, sooner than others with much.
 fn pages(choices: &mut Choices, plan: &mut Plan) {
+    let in_all = choices.chance(500);
     for gateway in &mut plan.gateways {
-        gateway.config.limits.unread = UNREAD_BUDGET_MIN;
+        let limits = &mut gateway.config.limits;
+        let budget = match in_all {
+            true => &mut limits.unread_in_all,
+            false => &mut limits.unread,
+        };
+        *budget = UNREAD_BUDGET_MIN;
     }
     for _ in 0..choices.between(5, 20) {
         let bytes = choices.between(1, 200_000);

@@ -351,6 +351,7 @@ fn draw_limits(choices: &mut Choices, size: Size) -> EndpointLimits {
         handshakes_retry: small(choices, 0, 5),
         handshakes_per_source: small(choices, 2, 10),
         unread: *choices.pick(&[usual.unread, UNREAD_BUDGET_MIN]),
+        unread_in_all: *choices.pick(&[usual.unread_in_all, UNREAD_BUDGET_MIN]),
     }
 }
 

@@ -92,6 +92,7 @@ impl AgentProcess {
                     advertise_interval: config.heartbeat.routes_interval,
                     heartbeat_interval: config.heartbeat.interval,
                 },
+                unread: u64::from(config.unread.get()) << 20,
             },
             env,
         )
@@ -325,6 +326,7 @@ fn restart_only(now: &AgentConfig, new: &AgentConfig) -> Vec<&'static str> {
     let keys = [
         ("state_dir", now.state_dir == new.state_dir),
         ("heartbeat", now.heartbeat == new.heartbeat),
+        ("limits", now.unread == new.unread),
         ("gateway.endpoints", now.endpoints == new.endpoints),
         ("log.format", now.log.format == new.log.format),
     ];

@@ -119,6 +119,7 @@ pub(super) fn endpoint_limits(config: &GatewayConfig) -> EndpointLimits {
         handshakes_retry: (handshakes / 2).min(limits::HANDSHAKES_RETRY),
         handshakes_per_source: config.limits.handshakes_per_source.get() as usize,
         unread: u64::from(config.limits.unread_per_agent.get()) << 20,
+        unread_in_all: u64::from(config.limits.unread.get()) << 20,
     }
 }
 
