@@ -115,9 +115,10 @@ impl Pending {
 /// Bounds of an endpoint that may be changed while it runs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct EndpointLimits {
-    /// Connections in all; a further one is refused.
+    /// Connections whose handshake has succeeded; above it none is begun. Handshakes in progress may go beyond it, which
+    /// are bounded apart: who has no certificate takes no place of those who have.
     pub connections: usize,
-    /// Handshakes in progress in all; a further one is refused.
+    /// Handshakes in progress in all, those that have failed included as long as they say so; a further one is refused.
     pub handshakes: usize,
     /// Handshakes in progress above which a client must first prove its address.
     pub handshakes_retry: usize,
@@ -418,7 +419,7 @@ impl Endpoint {
     /// Tells which limit leaves no place for one handshake more.
     fn full(&self, proof: Proof, pending: Pending) -> Option<Limit> {
         let source_full = pending.proven >= self.limits.handshakes_per_source;
-        if self.connections() >= self.limits.connections {
+        if self.live - self.handshakes >= self.limits.connections {
             Some(Limit::Connections)
         } else if self.handshakes >= self.limits.handshakes {
             Some(Limit::Handshakes)

@@ -64,14 +64,15 @@ pub const DIAL_ADDRESS_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// Agent: time between two `RouteAdvertise` (agent-tunnel 9).
 pub const ADVERTISE_INTERVAL: Duration = Duration::from_secs(30);
-/// Agent: time between two `Heartbeat` (agent-tunnel 9).
-pub const HEARTBEAT_INTERVAL: Duration = Duration::from_secs(60);
+/// Agent: time between two `Heartbeat`. The reference has 60 s (agent-tunnel 9); with [`HEARTBEAT_ACK_TIMEOUT`] this is
+/// how long a gateway is kept of which only QUIC lives (design 3.6).
+pub const HEARTBEAT_INTERVAL: Duration = Duration::from_secs(5);
 /// Agent: a gateway that answers no heartbeat for so long is left (design 3.6). The path works meanwhile, or it would
 /// have been given up after [`PATH_DEAD_AFTER`], and control goes before bulk, so an answer takes round trips and not
-/// seconds, but for an agent whose changes of routes the gateway puts off (see [`REPLACEMENT_INTERVAL`]). With
-/// [`HEARTBEAT_INTERVAL`] it is less than [`AGENT_SILENT`]: the agent goes before a gateway that hears nothing of it
-/// routes past it.
-pub const HEARTBEAT_ACK_TIMEOUT: Duration = Duration::from_secs(20);
+/// seconds, but for an agent whose changes of routes the gateway puts off (see [`REPLACEMENT_INTERVAL`]). With the longest
+/// interval ([`ADVERTISE_INTERVAL_MAX`]) it is less than [`AGENT_SILENT`]: the agent goes before a gateway that hears
+/// nothing of it routes past it.
+pub const HEARTBEAT_ACK_TIMEOUT: Duration = Duration::from_secs(10);
 /// Agent: bytes of control messages that the slowest useful path takes in a second. What is sent before a heartbeat puts
 /// off the end of [`HEARTBEAT_ACK_TIMEOUT`] by its time at that rate: routes are up to [`CONTROL_LEN_MAX`].
 pub const CONTROL_PACE_MIN: u32 = 8 << 10;

@@ -18,7 +18,7 @@ use crate::limits::{
 /// | idle agent | every 500 ms | the same |
 /// | idle gateway | every 1 s in which nothing was received | a packet was received or acknowledged |
 ///
-/// Silence runs from the latest check that saw a proof. After 3 s the path is suspect until the next proof; after 4 s
+/// Silence runs from the latest datagram before the check that saw a proof. After 3 s the path is suspect until the next proof; after 4 s
 /// it is dead, at an agent in any case and at a gateway with sessions open.
 ///
 /// A process that was stopped must not take its own absence for the peer's. A check that comes more than one ping
@@ -77,6 +77,8 @@ pub struct PathSample {
     pub sessions_open: bool,
     /// Data of streams is unacknowledged; pings do not count.
     pub unacked: bool,
+    /// When a datagram came last, if one did.
+    pub heard_at: Option<Instant>,
 }
 
 /// What a [`Liveness`] asks for or finds.
@@ -120,7 +122,9 @@ impl Liveness {
         };
         let delay = now.saturating_duration_since(due);
         let is_late = delay > self.interval();
-        let is_heard = self.take(now, sample);
+        // Of a late check nobody knows when what lay in the socket came.
+        let heard_at = sample.heard_at.filter(|_| !is_late).unwrap_or(now);
+        let is_heard = self.take(now, heard_at, sample);
         if is_late && !is_heard {
             self.proof_at = now.min(self.proof_at + delay);
             self.ping(now);
@@ -176,8 +180,8 @@ impl Liveness {
         self.state != State::Alive
     }
 
-    /// Takes the counters; tells whether they prove life.
-    fn take(&mut self, now: Instant, sample: PathSample) -> bool {
+    /// Takes the counters; tells whether they prove life, which then was there at `heard_at`.
+    fn take(&mut self, now: Instant, heard_at: Instant, sample: PathSample) -> bool {
         let is_acked = self.acked != sample.acked;
         let is_received = self.received != sample.received;
         let is_heard = is_acked || (is_received && self.is_idle_gateway());
@@ -186,7 +190,7 @@ impl Liveness {
         self.unacked = sample.unacked;
         self.set_sessions(now, sample.sessions_open);
         if is_heard {
-            self.proof_at = now;
+            self.proof_at = self.proof_at.max(heard_at);
             self.grace_until = None;
             if self.state == State::Suspect {
                 self.state = State::Alive;

@@ -17,6 +17,7 @@ use adit_proto_core::{
     },
     endpoint::EndpointLimits,
     gateway::{
+        AttemptError,
         dispatch::{DispatchConfig, DispatchOutput},
         info::{AgentStatus, Explanation},
     },
@@ -151,8 +152,8 @@ pub enum Fact<'a> {
         conn: ConnId,
         /// The attempt.
         attempt: AttemptId,
-        /// Where the session is, if it was opened.
-        slot: Option<Slot>,
+        /// Where the session is, or why there is none.
+        result: Result<Slot, &'a AttemptError>,
     },
     /// The gateway's registry was told of a connection.
     Registering(ConnId, &'a AgentIdentity),

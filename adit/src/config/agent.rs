@@ -166,7 +166,7 @@ fn at_most<'a>(
 }
 
 fn heartbeat(r: &mut Reader<'_>) -> Option<HeartbeatConfig> {
-    let interval = r.scalar("heartbeat.interval", Kind::Text, "60s", beat);
+    let interval = r.scalar("heartbeat.interval", Kind::Text, "5s", beat);
     let routes = r.scalar("heartbeat.routes_interval", Kind::Text, "30s", beat);
     Some(HeartbeatConfig {
         interval: interval?.value,
@@ -205,7 +205,7 @@ mod tests {
     fn an_empty_file_gives_the_defaults() {
         let config = load("", &[]).unwrap().config;
         assert!(config.advertise.is_empty() && config.endpoints.is_empty());
-        assert_eq!(config.heartbeat.interval, Duration::from_secs(60));
+        assert_eq!(config.heartbeat.interval, Duration::from_secs(5));
         assert_eq!(config.state_dir, PathBuf::from("/home/u/.local/state/adit"));
     }
 

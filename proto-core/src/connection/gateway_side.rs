@@ -195,13 +195,14 @@ impl GatewayHandle<'_> {
         let Role::Gateway(role) = &mut self.conn.role else {
             return;
         };
-        role.waiting.retain(|waiting| waiting.attempt != attempt);
         if let Some(&slot) = role.attempts.get(&attempt) {
             self.conn.take_open(slot);
             self.conn.unsent.remove(&slot);
             self.conn
                 .link
                 .abandon(StreamRef::Session(slot), session_code::CANCELLED);
+        } else if let Some(at) = role.waiting.iter().position(|w| w.attempt == attempt) {
+            role.waiting.remove(at);
         }
     }
 

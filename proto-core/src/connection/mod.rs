@@ -49,6 +49,8 @@ pub struct Connection {
     control: ControlChannel,
     /// From the handshake's end on.
     liveness: Option<Liveness>,
+    /// The endpoint passed something of the peer's on at this time.
+    heard_at: Option<Instant>,
     /// Open sessions. Those being set up are with the role.
     sessions: BTreeMap<Slot, Carried>,
     /// Set-up messages that the peer's flow control did not take at once.
@@ -154,6 +156,7 @@ impl Connection {
             },
             control: ControlChannel::new(),
             liveness: None,
+            heard_at: None,
             sessions: BTreeMap::new(),
             unsent: BTreeMap::new(),
             deadlines: BTreeSet::new(),
@@ -203,6 +206,7 @@ impl Connection {
         self.dirty = true;
         match input {
             Input::FromEndpoint(ToConnection(FromEndpoint::Engine(event))) => {
+                self.heard_at = Some(now);
                 self.link.handle_event(event);
             }
             Input::FromEndpoint(ToConnection(FromEndpoint::Unread(bytes))) => {
@@ -472,9 +476,6 @@ impl Connection {
             self.deliver_rests();
         }
         self.state = State::Closed;
-        self.notices.push_back(FromConnection::HandshakeOver {
-            handle: self.link.handle(),
-        });
         self.sessions.clear();
         self.unsent.clear();
         self.unacked.clear();

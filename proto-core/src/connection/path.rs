@@ -23,6 +23,7 @@ impl Connection {
             received: self.link.received(),
             sessions_open: self.carries(),
             unacked: self.control.is_sending(),
+            heard_at: self.heard_at,
         };
         let Some(liveness) = &mut self.liveness else {
             return;

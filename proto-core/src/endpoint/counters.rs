@@ -24,7 +24,7 @@ pub struct EndpointCounters {
 pub struct EndpointLoad {
     /// Connections that exist, handshakes and those saying farewell included.
     pub connections: usize,
-    /// Handshakes of peers in progress.
+    /// Handshakes of peers in progress, or failed and not yet forgotten.
     pub handshakes: usize,
     /// What is allowed.
     pub limits: EndpointLimits,

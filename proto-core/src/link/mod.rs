@@ -66,7 +66,7 @@ pub(crate) enum FromConnection {
         handle: ConnectionHandle,
         event: EndpointEvent,
     },
-    /// The handshake is over, well or badly: its place is free.
+    /// The handshake has succeeded: its place is free.
     HandshakeOver { handle: ConnectionHandle },
     /// Bytes that slow readers hold.
     Unread {

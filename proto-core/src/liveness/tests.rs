@@ -64,6 +64,23 @@ fn silence_is_suspect_after_three_seconds_and_dead_after_four() {
 }
 
 #[test]
+fn silence_runs_from_what_was_heard_and_not_from_when_it_was_seen() {
+    let mut path = Path::new(Gateway);
+    path.sample.received += 1;
+    path.sample.heard_at = Some(path.at(400));
+    path.tick_at(1_000);
+    path.tick_until(10_000);
+    assert_eq!(path.verdicts(), [(3_400, Suspect)]);
+    // Nobody read the socket before a late check.
+    let mut path = Path::new(Gateway);
+    path.sample.received += 1;
+    path.sample.heard_at = Some(path.at(400));
+    path.tick_at(6_000);
+    path.tick_until(20_000);
+    assert_eq!(path.verdicts(), [(9_000, Suspect)]);
+}
+
+#[test]
 fn an_idle_gateway_never_closes() {
     let mut path = Path::new(Gateway);
     path.tick_until(60_000);

@@ -7,7 +7,10 @@ use adit_proto_core::{
     output::{Event, Renewed},
 };
 
-use crate::world::{At, Joined, NodeId, World, ms, secs};
+use crate::{
+    pki::{GATEWAY_NAME, Pki},
+    world::{At, Joined, NodeId, World, ms, secs},
+};
 
 #[test]
 fn many_handshakes_must_prove_their_address_and_still_get_in() {
@@ -104,6 +107,41 @@ fn established_connections_take_no_handshake_place() {
 }
 
 #[test]
+fn who_has_no_certificate_takes_no_place_of_those_who_have() {
+    let mut w = World::new(94);
+    let gateway = w.add_gateway(EndpointLimits {
+        connections: 2,
+        handshakes_per_source: 8,
+        ..EndpointLimits::default()
+    });
+    let agent = w.add_agent();
+    for _ in 0..4 {
+        let tls = w.pki.agent_tls_with(&Pki::new().agent);
+        w.connect_as(agent, gateway, tls, GATEWAY_NAME);
+    }
+    w.run_for(ms(200));
+    let load = w.endpoint(gateway).load();
+    assert_eq!(
+        (load.connections, load.handshakes),
+        (4, 4),
+        "all have failed"
+    );
+    let a = w.connect(agent, gateway);
+    w.run_for(ms(200));
+    assert!(is_up(&w, a));
+    // And they are counted as long as they are there.
+    for _ in 0..20 {
+        let tls = w.pki.agent_tls_with(&Pki::new().agent);
+        w.connect_as(agent, gateway, tls, GATEWAY_NAME);
+        w.run_for(ms(20));
+    }
+    assert!(w.endpoint(gateway).counters().refused.source > 0);
+    w.run_for(secs(10));
+    let load = w.endpoint(gateway).load();
+    assert_eq!((load.connections, load.handshakes), (1, 0));
+}
+
+#[test]
 fn connection_that_ended_frees_its_place() {
     let mut w = World::new(93);
     let gateway = w.add_gateway(EndpointLimits {
@@ -180,6 +218,9 @@ fn handshake_that_stalls_is_closed_and_its_place_is_free() {
     let closed = w.when(g, |e| matches!(e, Event::Closed(_))).unwrap();
     let took = closed - began;
     assert!((limits::HANDSHAKE_TIMEOUT..limits::HANDSHAKE_TIMEOUT + ms(100)).contains(&took));
+    // As long as it says so it keeps its place.
+    w.run_for(secs(4));
+    assert_eq!(w.endpoint(gateway).load().connections, 0);
     let late = w.connect(agent, gateway);
     w.run_for(secs(1));
     assert!(is_up(&w, late));

@@ -241,7 +241,10 @@ impl World {
         let config = AgentConfig {
             tls: Arc::new(tls),
             routes: Arc::new(routes("10.0.0.0/8")),
-            intervals: AdvertiserConfig::default(),
+            intervals: AdvertiserConfig {
+                heartbeat_interval: HEARTBEAT_INTERVAL,
+                ..AdvertiserConfig::default()
+            },
         };
         let remote = self.addr(gateway);
         let now = self.now;
@@ -422,7 +425,10 @@ pub(crate) fn routes(subnet: &str) -> RouteSet {
     }
 }
 
-pub(crate) fn secs(secs: u64) -> Duration {
+/// That of the reference agent: seldom enough for bare peers that answer nothing.
+pub(crate) const HEARTBEAT_INTERVAL: Duration = secs(60);
+
+pub(crate) const fn secs(secs: u64) -> Duration {
     Duration::from_secs(secs)
 }
 

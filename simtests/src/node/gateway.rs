@@ -364,20 +364,18 @@ impl Gateway {
                 ctx.note(host.id, &Fact::PathTold { conn, suspect });
             }
             AgentEvent::Opened { attempt, slot } => {
-                let (attempt, slot) = (*attempt, Some(*slot));
                 let fact = Fact::Answered {
                     conn,
-                    attempt,
-                    slot,
+                    attempt: *attempt,
+                    result: Ok(*slot),
                 };
                 ctx.note(host.id, &fact);
             }
-            AgentEvent::Failed { attempt, .. } => {
-                let (attempt, slot) = (*attempt, None);
+            AgentEvent::Failed { attempt, cause } => {
                 let fact = Fact::Answered {
                     conn,
-                    attempt,
-                    slot,
+                    attempt: *attempt,
+                    result: Err(cause),
                 };
                 ctx.note(host.id, &fact);
             }

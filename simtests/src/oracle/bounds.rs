@@ -22,7 +22,7 @@ pub(super) const DISPATCH_TIMEOUT: At = At::from_secs(30);
 /// An agent that failed so recently for a part of the network is not waited for.
 pub(super) const FAILURE_MEMORY: At = At::from_secs(10);
 /// A gateway that answers no heartbeat for so long is left.
-pub(super) const HEARTBEAT_ACK_TIMEOUT: At = At::from_secs(20);
+pub(super) const HEARTBEAT_ACK_TIMEOUT: At = At::from_secs(10);
 /// A path that is silent for so long gets no new sessions.
 pub(super) const PATH_SUSPECT_AFTER: At = At::from_secs(3);
 /// A path that is silent for so long is given up.

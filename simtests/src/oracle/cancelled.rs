@@ -76,9 +76,9 @@ impl Cancelled {
             Fact::Answered {
                 conn,
                 attempt,
-                slot,
+                result,
             } => {
-                let given_up = slot.is_none().then_some(at);
+                let given_up = result.is_err().then_some(at);
                 self.ended(node, *conn, *attempt, given_up);
             }
             Fact::ClosedTold(conn) => self.closed(node, *conn),

@@ -67,7 +67,7 @@ impl Explained {
         } else if let Fact::Answered {
             conn,
             attempt,
-            slot: None,
+            result: Err(_),
         } = fact
         {
             self.give_up(node, *conn, *attempt);

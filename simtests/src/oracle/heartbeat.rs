@@ -12,7 +12,7 @@ use adit_proto_core::{
 };
 
 use super::{
-    bounds::{HEARTBEAT_ACK_TIMEOUT, REPLACEMENTS_BURST},
+    bounds::{HEARTBEAT_ACK_TIMEOUT, REPLACEMENT_INTERVAL, REPLACEMENTS_BURST},
     harm::Harm,
 };
 use crate::{
@@ -162,7 +162,9 @@ impl Heartbeat {
         self.read.iter().find_map(|((gateway, conn), since)| {
             let peer = harm.peer(*gateway, *conn)?;
             let agent = self.agents.get(&peer.node)?;
-            let patience = agent.intervals.heartbeat_interval + HEARTBEAT_ACK_TIMEOUT;
+            // Sets of routes that a gateway puts off are before the heartbeat.
+            let put_off = (REPLACEMENT_INTERVAL * (agent.changes + 1)).min(HEARTBEAT_ACK_TIMEOUT);
+            let patience = agent.intervals.heartbeat_interval + HEARTBEAT_ACK_TIMEOUT + put_off;
             let judged = at > *since + patience + harm.within(*gateway, peer.node)
                 && at < peer.heard + ALIVE
                 && harm.is_sound(*gateway, peer.node, *since);

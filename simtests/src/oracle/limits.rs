@@ -46,6 +46,8 @@ struct Gateway {
     carried: BTreeSet<(ConnId, Slot)>,
     /// Sessions open and being opened.
     loads: BTreeMap<ConnId, usize>,
+    /// Connections that are up.
+    up: BTreeSet<ConnId>,
     /// Handshakes in progress, and where they come from.
     handshakes: BTreeMap<ConnId, (IpAddr, bool)>,
     /// The datagram that came last carries what a Retry asked for.
@@ -92,6 +94,7 @@ impl Gateway {
             attempts: BTreeSet::new(),
             carried: BTreeSet::new(),
             loads: BTreeMap::new(),
+            up: BTreeSet::new(),
             handshakes: BTreeMap::new(),
             has_token: false,
             agents: BTreeMap::new(),
@@ -106,7 +109,10 @@ impl Gateway {
             if let Event::Established { .. } | Event::Closed(_) = event {
                 self.handshakes.remove(conn);
             }
-            if let Event::Closed(_) = event {
+            if let Event::Established { .. } = event {
+                self.up.insert(*conn);
+            } else if let Event::Closed(_) = event {
+                self.up.remove(conn);
                 self.retired.remove(conn);
             }
         } else if let Fact::Begun {
@@ -134,10 +140,10 @@ impl Gateway {
         } else if let Fact::Answered {
             conn,
             attempt,
-            slot,
+            result,
         } = fact
         {
-            self.answered(*conn, *attempt, *slot);
+            self.answered(*conn, *attempt, result.ok());
         } else if let Fact::EndTold(conn, slot) = fact {
             if self.carried.remove(&(*conn, *slot)) {
                 self.unload(*conn);
@@ -171,8 +177,9 @@ impl Gateway {
         let source = source(remote.ip());
         let is_proven = std::mem::take(&mut self.has_token);
         let limits = self.endpoint;
-        if connections > limits.connections {
-            return Some(format!("{connections} connections, {limits:?}"));
+        let up = self.up.len();
+        if up >= limits.connections || connections > limits.connections + limits.handshakes {
+            return Some(format!("{connections} connections, {up} up, {limits:?}"));
         }
         let all = self.handshakes.len();
         let here = |proven: bool| {

@@ -130,8 +130,8 @@ impl Gateway {
             Fact::Answered {
                 conn,
                 attempt,
-                slot,
-            } => self.answered(at, *conn, *attempt, *slot),
+                result,
+            } => self.answered(at, *conn, *attempt, *result),
             Fact::EndTold(conn, slot) => self.ended(at, *conn, *slot),
             Fact::ClosedTold(conn) => self.closed(at, *conn),
             _ => {}
@@ -146,6 +146,7 @@ impl Gateway {
             tried: Vec::new(),
             waiting_since: None,
             must_go_on: false,
+            beside_at: None,
         };
         self.openings.insert(session, opening);
     }
@@ -205,18 +206,24 @@ impl Gateway {
         }
     }
 
-    fn answered(&mut self, at: At, conn: ConnId, attempt: AttemptId, slot: Option<Slot>) {
+    fn answered(
+        &mut self,
+        at: At,
+        conn: ConnId,
+        attempt: AttemptId,
+        result: Result<Slot, &AttemptError>,
+    ) {
         let Some((session, _)) = self.attempts.remove(&attempt) else {
             return;
         };
-        match slot {
-            Some(slot) => {
+        match result {
+            Ok(slot) => {
                 self.carried.insert((conn, slot));
                 self.succeeded(at, session, attempt);
             }
-            None => {
+            Err(cause) => {
                 self.unload(at, conn);
-                self.failed(at, session, attempt);
+                self.failed(at, session, attempt, cause);
             }
         }
     }
@@ -226,10 +233,8 @@ impl Gateway {
             return;
         };
         let area = Area::of(&opening.target);
-        let place = opening
-            .tried
-            .iter()
-            .position(|tried| tried.attempt == Some(attempt));
+        let is_it = |tried: &Tried| tried.attempt == Some(attempt);
+        let place = opening.tried.iter().position(is_it);
         let Some((winner, before)) = place.and_then(|at| opening.tried[..=at].split_last()) else {
             return;
         };
@@ -243,19 +248,21 @@ impl Gateway {
         self.failed.remove(&(winner.agent, area));
     }
 
-    fn failed(&mut self, at: At, session: SessionId, attempt: AttemptId) {
-        if let Some(opening) = self.openings.get_mut(&session) {
-            let area = Area::of(&opening.target);
-            for tried in opening
-                .tried
-                .iter_mut()
-                .filter(|t| t.attempt == Some(attempt))
-            {
+    fn failed(&mut self, at: At, session: SessionId, attempt: AttemptId, cause: &AttemptError) {
+        let Some(opening) = self.openings.get_mut(&session) else {
+            return;
+        };
+        let area = Area::of(&opening.target);
+        let tried = opening.tried.iter_mut();
+        for tried in tried.filter(|t| t.attempt == Some(attempt)) {
+            // Whoever answers before its time keeps nobody waiting.
+            let answered = matches!(cause, AttemptError::Refused(_));
+            if !answered || at >= tried.since + DISPATCH_STAGGER {
                 self.failed.insert((tried.agent, area.clone()), at);
-                tried.attempt = None;
             }
-            opening.waiting_since = None;
+            tried.attempt = None;
         }
+        opening.waiting_since = None;
     }
 
     fn closed(&mut self, at: At, conn: ConnId) {
@@ -278,7 +285,7 @@ impl Gateway {
             .collect();
         for attempt in gone {
             if let Some((session, _)) = self.attempts.remove(&attempt) {
-                self.failed(at, session, attempt);
+                self.failed(at, session, attempt, &AttemptError::ConnectionLost);
             }
         }
     }
@@ -364,7 +371,7 @@ impl Gateway {
             outdated: false,
         });
         opening.waiting_since = Some(at);
-        opening.must_go_on = self.failed_lately(at, agent, &opening);
+        opening.ask_beside(at, self.failed_lately(at, agent, &opening));
         self.openings.insert(session, opening);
         self.attempts.insert(attempt, (session, conn));
         self.change(conn, |known| known.way.load += 1);

@@ -162,7 +162,7 @@ impl Silence {
     fn chosen(&self, at: At, place: (NodeId, ConnId), session: SessionId) -> Option<String> {
         let steady = self.pulse.steady_since(place.0)?;
         let silent = at.saturating_sub(self.conns.get(&place)?.heard.max(steady));
-        let over = silent > PATH_SUSPECT_AFTER + PING_IDLE_GATEWAY + SLACK;
+        let over = silent > PATH_SUSPECT_AFTER + SLACK;
         (over && !self.pinned.contains(&session)).then(|| {
             let (node, conn) = place;
             format!("{node} asks for {session} over {conn}, silent for {silent:?}")

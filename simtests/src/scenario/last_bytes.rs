@@ -61,16 +61,18 @@ pub(super) fn draw(choices: &mut Choices) -> Plan {
         }
         Close::Renewal => renewals::renew_at(&mut plan, 0, 3),
     }
+    // Where all send the same way, all are over at that end while most is under way.
+    let user_sends = *choices.pick(&[None, Some(true), Some(false)]);
     for _ in 0..choices.between(3, 9) {
         let at = choices.time(Duration::from_millis(500), Duration::from_millis(1_500));
-        let wish = wish(choices);
+        let wish = wish(choices, user_sends);
         plan.script.push((at, Fault::Open(Box::new(wish))));
     }
     plan
 }
 
 /// One side sends at most what a stream's window takes, and ends at once; the other one does too, and may read late.
-fn wish(choices: &mut Choices) -> Wish {
+fn wish(choices: &mut Choices, user_sends: Option<bool>) -> Wish {
     let total = choices.between(50_000, 250_000);
     let sender = Script {
         ending: Ending::Fin,
@@ -85,7 +87,7 @@ fn wish(choices: &mut Choices) -> Wish {
         ..Script::short(choices.between(1, 1_000))
     };
     let host = u8::try_from(choices.between(1, 254)).unwrap_or(1);
-    let (user, target_script) = match choices.chance(500) {
+    let (user, target_script) = match user_sends.unwrap_or_else(|| choices.chance(500)) {
         true => (sender, receiver),
         false => (receiver, sender),
     };

@@ -424,10 +424,10 @@ fn session(fact: &Fact<'_>) -> String {
         Fact::Answered {
             conn,
             attempt,
-            slot,
-        } => match slot {
-            Some(slot) => format!("dispatch < {attempt} is open at {conn} {slot}"),
-            None => format!("dispatch < {attempt} failed at {conn}"),
+            result,
+        } => match result {
+            Ok(slot) => format!("dispatch < {attempt} is open at {conn} {slot}"),
+            Err(_) => format!("dispatch < {attempt} failed at {conn}"),
         },
         Fact::EndTold(conn, slot) => format!("dispatch < {conn} {slot} has ended"),
         Fact::Dispatch(DispatchOutput::Open {

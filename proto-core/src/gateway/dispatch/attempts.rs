@@ -45,6 +45,15 @@ enum State {
     Failed(AttemptError),
 }
 
+/// Whether another candidate is asked in the same instant as the next one. One is enough: the failures of many agents may
+/// be remembered, and a target is not to be dialled by all of them.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Beside {
+    /// If the next one failed lately.
+    IfDoubtful,
+    No,
+}
+
 impl Opening {
     pub(super) fn new(target: Target, pinned: Option<AgentId>, deadline: Instant) -> Self {
         Self {
@@ -108,11 +117,20 @@ impl Opening {
             .filter(move |agent| Some(*agent) != winner)
     }
 
-    fn mark_failed(&mut self, attempt: AttemptId, cause: AttemptError) -> Option<AgentId> {
+    /// Notes that an attempt failed, and tells the agent if that is to be remembered: one that answers before the next
+    /// would be asked, and be it by a closed port of the target, keeps nobody waiting.
+    fn mark_failed(
+        &mut self,
+        now: Instant,
+        attempt: AttemptId,
+        cause: AttemptError,
+    ) -> Option<AgentId> {
         let at = self.place_of(attempt)?;
         let tried = self.tried.get_mut(at)?;
+        let is_prompt = now < tried.since + DISPATCH_STAGGER;
+        let is_answer = matches!(cause, AttemptError::Refused(_));
         tried.state = State::Failed(cause);
-        tried.agent
+        tried.agent.filter(|_| !(is_prompt && is_answer))
     }
 
     fn failures(self) -> Vec<AttemptFailure> {
@@ -128,10 +146,15 @@ impl Opening {
 }
 
 impl Dispatch {
-    /// Tries the next candidate, and more while the one just tried failed lately; ends the session where none is left
+    /// Tries the next candidate, and one more beside it where that failed lately; ends the session where none is left
     /// and none is waited for.
     pub(super) fn advance(&mut self, now: Instant, session: SessionId) {
-        self.with_timer(session, |dispatch| while dispatch.try_next(now, session) {});
+        self.with_timer(session, |dispatch| {
+            let mut beside = Beside::IfDoubtful;
+            while let Some(next) = dispatch.try_next(now, session, beside) {
+                beside = next;
+            }
+        });
         if self.openings.get(&session).is_some_and(Opening::is_settled) {
             self.settle(now, session);
         }
@@ -203,7 +226,7 @@ impl Dispatch {
         let Some(opening) = self.openings.get_mut(&session) else {
             return;
         };
-        if let Some(agent) = opening.mark_failed(attempt, cause) {
+        if let Some(agent) = opening.mark_failed(now, attempt, cause) {
             self.failures.note(now, agent, &opening.target.host);
         }
         self.advance(now, session);
@@ -281,14 +304,13 @@ impl Dispatch {
             .collect()
     }
 
-    /// Asks the best agent that was not asked yet. Tells whether another is to be asked at once beside it.
-    fn try_next(&mut self, now: Instant, session: SessionId) -> bool {
-        let Some(opening) = self.openings.get_mut(&session) else {
-            return false;
-        };
+    /// Asks the best agent that was not asked yet. Tells whether to ask another at once, and whether yet another may
+    /// follow that one.
+    fn try_next(&mut self, now: Instant, session: SessionId, beside: Beside) -> Option<Beside> {
+        let opening = self.openings.get_mut(&session)?;
         opening.race_at = None;
         if opening.tried.len() >= ATTEMPTS_MAX || opening.is_dialling() {
-            return false;
+            return None;
         }
         // The connection that superseded the one asked may have gone again, so that the old one is the agent's best.
         let tried = |choice: &Choice| {
@@ -300,7 +322,7 @@ impl Dispatch {
         let Some(choice) = self.hub.best(now, &opening.target, opening.pinned, tried) else {
             // One may come, or come back, while the others keep the session waiting, as for stream credit.
             opening.race_at = (!opening.is_settled()).then(|| now + DISPATCH_LOOK_AGAIN);
-            return false;
+            return None;
         };
         if self.hub.load(choice.conn) >= self.config.sessions_per_agent {
             opening.tried.push(Tried {
@@ -310,17 +332,17 @@ impl Dispatch {
                 state: State::Failed(AttemptError::NoCredit),
                 outdated: false,
             });
-            return true;
+            return Some(beside);
         }
         self.attempt_count += 1;
         let (conn, attempt) = (choice.conn, AttemptId(self.attempt_count));
-        let failed_lately = self
-            .failures
-            .is_recent(now, choice.agent, &opening.target.host);
+        let host = &opening.target.host;
+        let in_doubt =
+            beside == Beside::IfDoubtful && self.failures.is_recent(now, choice.agent, host);
         if opening.is_waiting() {
             self.failover.raced += 1;
         }
-        opening.race_at = (!failed_lately).then(|| now + DISPATCH_STAGGER);
+        opening.race_at = (!in_doubt).then(|| now + DISPATCH_STAGGER);
         opening.tried.push(Tried {
             agent: Some(choice.agent),
             conn: Some(conn),
@@ -337,7 +359,7 @@ impl Dispatch {
             session,
             target,
         });
-        failed_lately
+        in_doubt.then_some(Beside::No)
     }
 
     /// Ends a session that waits for nothing, or has the gateway dial where no agent was there to ask.

@@ -400,6 +400,41 @@ fn a_candidate_that_failed_lately_is_raced_at_once() {
 }
 
 #[test]
+fn one_candidate_is_asked_beside_one_that_failed_lately_however_many_did() {
+    let agents: Vec<_> = (1..=5).map(|n| (n, "10.0.0.0/8")).collect();
+    let mut bed = Bed::with(&agents);
+    bed.open(1, "10.1.1.1:22");
+    for (conn, attempt) in (1..=5).rev().zip(1..) {
+        bed.fail(conn, attempt, AttemptError::TimedOut);
+    }
+    bed.out();
+    bed.open(2, "10.1.1.1:22");
+    assert_eq!(bed.out(), [ask(5, 6, 2), ask(4, 7, 2)]);
+    bed.pass(250);
+    assert_eq!(bed.out(), [ask(3, 8, 2), ask(2, 9, 2)]);
+    // Two of which nothing is heard go on as they would.
+    bed.fail(3, 8, AttemptError::TimedOut);
+    assert_eq!(bed.out(), [ask(1, 10, 2)]);
+}
+
+#[test]
+fn a_prompt_refusal_is_not_remembered_and_a_slow_one_is() {
+    for (took_ms, remembered) in [(249, false), (250, true)] {
+        let mut bed = Bed::with(&[(1, "10.0.0.0/8"), (2, "10.1.0.0/16")]);
+        bed.open(1, "10.1.1.1:22");
+        bed.pass(took_ms);
+        bed.fail(2, 1, AttemptError::Refused("connection refused".into()));
+        bed.event(1, opened(2, 1));
+        bed.event(1, AgentEvent::SessionEnded { slot: Slot(1) });
+        bed.out();
+        bed.open(2, "10.1.1.1:22");
+        let beside = remembered.then(|| ask(1, 4, 2));
+        let asked: Vec<_> = [ask(2, 3, 2)].into_iter().chain(beside).collect();
+        assert_eq!(bed.out(), asked, "{took_ms} ms");
+    }
+}
+
+#[test]
 fn a_candidate_that_was_overtaken_is_remembered_as_a_failure() {
     // Connection 2 is asked first; 1 after the stagger.
     for (waited_ms, answers, remembered) in [

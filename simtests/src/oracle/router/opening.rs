@@ -20,6 +20,8 @@ pub(super) struct Opening {
     pub(super) waiting_since: Option<At>,
     /// Another candidate is to be asked at once: the one asked last failed lately, or a connection stalls or is outdated.
     pub(super) must_go_on: bool,
+    /// When that was for one who failed lately: it is so once in an instant.
+    pub(super) beside_at: Option<At>,
 }
 
 /// Targets that are thought to share their fate: a /24, a /64, or one name.
@@ -55,6 +57,14 @@ pub(super) struct Tried {
 }
 
 impl Opening {
+    /// One is asked at this time. Another has to be asked beside it if it `failed_lately`, and no third.
+    pub(super) fn ask_beside(&mut self, at: At, failed_lately: bool) {
+        self.must_go_on = failed_lately && self.beside_at != Some(at);
+        if self.must_go_on {
+            self.beside_at = Some(at);
+        }
+    }
+
     pub(super) fn pass_over(&mut self, way: &Way) {
         self.tried.push(Tried {
             agent: way.agent,

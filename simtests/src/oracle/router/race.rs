@@ -15,14 +15,16 @@ impl Gateway {
     /// Something speaks against the one who was asked last: it failed lately, its path stalls, or a newer connection of
     /// its agent's is there.
     pub(super) fn is_in_doubt(&self, at: At, opening: &Opening) -> bool {
-        let waiting = opening.tried.iter().filter(|t| t.attempt.is_some());
+        let waiting = || opening.tried.iter().filter(|t| t.attempt.is_some());
         let stalls = |conn| {
             let known = self.conns.iter().find(|known| known.way.conn == conn);
             known.is_none_or(|known| known.suspect)
         };
-        waiting
-            .into_iter()
-            .any(|t| t.outdated || self.failed_lately(at, t.agent, opening) || stalls(t.conn))
+        // One is asked beside who failed lately, in the same instant.
+        let mut now = waiting().filter(|t| t.since == at);
+        let failed_lately = now.next().filter(|_| now.next().is_none());
+        failed_lately.is_some_and(|t| self.failed_lately(at, t.agent, opening))
+            || waiting().any(|t| t.outdated || stalls(t.conn))
     }
 
     pub(super) fn failed_lately(&self, at: At, agent: AgentId, opening: &Opening) -> bool {
