@@ -111,7 +111,7 @@ pub(crate) struct ConnectionReceiver<C> {
 /// Makes the queues of one connection.
 pub(crate) fn connection_queues<C>() -> (ConnectionSender<C>, ConnectionReceiver<C>) {
     let (inbox, inbox_rx) = handoff(INBOX_LEN);
-    // Answers of the endpoint to this connection's own notices: a handful in its life.
+    // Answers of the endpoint to this connection's own notices, one to each of them at most: few at a time.
     let (notices, notices_rx) = handoff(INBOX_LEN);
     let (commands, commands_rx) = handoff(COMMANDS_LEN);
     (

@@ -1,6 +1,7 @@
 //! One UDP socket's worth of connections: datagrams in, connections and stateless answers out.
 
 mod counters;
+mod resets;
 mod unread;
 
 use std::{
@@ -8,14 +9,15 @@ use std::{
     fmt,
     net::{IpAddr, Ipv6Addr, SocketAddr},
     sync::Arc,
-    time::{Duration, Instant},
+    time::Instant,
 };
 
 use bytes::BytesMut;
 use quinn_proto::{ConnectionHandle, DatagramEvent, EcnCodepoint, Incoming, ServerConfig};
 
 pub use self::counters::{EndpointCounters, EndpointLoad, HandshakesRefused};
-use self::unread::Unread;
+pub(crate) use self::unread::Held;
+use self::{resets::ResetAllowance, unread::Unread};
 use crate::{
     agent::{
         advertise::AdvertiserConfig,
@@ -115,10 +117,12 @@ impl Pending {
 /// Bounds of an endpoint that may be changed while it runs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct EndpointLimits {
-    /// Connections whose handshake has succeeded; above it none is begun. Handshakes in progress may go beyond it, which
-    /// are bounded apart: who has no certificate takes no place of those who have.
+    /// Connections whose handshake has succeeded; from there on none is begun. Handshakes in progress are bounded apart, so
+    /// that who has no certificate takes no place of those who have: agents that come in one instant may exceed it by
+    /// those.
     pub connections: usize,
-    /// Handshakes in progress in all, those that have failed included as long as they say so; a further one is refused.
+    /// Handshakes in progress in all, those that have failed included until their farewell is over; a further one is
+    /// refused.
     pub handshakes: usize,
     /// Handshakes in progress above which a client must first prove its address.
     pub handshakes_retry: usize,
@@ -128,7 +132,8 @@ pub struct EndpointLimits {
     /// Bytes that may wait for readers that do not keep up, for each connection; sessions of more than a share are ended
     /// above it. [`limits::UNREAD_BUDGET_MIN`] to [`limits::UNREAD_BUDGET_MAX`]; it counts for connections to come.
     pub unread: u64,
-    /// The same for all connections together: those that hold most are cut down first. It counts at once.
+    /// Bytes that may wait on all connections together for readers that have stopped; sessions of the connection that
+    /// holds most are ended above it. It counts at once.
     pub unread_in_all: u64,
 }
 
@@ -240,6 +245,8 @@ impl Endpoint {
         EndpointLoad {
             connections: self.live,
             handshakes: self.handshakes,
+            unread: self.unread.stopped(),
+            unread_max: self.unread.behind_max(),
             limits: self.limits,
         }
     }
@@ -261,10 +268,8 @@ impl Endpoint {
         let mut client = config::client(&agent.tls, remote.ip(), window, env)?;
         let dcid = random_cid(&mut self.dcids, INITIAL_DCID_LEN);
         client.initial_dst_cid_provider(Arc::new(move || dcid));
-        let (handle, quic) = self
-            .quic
-            .connect(now, client, remote, server_name)
-            .map_err(|e| ConnectError::Target(e.to_string()))?;
+        let begun = self.quic.connect(now, client, remote, server_name);
+        let (handle, quic) = begun.map_err(|e| ConnectError::Target(e.to_string()))?;
         let id = self.know(handle, None);
         Ok(Connection::agent(
             now,
@@ -317,9 +322,9 @@ impl Endpoint {
                 self.handshake_over(handle);
                 None
             }
-            FromConnection::Unread { handle, bytes } => {
-                let allowed = (self.unread).report(handle.0, bytes, self.limits.unread_in_all);
-                Some(ToConnection(FromEndpoint::Unread(allowed)))
+            FromConnection::Unread { handle, held } => {
+                let kept = (self.unread).report(handle.0, held, self.limits.unread_in_all);
+                kept.map(|kept| ToConnection(FromEndpoint::Unread(kept)))
             }
             FromConnection::Engine { handle, event } => {
                 if event.is_drained() {
@@ -469,31 +474,6 @@ impl fmt::Debug for Endpoint {
         f.debug_struct("Endpoint")
             .field("counters", &self.counters)
             .finish_non_exhaustive()
-    }
-}
-
-/// How many stateless resets each source address may still get in this second (design 8.5).
-#[derive(Debug, Default)]
-struct ResetAllowance {
-    since: Option<Instant>,
-    used: BTreeMap<IpAddr, u32>,
-}
-
-impl ResetAllowance {
-    fn take(&mut self, now: Instant, source: IpAddr) -> bool {
-        if self
-            .since
-            .is_none_or(|since| now.saturating_duration_since(since) >= Duration::from_secs(1))
-        {
-            self.since = Some(now);
-            self.used.clear();
-        }
-        if self.used.len() >= limits::RESET_SOURCES_MAX && !self.used.contains_key(&source) {
-            return false;
-        }
-        let used = self.used.entry(source).or_default();
-        *used += 1;
-        *used <= limits::RESETS_PER_SOURCE_MAX
     }
 }
 

@@ -164,7 +164,7 @@ pub const READERS_WINDOW: u64 = 64 << 20;
 /// Part of the connection's window for sessions whose readers do not keep up, in bytes: 64 of them with a whole
 /// [`STREAM_WINDOW`] each. It is the memory that they may cost, beside a share for each session.
 pub const UNREAD_BUDGET: u64 = 512 << 20;
-/// The same for all connections of an endpoint together.
+/// Bytes that those may hold together, on all connections of an endpoint, who have stopped reading.
 pub const UNREAD_IN_ALL: u64 = 4 * UNREAD_BUDGET;
 /// Least of such a budget: one session's window.
 pub const UNREAD_BUDGET_MIN: u64 = STREAM_WINDOW as u64;
@@ -178,8 +178,8 @@ pub const UNREAD_SHARE: usize = 256 << 10;
 pub const UNREAD_SAMPLE: usize = 1 << 20;
 /// Time between two looks at what is unread, while anything is.
 pub const UNREAD_LOOK_INTERVAL: Duration = Duration::from_millis(500);
-/// A session that was not read for so long may be ended for the budget: at 1 Gbit/s the connection's whole window takes
-/// longer to fill.
+/// A session of which less than [`UNREAD_SHARE`] was read for so long, 64 KiB a second, may be ended for a budget: at
+/// 1 Gbit/s the connection's whole window takes longer to fill.
 pub const UNREAD_PATIENCE: Duration = Duration::from_secs(4);
 /// Bytes written to one connection and not yet acknowledged, bulk only: twice what is under way at 1 Gbit/s and 50 ms,
 /// since what is repaired waits for another round trip.

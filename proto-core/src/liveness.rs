@@ -139,7 +139,7 @@ impl Liveness {
         }
         if self.ping_at <= now && self.state != State::Dead {
             if is_heard && self.is_idle_gateway() {
-                self.wait(now);
+                self.wait(heard_at);
             } else {
                 self.ping(now);
             }
@@ -217,9 +217,10 @@ impl Liveness {
         self.wait(now);
     }
 
-    fn wait(&mut self, now: Instant) {
-        self.pinged_at = now;
-        self.ping_at = now + self.interval();
+    /// The next ping is due one interval from this.
+    fn wait(&mut self, from: Instant) {
+        self.pinged_at = from;
+        self.ping_at = from + self.interval();
     }
 
     /// When silence changes the state; the next ping where it cannot.

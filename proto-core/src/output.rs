@@ -139,9 +139,10 @@ pub enum SessionEnd {
     ResetByPeer(u64),
     /// This side abandoned it.
     ResetHere,
-    /// This side abandoned it because much of it was not read for long, and too much was unread on the connection.
+    /// This side abandoned it because much of it was unread, hardly any was read for long, and too much was unread on the
+    /// connection, or on all of the endpoint's.
     NotRead {
-        /// It was not read for so long, at least.
+        /// Less than [`UNREAD_SHARE`](crate::limits::UNREAD_SHARE) was read for so long, at least.
         unread_for: Duration,
     },
     /// The application did not answer the request in time; it was refused.

@@ -179,7 +179,7 @@ fn users_who_stop_reading_end_beyond_their_budget_and_nobody_waits_for_them() {
     let reason = "not read for long, with too much unread on the connection";
     assert_eq!(gateway.ended(2), reason);
     let line = gateway.process().logged(
-        "its user does not read: have the program read on, or raise limits.unread_per_agent and limits.unread",
+        "its user reads less than 64 KiB/s: have the program read on, or raise limits.unread_per_agent and limits.unread",
     );
     assert!(line["unread_s"].as_u64().unwrap() >= 4, "{line}");
     // There is room for one.

@@ -47,6 +47,7 @@ pub(super) fn advertiser(input: &mut Input<'_>) {
                 }
                 AdvertiseStep::Heartbeat { timestamp_ms, .. } => beats.push(timestamp_ms),
             }
+            machine.handle_sent(now, usize::from(input.byte()) << 12);
         }
         assert!(nth > 0 || steps == 1, "the routes do not go out at once");
         assert_eq!(machine.epoch(), epoch);

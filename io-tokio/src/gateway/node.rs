@@ -480,7 +480,7 @@ impl Node {
                 %session,
                 agent = entry.agent.map(tracing::field::display),
                 unread_s = unread_for.as_secs(),
-                "its user does not read: have the program read on, or raise limits.unread_per_agent and limits.unread"
+                "its user reads less than 64 KiB/s: have the program read on, or raise limits.unread_per_agent and limits.unread"
             );
         }
     }

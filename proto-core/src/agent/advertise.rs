@@ -8,8 +8,9 @@ use std::{
 
 use crate::{
     limits::{
-        ADVERTISE_INTERVAL, ADVERTISE_INTERVAL_MAX, CONTROL_PACE_MIN, HEARTBEAT_ACK_GRACE,
-        HEARTBEAT_ACK_TIMEOUT, HEARTBEAT_INTERVAL, HEARTBEATS_PENDING_MAX, REPLACEMENT_INTERVAL,
+        ADVERTISE_INTERVAL, ADVERTISE_INTERVAL_MAX, CONTROL_LEN_MAX, CONTROL_PACE_MIN,
+        HEARTBEAT_ACK_GRACE, HEARTBEAT_ACK_TIMEOUT, HEARTBEAT_INTERVAL, HEARTBEATS_PENDING_MAX,
+        REPLACEMENT_INTERVAL,
     },
     route::RouteSet,
 };
@@ -41,10 +42,17 @@ pub struct Advertiser {
     is_unanswered: bool,
     round_trip: Option<Duration>,
     steps: VecDeque<AdvertiseStep>,
-    /// Epoch of the routes that were taken last, to be sent.
-    taken_epoch: u64,
-    /// They are others than those before.
-    is_replacing: bool,
+    /// The step that was taken last and not told to be sent yet.
+    taken: Option<Taken>,
+    /// Epoch of the routes that were sent last.
+    sent_epoch: u64,
+}
+
+/// A step on its way to the connection.
+#[derive(Clone, Copy, Debug)]
+enum Taken {
+    Routes { epoch: u64 },
+    Heartbeat { timestamp_ms: u64 },
 }
 
 #[derive(Debug)]
@@ -127,8 +135,8 @@ impl Advertiser {
             is_unanswered: false,
             round_trip: None,
             steps: VecDeque::new(),
-            taken_epoch: 0,
-            is_replacing: false,
+            taken: None,
+            sent_epoch: 0,
         };
         advertiser.advertise(now);
         Ok(advertiser)
@@ -170,17 +178,22 @@ impl Advertiser {
         }
     }
 
-    /// A message of so many bytes, the one taken last, was sent: those that follow come behind it.
+    /// The message that was taken last, or any other, has gone out with so many bytes: those that follow come behind it.
     pub fn handle_sent(&mut self, now: Instant, len: usize) {
-        let time = Duration::from_secs(len as u64) / CONTROL_PACE_MIN;
-        self.under_way_until = self.under_way_until.max(now + time);
-        if std::mem::take(&mut self.is_replacing) {
-            // Beyond a burst a gateway takes one set in this time, and reads nothing meanwhile. One that falls behind for
-            // long is left all the same.
-            let put_off = self.under_way_until + REPLACEMENT_INTERVAL;
-            let at_most = now + HEARTBEAT_ACK_TIMEOUT;
-            self.under_way_until = self.under_way_until.max(put_off.min(at_most));
+        match self.taken.take() {
+            Some(Taken::Heartbeat { timestamp_ms }) => self.await_answer(now, timestamp_ms),
+            Some(Taken::Routes { epoch }) if epoch != self.sent_epoch => {
+                self.sent_epoch = epoch;
+                // Beyond a burst a gateway takes one set in this time, and reads nothing meanwhile. One that falls behind
+                // for long is left all the same.
+                let at_most = now + HEARTBEAT_ACK_TIMEOUT;
+                let put_off = (self.under_way_until + REPLACEMENT_INTERVAL).min(at_most);
+                self.under_way_until = self.under_way_until.max(put_off);
+            }
+            Some(Taken::Routes { .. }) | None => {}
         }
+        let until = now.max(self.under_way_until) + time_of(len);
+        self.under_way_until = until.min(now + time_of(CONTROL_LEN_MAX));
     }
 
     /// When [`handle_timeout`](Self::handle_timeout) is to be called.
@@ -190,14 +203,14 @@ impl Advertiser {
         self.answer_by.map_or(next, |at| at.min(next))
     }
 
-    /// The next message to send.
+    /// The next message to send; [`handle_sent`](Self::handle_sent) is to follow.
     pub fn poll_step(&mut self) -> Option<AdvertiseStep> {
-        let step = self.steps.pop_front();
-        if let Some(AdvertiseStep::Advertise { epoch, .. }) = step {
-            self.is_replacing |= epoch != self.taken_epoch;
-            self.taken_epoch = epoch;
-        }
-        step
+        let step = self.steps.pop_front()?;
+        self.taken = Some(match step {
+            AdvertiseStep::Advertise { epoch, .. } => Taken::Routes { epoch },
+            AdvertiseStep::Heartbeat { timestamp_ms, .. } => Taken::Heartbeat { timestamp_ms },
+        });
+        Some(step)
     }
 
     /// Tells whether the heartbeats went unanswered for [`HEARTBEAT_ACK_TIMEOUT`]: close the connection.
@@ -245,10 +258,9 @@ impl Advertiser {
         now.max(self.under_way_until) + HEARTBEAT_ACK_TIMEOUT
     }
 
-    fn beat(&mut self, now: Instant, timestamp_ms: u64, sessions: u32) {
-        self.heartbeat_at = now + self.config.heartbeat_interval;
+    fn await_answer(&mut self, now: Instant, timestamp_ms: u64) {
         let due = self.answer_due(now);
-        self.answer_by.get_or_insert(due);
+        self.answer_by = Some(self.answer_by.map_or(due, |at| at.min(due)));
         if self.pending.len() == HEARTBEATS_PENDING_MAX {
             self.pending.pop_front();
         }
@@ -256,6 +268,13 @@ impl Advertiser {
             timestamp_ms,
             sent: now,
         });
+    }
+
+    fn beat(&mut self, now: Instant, timestamp_ms: u64, sessions: u32) {
+        self.heartbeat_at = now + self.config.heartbeat_interval;
+        // It may have to wait for room behind a large message, and for no longer than that takes.
+        let at_most = now + time_of(CONTROL_LEN_MAX) + HEARTBEAT_ACK_TIMEOUT;
+        self.answer_by.get_or_insert(at_most);
         // The same for a heartbeat.
         self.steps
             .retain(|step| !matches!(step, AdvertiseStep::Heartbeat { .. }));
@@ -287,213 +306,10 @@ impl AdvertiserConfig {
     }
 }
 
-#[cfg(test)]
-mod tests {
-    use super::{AdvertiseStep::*, *};
-
-    #[test]
-    fn routes_go_out_at_once_and_every_interval() {
-        let (mut adv, at) = start();
-        assert_eq!(steps(&mut adv), [advertise(1, 8)]);
-        assert_eq!(adv.poll_timeout(), at(30_000));
-        adv.handle_timeout(at(29_999), 0, 0);
-        assert_eq!(steps(&mut adv), []);
-        adv.handle_timeout(at(30_000), 0, 0);
-        assert_eq!(steps(&mut adv), [advertise(1, 8)]);
-        assert_eq!(adv.poll_timeout(), at(60_000));
-        adv.handle_timeout(at(59_999), 0, 0);
-        assert_eq!(steps(&mut adv), []);
-        adv.handle_timeout(at(60_000), 77, 3);
-        assert_eq!(steps(&mut adv), [beat(77, 3), advertise(1, 8)]);
-    }
-
-    #[test]
-    fn changed_routes_get_the_next_epoch_at_once() {
-        let (mut adv, at) = start();
-        steps(&mut adv);
-        adv.set_routes(at(10), routes(8));
-        assert_eq!(steps(&mut adv), [], "the same set is no change");
-        adv.set_routes(at(20), routes(9));
-        assert_eq!(steps(&mut adv), [advertise(2, 9)]);
-        assert_eq!(adv.poll_timeout(), at(30_020));
-        adv.set_routes(at(30), routes(10));
-        adv.set_routes(at(40), routes(8));
-        assert_eq!(steps(&mut adv), [advertise(4, 8)], "only the latest");
-        assert_eq!(adv.epoch(), 4);
-    }
-
-    #[test]
-    fn acks_give_the_round_trip_by_the_monotonic_clock() {
-        let (mut adv, at) = start();
-        assert_eq!(adv.round_trip(), None);
-        adv.handle_timeout(at(60_000), 1_000, 0);
-        adv.handle_ack(at(60_040), 1_000);
-        assert_eq!(adv.round_trip(), Some(Duration::from_millis(40)));
-        adv.handle_ack(at(60_090), 1_000);
-        adv.handle_ack(at(60_090), 5);
-        assert_eq!(
-            adv.round_trip(),
-            Some(Duration::from_millis(40)),
-            "late and unknown acks"
-        );
-    }
-
-    #[test]
-    fn a_gateway_that_answers_no_heartbeat_is_noticed() {
-        let (mut adv, at) = start();
-        adv.handle_timeout(at(60_000), 1, 0);
-        adv.handle_timeout(at(69_999), 0, 0);
-        assert!(!adv.is_unanswered());
-        assert_eq!(adv.poll_timeout(), at(70_000));
-        adv.handle_timeout(at(70_000), 0, 0);
-        assert!(adv.is_unanswered());
-    }
-
-    #[test]
-    fn a_heartbeat_behind_a_large_message_is_given_its_time() {
-        let (mut adv, at) = start();
-        adv.handle_sent(at(59_000), 40_960);
-        adv.handle_sent(at(59_001), 100);
-        adv.handle_timeout(at(60_000), 1, 0);
-        assert_eq!(adv.poll_timeout(), at(74_000));
-        adv.handle_timeout(at(73_999), 0, 0);
-        assert!(!adv.is_unanswered());
-        adv.handle_timeout(at(74_000), 0, 0);
-        assert!(adv.is_unanswered());
-    }
-
-    #[test]
-    fn a_gateway_has_its_time_for_routes_that_change_often() {
-        let (mut adv, at) = start();
-        let mut take = |adv: &mut Advertiser, ms| {
-            let taken = steps(adv).len();
-            (0..taken).for_each(|_| adv.handle_sent(at(ms), 100));
-            taken
-        };
-        assert_eq!(take(&mut adv, 0), 1);
-        for n in 0..40 {
-            adv.set_routes(at(59_000 + u64::from(n)), routes(8 + n % 2));
-            take(&mut adv, 59_000 + u64::from(n));
-        }
-        adv.handle_timeout(at(60_000), 1, 0);
-        adv.handle_timeout(at(79_000), 0, 0);
-        assert!(
-            !adv.is_unanswered(),
-            "39 changes take 19.5 s, of which 10 count"
-        );
-        adv.handle_timeout(at(79_100), 0, 0);
-        assert!(adv.is_unanswered());
-    }
-
-    #[test]
-    fn any_answer_begins_the_wait_anew() {
-        let (mut adv, at) = start_with(Duration::from_secs(3));
-        for beat in 1..=4 {
-            adv.handle_timeout(at(beat * 3_000), beat, 0);
-        }
-        adv.handle_ack(at(12_500), 2);
-        adv.handle_timeout(at(15_000), 5, 0);
-        adv.handle_timeout(at(22_499), 6, 0);
-        assert!(!adv.is_unanswered(), "answered 10 s ago");
-        adv.handle_ack(at(22_499), 999);
-        adv.handle_timeout(at(32_498), 7, 0);
-        assert!(!adv.is_unanswered(), "answered, whatever it was");
-        adv.handle_ack(at(32_498), 7);
-        adv.handle_timeout(at(32_500), 0, 0);
-        assert_eq!(adv.poll_timeout(), at(35_498), "nothing in wait");
-    }
-
-    #[test]
-    fn a_process_that_stood_still_reads_before_it_judges() {
-        let (mut adv, at) = start();
-        adv.handle_timeout(at(60_000), 1, 0);
-        adv.handle_timeout(at(100_000), 0, 0);
-        assert!(!adv.is_unanswered());
-        assert_eq!(adv.poll_timeout(), at(101_000));
-        adv.handle_timeout(at(110_000), 0, 0);
-        assert!(adv.is_unanswered(), "late at every check");
-    }
-
-    #[test]
-    fn a_late_timer_sends_once() {
-        let (mut adv, at) = start();
-        steps(&mut adv);
-        adv.handle_timeout(at(600_000), 9, 1);
-        assert_eq!(steps(&mut adv), [beat(9, 1), advertise(1, 8)]);
-        adv.handle_ack(at(600_010), 9);
-        assert_eq!(adv.poll_timeout(), at(630_000));
-    }
-
-    #[test]
-    fn odd_intervals_are_refused() {
-        let good = AdvertiserConfig::default();
-        for (advertise_interval, heartbeat_interval, expected) in [
-            (
-                Duration::ZERO,
-                good.heartbeat_interval,
-                AdvertiserConfigError::Zero("route advertisement"),
-            ),
-            (
-                good.advertise_interval,
-                Duration::ZERO,
-                AdvertiserConfigError::Zero("heartbeat"),
-            ),
-            (
-                Duration::MAX,
-                good.heartbeat_interval,
-                AdvertiserConfigError::TooLong("route advertisement"),
-            ),
-        ] {
-            let config = AdvertiserConfig {
-                advertise_interval,
-                heartbeat_interval,
-            };
-            let refused = Advertiser::new(origin(), config, routes(8)).unwrap_err();
-            assert_eq!(refused, expected);
-        }
-    }
-
-    fn start() -> (Advertiser, impl Fn(u64) -> Instant) {
-        start_with(Duration::from_secs(60))
-    }
-
-    fn start_with(heartbeat_interval: Duration) -> (Advertiser, impl Fn(u64) -> Instant) {
-        let origin = origin();
-        let config = AdvertiserConfig {
-            heartbeat_interval,
-            ..AdvertiserConfig::default()
-        };
-        let adv = Advertiser::new(origin, config, routes(8)).unwrap();
-        (adv, move |ms| origin + Duration::from_millis(ms))
-    }
-
-    #[expect(clippy::disallowed_methods, reason = "a test's origin of time")]
-    fn origin() -> Instant {
-        Instant::now()
-    }
-
-    fn routes(prefix_len: u8) -> Arc<RouteSet> {
-        Arc::new(RouteSet {
-            subnets: vec![format!("10.0.0.0/{prefix_len}").parse().unwrap()],
-            domains: Vec::new(),
-        })
-    }
-
-    fn advertise(epoch: u64, prefix_len: u8) -> AdvertiseStep {
-        Advertise {
-            epoch,
-            routes: routes(prefix_len),
-        }
-    }
-
-    fn beat(timestamp_ms: u64, sessions: u32) -> AdvertiseStep {
-        Heartbeat {
-            timestamp_ms,
-            sessions,
-        }
-    }
-
-    fn steps(adv: &mut Advertiser) -> Vec<AdvertiseStep> {
-        std::iter::from_fn(|| adv.poll_step()).collect()
-    }
+/// How long control messages of so many bytes are under way at most.
+fn time_of(len: usize) -> Duration {
+    Duration::from_secs(len as u64) / CONTROL_PACE_MIN
 }
+
+#[cfg(test)]
+mod tests;

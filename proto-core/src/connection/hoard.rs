@@ -4,7 +4,8 @@
 //! stops keeps its stream's window, and readers that do may not lack it. So the connection's window is what those need
 //! who read, and a budget for those who do not. The engine does not tell how much is unread on a stream: of one that is
 //! behind a share is taken out, to be read first. What is empty then was small, and takes nothing of the window any
-//! more. Of the others, which may hold a whole stream's window each, as many may be as fit the budget.
+//! more. Of the others, which may hold a whole stream's window each, as many may be as fit the budget. What is held by
+//! those who have stopped, the endpoint is told, which asks some of it back where all connections hold too much.
 
 use std::{cmp::Reverse, collections::VecDeque, time::Instant};
 
@@ -13,6 +14,7 @@ use bytes::{Bytes, BytesMut};
 use super::{Connection, sessions::Carried};
 use crate::{
     close::session_code,
+    endpoint::Held,
     id::Slot,
     limits,
     link::{Broken, FromConnection, Link, ReadState, StreamRef},
@@ -24,10 +26,8 @@ use crate::{
 pub(super) struct Hoard {
     /// Bytes of the connection's window that sessions with much unread may hold together.
     budget: u64,
-    /// Bytes that the endpoint leaves this connection of what all may hold together.
-    allowed: u64,
     /// What the endpoint was last told.
-    told: u64,
+    told: Held,
     /// Something came for a session.
     stirred: bool,
     look_at: Option<Instant>,
@@ -36,7 +36,7 @@ pub(super) struct Hoard {
 /// A session whose reader is behind.
 #[derive(Debug)]
 pub(super) struct Behind {
-    /// The last share of it was read before this, as far as looks tell.
+    /// No whole share of it was read since, as far as looks tell.
     still_since: Instant,
     /// Bytes read since then.
     read: usize,
@@ -59,24 +59,20 @@ struct Hoarder {
     is_read: bool,
 }
 
+impl Hoarder {
+    fn has_stopped(&self, now: Instant) -> bool {
+        now.saturating_duration_since(self.since) >= limits::UNREAD_PATIENCE
+    }
+}
+
 impl Hoard {
     pub(super) fn new(budget: u64) -> Self {
         Self {
             budget,
-            allowed: u64::MAX,
-            told: 0,
+            told: Held::default(),
             stirred: false,
             look_at: None,
         }
-    }
-
-    /// The endpoint leaves this connection so many bytes, until it says otherwise.
-    pub(super) fn allow(&mut self, bytes: u64) {
-        self.allowed = bytes;
-    }
-
-    fn most(&self) -> u64 {
-        self.budget.min(self.allowed)
     }
 
     /// Something came for a session.
@@ -226,21 +222,61 @@ impl Connection {
             self.look_at(slot, |carried, link| carried.look(now, link, slot));
         }
         let hoards = self.hoards();
-        if charged(&hoards) > self.hoard.most() {
+        if charged(&hoards) > self.hoard.budget {
             self.cut_hoards(now, hoards);
         }
-        self.tell_unread();
+        self.tell_unread(now);
     }
 
-    /// Tells the endpoint what is held, as long as anything is: what it allows may change meanwhile.
-    fn tell_unread(&mut self) {
-        let bytes = charged(&self.hoards());
-        if bytes > 0 || self.hoard.told > 0 {
-            self.hoard.told = bytes;
-            self.hoard.stirred |= bytes > 0;
+    /// Tells the endpoint what is held, as long as anything is: it knows of the other connections.
+    fn tell_unread(&mut self, now: Instant) {
+        let held = Held {
+            behind: charged(&self.hoards()),
+            stopped: charged(&self.stopped(now)),
+        };
+        self.hoard.stirred |= held.behind > 0;
+        if held.behind > 0 || self.hoard.told.behind > 0 {
+            self.hoard.told = held;
             let handle = self.link.handle();
-            (self.notices).push_back(FromConnection::Unread { handle, bytes });
+            (self.notices).push_back(FromConnection::Unread { handle, held });
         }
+    }
+
+    /// The connection is over: it holds nothing more.
+    pub(super) fn forget_hoards(&mut self) {
+        if std::mem::take(&mut self.hoard.told).behind > 0 {
+            let (handle, held) = (self.link.handle(), Held::default());
+            (self.notices).push_back(FromConnection::Unread { handle, held });
+        }
+    }
+
+    /// Ends sessions that are not read until those left hold no more than this.
+    pub(super) fn give_back(&mut self, now: Instant, most: u64) {
+        for Hoarder { slot, .. } in self.stopped(now) {
+            self.look_at(slot, |carried, link| carried.measure(link, slot));
+        }
+        let stopped = self.stopped(now);
+        let mut excess = charged(&stopped).saturating_sub(most);
+        for hoarder in stopped {
+            if excess == 0 {
+                break;
+            }
+            self.cut(now, &hoarder);
+            excess = excess.saturating_sub(hoarder.charge.0);
+        }
+    }
+
+    /// Those of [`hoards`](Self::hoards) that were hardly read for long.
+    fn stopped(&self, now: Instant) -> Vec<Hoarder> {
+        let mut hoards = self.hoards();
+        hoards.retain(|hoarder| hoarder.has_stopped(now));
+        hoards
+    }
+
+    fn cut(&mut self, now: Instant, hoarder: &Hoarder) {
+        let unread_for = now.saturating_duration_since(hoarder.since);
+        self.abandon(hoarder.slot, session_code::NOT_READ);
+        self.end_session(hoarder.slot, SessionEnd::NotRead { unread_for });
     }
 
     fn look_at(
@@ -279,26 +315,23 @@ impl Connection {
     /// Ends as many sessions as the budget does not cover.
     fn cut_hoards(&mut self, now: Instant, hoards: Vec<Hoarder>) {
         // Only who might go now: what is taken out of the engine lets as much more come.
-        let still = |since| now.saturating_duration_since(since) >= limits::UNREAD_PATIENCE;
-        for Hoarder { slot, .. } in hoards.into_iter().filter(|h| still(h.since)) {
+        for Hoarder { slot, .. } in hoards.into_iter().filter(|h| h.has_stopped(now)) {
             self.look_at(slot, |carried, link| carried.measure(link, slot));
         }
         let hoards = self.hoards();
-        let mut excess = charged(&hoards).saturating_sub(self.hoard.most());
+        let mut excess = charged(&hoards).saturating_sub(self.hoard.budget);
         for hoarder in hoards {
-            let unread_for = now.saturating_duration_since(hoarder.since);
             if excess == 0 {
                 break;
-            } else if unread_for >= limits::UNREAD_PATIENCE {
-                self.abandon(hoarder.slot, session_code::NOT_READ);
-                self.end_session(hoarder.slot, SessionEnd::NotRead { unread_for });
+            } else if hoarder.has_stopped(now) {
+                self.cut(now, &hoarder);
             } else if hoarder.is_read {
                 continue;
             }
             // Whoever has just come may read on. Until that is known nobody goes in its stead.
             excess = excess.saturating_sub(hoarder.charge.0);
         }
-        if charged(&self.hoards()) > self.hoard.most() {
+        if charged(&self.hoards()) > self.hoard.budget {
             // The others wait for what is read of the rest, and no longer than that.
             self.link.announce_window();
             self.hoard.stirred = true;

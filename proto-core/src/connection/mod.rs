@@ -49,7 +49,8 @@ pub struct Connection {
     control: ControlChannel,
     /// From the handshake's end on.
     liveness: Option<Liveness>,
-    /// The endpoint passed something of the peer's on at this time.
+    /// The endpoint passed something on at this time, which mostly is a datagram. Whether that was the peer's, its
+    /// counters tell.
     heard_at: Option<Instant>,
     /// Open sessions. Those being set up are with the role.
     sessions: BTreeMap<Slot, Carried>,
@@ -210,7 +211,7 @@ impl Connection {
                 self.link.handle_event(event);
             }
             Input::FromEndpoint(ToConnection(FromEndpoint::Unread(bytes))) => {
-                self.hoard.allow(bytes);
+                self.give_back(now, bytes);
             }
             Input::Timeout => self.handle_timeout(now),
             Input::SocketRebound => self.link.handle_rebound(),
@@ -476,6 +477,7 @@ impl Connection {
             self.deliver_rests();
         }
         self.state = State::Closed;
+        self.forget_hoards();
         self.sessions.clear();
         self.unsent.clear();
         self.unacked.clear();

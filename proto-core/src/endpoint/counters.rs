@@ -26,6 +26,10 @@ pub struct EndpointLoad {
     pub connections: usize,
     /// Handshakes of peers in progress, or failed and not yet forgotten.
     pub handshakes: usize,
+    /// Bytes that those hold who have stopped reading, on all connections; see [`EndpointLimits::unread_in_all`].
+    pub unread: u64,
+    /// Bytes that those hold who are behind, on the connection with the most; see [`EndpointLimits::unread`].
+    pub unread_max: u64,
     /// What is allowed.
     pub limits: EndpointLimits,
 }

@@ -1,40 +1,80 @@
-//! What slow readers hold on all connections together, and what each connection may hold of it.
+//! What those who do not read hold on all connections together, and which connection is to give some of it back.
 
-use std::collections::BTreeMap;
+use std::{
+    cmp::Reverse,
+    collections::{BTreeMap, BTreeSet},
+};
 
-/// Bytes that slow readers hold, by connection (the engine's handle). A connection that holds nothing takes no place.
+use crate::limits::STREAM_WINDOW;
+
+/// Bytes beyond their shares that sessions of a connection hold whose readers are behind.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Held {
+    /// All of them.
+    pub(crate) behind: u64,
+    /// Those that were hardly read for [`UNREAD_PATIENCE`](crate::limits::UNREAD_PATIENCE).
+    pub(crate) stopped: u64,
+}
+
+/// What sessions hold whose readers are behind, by connection (the engine's handle). A connection where nobody is takes no
+/// place.
 #[derive(Debug, Default)]
 pub(super) struct Unread {
-    held: BTreeMap<usize, u64>,
-    sum: u64,
+    held: BTreeMap<usize, Held>,
+    /// Those where somebody has stopped.
+    by_size: BTreeSet<(u64, Reverse<usize>)>,
+    stopped: u64,
 }
 
 impl Unread {
-    /// Takes what a connection holds now, and gives what it may hold so that all together hold at most `most`: whatever
-    /// it likes, unless they hold more.
-    pub(super) fn report(&mut self, handle: usize, bytes: u64, most: u64) -> u64 {
-        self.forget(handle);
-        if bytes > 0 {
-            self.held.insert(handle, bytes);
-            self.sum = self.sum.saturating_add(bytes);
+    /// Takes what a connection holds now. Where those who have stopped hold more than `most` on all together, and on none
+    /// more than on this one, it gives what they may keep here: less by the excess, but not less than the equal part of
+    /// `most`. What is to be given back counts as given, in whole windows, since that is what sessions are charged, so
+    /// that nobody else has to give it as well.
+    pub(super) fn report(&mut self, handle: usize, held: Held, most: u64) -> Option<u64> {
+        self.set(handle, held);
+        let (bytes, excess) = (held.stopped, self.stopped.checked_sub(most)?);
+        if excess == 0 || self.by_size.last() != Some(&(bytes, Reverse(handle))) {
+            return None;
         }
-        if self.sum <= most {
-            return u64::MAX;
-        }
-        let mean = most / (self.held.len() as u64).max(1);
-        if bytes <= mean {
-            return mean;
-        }
-        // Those below the mean leave the others more.
-        let below = self.held.values().filter(|held| **held <= mean);
-        let (count, small) = below.fold((0, 0), |(count, sum), held| (count + 1, sum + held));
-        (most - small) / (self.held.len() as u64 - count)
+        let part = most / (self.by_size.len() as u64).max(1);
+        let back = excess.min(bytes.saturating_sub(part));
+        let stopped = bytes.saturating_sub(back.next_multiple_of(STREAM_WINDOW.into()));
+        self.set(handle, Held { stopped, ..held });
+        Some(bytes - back)
     }
 
     /// The connection is gone.
     pub(super) fn forget(&mut self, handle: usize) {
-        let held = self.held.remove(&handle).unwrap_or_default();
-        self.sum = self.sum.saturating_sub(held);
+        self.set(handle, Held::default());
+    }
+
+    /// What those hold who have stopped, on all connections.
+    pub(super) fn stopped(&self) -> u64 {
+        self.stopped
+    }
+
+    /// What those hold who are behind, on the connection with the most.
+    pub(super) fn behind_max(&self) -> u64 {
+        self.held
+            .values()
+            .map(|held| held.behind)
+            .max()
+            .unwrap_or(0)
+    }
+
+    fn set(&mut self, handle: usize, held: Held) {
+        if let Some(before) = self.held.remove(&handle) {
+            self.by_size.remove(&(before.stopped, Reverse(handle)));
+            self.stopped -= before.stopped;
+        }
+        if held != Held::default() {
+            self.held.insert(handle, held);
+        }
+        if held.stopped > 0 {
+            self.by_size.insert((held.stopped, Reverse(handle)));
+            self.stopped += held.stopped;
+        }
     }
 }
 
@@ -44,49 +84,98 @@ mod tests {
 
     use super::*;
 
-    const FREE: u64 = u64::MAX;
+    const WINDOW: u64 = STREAM_WINDOW as u64;
 
-    #[test]
-    fn the_largest_are_cut_down_and_the_others_left_alone() {
-        let mut all = Unread::default();
-        assert_eq!(all.report(0, 60, 100), FREE);
-        assert_eq!(all.report(1, 10, 100), FREE);
-        assert_eq!(all.report(2, 30, 100), FREE);
-        // Mean 25: the two above it share what the small ones leave.
-        assert_eq!(all.report(3, 10, 100), 25);
-        assert_eq!(all.report(0, 60, 100), 40);
-        assert_eq!(all.report(2, 30, 100), 40);
-        assert_eq!(all.report(0, 40, 100), FREE);
-        assert_eq!(all.report(3, 0, 100), FREE);
-        all.forget(0);
-        assert_eq!(all.sum, 40);
+    fn stopped(bytes: u64) -> Held {
+        Held {
+            behind: bytes,
+            stopped: bytes,
+        }
     }
 
     #[test]
-    fn nothing_is_left_where_nothing_may_be_held() {
+    fn one_window_too_many_is_given_back_by_one() {
         let mut all = Unread::default();
-        assert_eq!(all.report(0, 5, 0), 0);
-        assert_eq!(all.report(0, 0, 0), FREE);
+        for handle in 0..256 {
+            assert_eq!(all.report(handle, stopped(WINDOW), 256 * WINDOW), None);
+        }
+        let mut asked = 0;
+        for handle in (0..=256).chain(0..=256) {
+            asked += u32::from(all.report(handle, stopped(WINDOW), 256 * WINDOW).is_some());
+            if asked == 1 && handle == 0 {
+                // It has done so.
+                all.report(0, stopped(0), 256 * WINDOW);
+            }
+        }
+        assert_eq!(asked, 1);
+    }
+
+    #[test]
+    fn the_largest_gives_back_first_and_down_to_its_part() {
+        let mut all = Unread::default();
+        let most = 10 * WINDOW;
+        assert_eq!(all.report(0, stopped(6 * WINDOW), most), None);
+        assert_eq!(all.report(1, stopped(WINDOW), most), None);
+        assert_eq!(
+            all.report(2, stopped(5 * WINDOW), most),
+            None,
+            "not the largest"
+        );
+        assert_eq!(all.report(0, stopped(6 * WINDOW), most), Some(4 * WINDOW));
+        assert_eq!(all.stopped(), most, "it counts as given back");
+        assert_eq!(all.report(2, stopped(5 * WINDOW), most), None);
+        assert_eq!(all.report(0, stopped(4 * WINDOW), most), None);
+        all.forget(2);
+        assert_eq!(all.stopped(), 5 * WINDOW);
+    }
+
+    #[test]
+    fn who_is_behind_and_reads_is_seen_and_counts_for_nothing_else() {
+        let mut all = Unread::default();
+        let reads = Held {
+            behind: 9 * WINDOW,
+            stopped: 0,
+        };
+        assert_eq!(all.report(0, reads, WINDOW), None);
+        assert_eq!(all.report(1, stopped(WINDOW), WINDOW), None);
+        assert_eq!((all.stopped(), all.behind_max()), (WINDOW, 9 * WINDOW));
+        all.forget(0);
+        all.forget(1);
+        assert_eq!((all.stopped(), all.behind_max()), (0, 0));
+    }
+
+    #[test]
+    fn nothing_may_be_held_where_most_is_nothing() {
+        let mut all = Unread::default();
+        assert_eq!(all.report(0, stopped(5), 0), Some(0));
+        assert_eq!(all.report(0, stopped(0), 0), None);
     }
 
     proptest! {
-        /// Whatever all hold, they fit once each has gone down to what it was allowed; who holds no more than its part of
-        /// all keeps it.
+        /// Connections that do as they are told, by sessions of a window each, come down to what all may hold, and no
+        /// more than a window below it; who holds no more than its part keeps it.
         #[test]
-        fn what_is_allowed_fits(held in prop::collection::vec(1_u64..1_000_000, 1..40), most in 0_u64..4_000_000) {
-            let mut all = Unread::default();
-            for (handle, bytes) in held.iter().enumerate() {
-                all.report(handle, *bytes, most);
+        fn what_is_given_back_is_enough_and_not_too_much(
+            held in prop::collection::vec(1_u64..40, 1..40),
+            most in 1_u64..800,
+        ) {
+            let (mut all, most) = (Unread::default(), most * WINDOW);
+            let mut now: Vec<u64> = held.iter().map(|windows| windows * WINDOW).collect();
+            for _ in 0..now.len() * 40 {
+                for (handle, bytes) in now.iter_mut().enumerate() {
+                    while let Some(kept) = all.report(handle, stopped(*bytes), most) {
+                        prop_assert!(kept < *bytes);
+                        *bytes = kept / WINDOW * WINDOW;
+                    }
+                }
             }
-            let allowed: Vec<u64> = (held.iter().enumerate())
-                .map(|(handle, bytes)| all.report(handle, *bytes, most).min(*bytes))
-                .collect();
-            prop_assert!(allowed.iter().sum::<u64>() <= most);
-            for (bytes, allowed) in held.iter().zip(&allowed) {
-                prop_assert!(*allowed == *bytes || *allowed >= most / held.len() as u64);
-            }
-            if held.iter().sum::<u64>() <= most {
-                prop_assert_eq!(allowed, held);
+            let sum: u64 = now.iter().sum();
+            let before: u64 = held.iter().sum::<u64>() * WINDOW;
+            prop_assert!(sum <= most);
+            prop_assert!(sum == before || sum + WINDOW > most, "{sum} of {most}");
+            let part = most / now.len() as u64 / WINDOW * WINDOW;
+            for (windows, now) in held.iter().zip(&now) {
+                prop_assert!(*now >= part.min(windows * WINDOW));
             }
         }
     }

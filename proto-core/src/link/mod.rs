@@ -23,7 +23,9 @@ use self::{
     lost::closed,
     reach::{PAYLOAD_MIN, SEND_MAX},
 };
-use crate::{close::Closed, id::Slot, identity::AgentIdentity, limits, output::Transmit};
+use crate::{
+    close::Closed, endpoint::Held, id::Slot, identity::AgentIdentity, limits, output::Transmit,
+};
 
 /// One QUIC connection, seen as one control stream and numbered sessions (agent-tunnel 4).
 pub(crate) struct Link {
@@ -54,7 +56,7 @@ pub(crate) struct Link {
 pub(crate) enum FromEndpoint {
     /// The engine's own.
     Engine(ConnectionEvent),
-    /// Bytes that this connection's slow readers may hold for now, so that all connections together fit their budget.
+    /// Bytes that those who do not read may keep on this connection, as all connections together hold too much.
     Unread(u64),
 }
 
@@ -68,10 +70,10 @@ pub(crate) enum FromConnection {
     },
     /// The handshake has succeeded: its place is free.
     HandshakeOver { handle: ConnectionHandle },
-    /// Bytes that slow readers hold.
+    /// What is unread there.
     Unread {
         handle: ConnectionHandle,
-        bytes: u64,
+        held: Held,
     },
 }
 

@@ -344,3 +344,40 @@ fn connections_share_what_slow_readers_may_hold_together() {
     j.w.run_for(secs(20));
     assert_eq!(left(&j, g2, &more), 4);
 }
+
+#[test]
+fn one_window_too_many_on_all_connections_ends_one_session() {
+    let limits = EndpointLimits {
+        unread_in_all: 4 * WINDOW,
+        ..EndpointLimits::default()
+    };
+    let mut j = Joined::limited(72, limits, |_| ());
+    let gateway = j.g.0;
+    let mut agents = vec![j.a];
+    for _ in 0..4 {
+        let agent = j.w.add_agent();
+        agents.push(j.w.connect(agent, gateway));
+    }
+    j.w.run_for(secs(2));
+    let conns: Vec<At> = (j.w.peers(gateway))
+        .map(|p| (gateway, p.conn.id()))
+        .collect();
+    let mut stuck = Vec::new();
+    for at in conns {
+        // The agent sends without being asked: whose it is does not matter here.
+        j.g = at;
+        let slot = j.open();
+        pause(&mut j.w, at, slot, true);
+        for agent in agents.clone() {
+            if j.w.peer(agent).flows.contains_key(&slot) && j.w.flow(agent, slot).written == 0 {
+                send(&mut j.w, agent, slot, 20 * MB, true);
+            }
+        }
+        stuck.push((at, slot));
+        j.w.run_for(secs(1));
+    }
+    j.w.run_for(secs(30));
+    let ended = (stuck.iter()).filter(|(at, slot)| not_read(&j.w, *at, *slot).is_some());
+    assert_eq!(ended.count(), 1);
+    assert_eq!(j.w.endpoint(gateway).load().unread, 4 * WINDOW);
+}

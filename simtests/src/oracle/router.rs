@@ -147,6 +147,7 @@ impl Gateway {
             waiting_since: None,
             must_go_on: false,
             beside_at: None,
+            turn_from: 0,
         };
         self.openings.insert(session, opening);
     }
@@ -257,12 +258,17 @@ impl Gateway {
         for tried in tried.filter(|t| t.attempt == Some(attempt)) {
             // Whoever answers before its time keeps nobody waiting.
             let answered = matches!(cause, AttemptError::Refused(_));
+            let place = (tried.agent, area.clone());
             if !answered || at >= tried.since + DISPATCH_STAGGER {
-                self.failed.insert((tried.agent, area.clone()), at);
+                self.failed.insert(place, at);
+            } else {
+                self.failed.remove(&place);
             }
             tried.attempt = None;
         }
         opening.waiting_since = None;
+        opening.turn_from = opening.tried.len();
+        opening.beside_at = None;
     }
 
     fn closed(&mut self, at: At, conn: ConnId) {

@@ -22,8 +22,8 @@ use crate::{
 
 /// The judge.
 ///
-/// A proof of life is a packet acknowledged, or at an idle gateway one received, and it counts from the check that sees
-/// it, one ping interval later at most. Either needs a datagram from the peer, so that silence is judged by datagrams:
+/// A proof of life is a packet acknowledged, or at an idle gateway one received, and it counts from the last datagram
+/// before the check that sees it. Either needs a datagram from the peer, so that silence is judged by datagrams:
 /// the other way round, that there was an acknowledgement is not known here, so an early suspicion is judged only where
 /// it is impossible: right after the handshake, and over the clean paths of the calm.
 #[derive(Debug, Default)]

@@ -70,7 +70,7 @@ pub(super) fn draw_stop(choices: &mut Choices) -> Plan {
 fn load(choices: &mut Choices, bulk: Bulk, stops: Option<NodeId>) -> Plan {
     let size = Size {
         gateways: 1,
-        agents: 1,
+        agents: if bulk == Bulk::Hoard { 2 } else { 1 },
         users: 0,
         bytes_max: 0,
         faults: 0,
@@ -91,7 +91,14 @@ fn load(choices: &mut Choices, bulk: Bulk, stops: Option<NodeId>) -> Plan {
         queue_bytes: 256 << 10,
         ..Path::clean()
     };
-    plan.paths = vec![(GATEWAY, AGENT, path.clone()), (AGENT, GATEWAY, path)];
+    let agents: Vec<NodeId> = plan.agent_nodes().collect();
+    let both_ways = |agent| {
+        [
+            (GATEWAY, agent, path.clone()),
+            (agent, GATEWAY, path.clone()),
+        ]
+    };
+    plan.paths = agents.into_iter().flat_map(both_ways).collect();
     let (sessions, bytes) = match bulk {
         Bulk::Unread => (choices.between(68, 90), 300 << 10),
         // Besides a few that pause in front of a page.
@@ -106,9 +113,13 @@ fn load(choices: &mut Choices, bulk: Bulk, stops: Option<NodeId>) -> Plan {
     if bulk == Bulk::Hoard {
         pages(choices, &mut plan);
     }
-    for _ in 0..sessions {
+    for nth in 0..sessions {
         let at = choices.time(Duration::from_millis(500), Duration::from_millis(900));
-        let wish = bulk_wish(bulk, bytes, choices);
+        let mut wish = bulk_wish(bulk, bytes, choices);
+        if bulk == Bulk::Hoard && nth % 2 == 1 {
+            // What all connections may hold is shared by two.
+            wish.target = routes::home_target(1, 1);
+        }
         plan.script.push((at, Fault::Open(Box::new(wish))));
     }
     if let Some(node) = stops {

@@ -117,20 +117,20 @@ impl Opening {
             .filter(move |agent| Some(*agent) != winner)
     }
 
-    /// Notes that an attempt failed, and tells the agent if that is to be remembered: one that answers before the next
-    /// would be asked, and be it by a closed port of the target, keeps nobody waiting.
+    /// Notes that an attempt failed. Tells through which agent, and whether it kept the user waiting: it did not where it
+    /// answered before the next one would have been asked, as that a port of the target is closed.
     fn mark_failed(
         &mut self,
         now: Instant,
         attempt: AttemptId,
         cause: AttemptError,
-    ) -> Option<AgentId> {
+    ) -> Option<(AgentId, bool)> {
         let at = self.place_of(attempt)?;
         let tried = self.tried.get_mut(at)?;
         let is_prompt = now < tried.since + DISPATCH_STAGGER;
         let is_answer = matches!(cause, AttemptError::Refused(_));
         tried.state = State::Failed(cause);
-        tried.agent.filter(|_| !(is_prompt && is_answer))
+        Some((tried.agent?, !(is_prompt && is_answer)))
     }
 
     fn failures(self) -> Vec<AttemptFailure> {
@@ -226,8 +226,10 @@ impl Dispatch {
         let Some(opening) = self.openings.get_mut(&session) else {
             return;
         };
-        if let Some(agent) = opening.mark_failed(now, attempt, cause) {
-            self.failures.note(now, agent, &opening.target.host);
+        match opening.mark_failed(now, attempt, cause) {
+            Some((agent, true)) => self.failures.note(now, agent, &opening.target.host),
+            Some((agent, false)) => self.failures.forget(agent, &opening.target.host),
+            None => {}
         }
         self.advance(now, session);
     }

@@ -435,6 +435,18 @@ fn a_prompt_refusal_is_not_remembered_and_a_slow_one_is() {
 }
 
 #[test]
+fn a_prompt_refusal_makes_good() {
+    let mut bed = Bed::with(&[(1, "10.0.0.0/8"), (2, "10.1.0.0/16")]);
+    bed.open(1, "10.1.1.1:22");
+    bed.fail(2, 1, AttemptError::TimedOut);
+    bed.open(2, "10.1.1.1:22");
+    bed.out();
+    bed.fail(2, 3, AttemptError::Refused("connection refused".into()));
+    bed.open(3, "10.1.1.1:22");
+    assert_eq!(bed.out(), [ask(2, 5, 3)]);
+}
+
+#[test]
 fn a_candidate_that_was_overtaken_is_remembered_as_a_failure() {
     // Connection 2 is asked first; 1 after the stagger.
     for (waited_ms, answers, remembered) in [

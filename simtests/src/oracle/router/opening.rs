@@ -20,8 +20,10 @@ pub(super) struct Opening {
     pub(super) waiting_since: Option<At>,
     /// Another candidate is to be asked at once: the one asked last failed lately, or a connection stalls or is outdated.
     pub(super) must_go_on: bool,
-    /// When that was for one who failed lately: it is so once in an instant.
+    /// When that was for one who failed lately: it is so once in an instant, unless one fails in it.
     pub(super) beside_at: Option<At>,
+    /// The first of `tried` that was asked since one failed.
+    pub(super) turn_from: usize,
 }
 
 /// Targets that are thought to share their fate: a /24, a /64, or one name.

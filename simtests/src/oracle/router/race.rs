@@ -21,7 +21,8 @@ impl Gateway {
             known.is_none_or(|known| known.suspect)
         };
         // One is asked beside who failed lately, in the same instant.
-        let mut now = waiting().filter(|t| t.since == at);
+        let turn = opening.tried.iter().skip(opening.turn_from);
+        let mut now = turn.filter(|t| t.attempt.is_some() && t.since == at);
         let failed_lately = now.next().filter(|_| now.next().is_none());
         failed_lately.is_some_and(|t| self.failed_lately(at, t.agent, opening))
             || waiting().any(|t| t.outdated || stalls(t.conn))
