@@ -47,8 +47,10 @@ const ROUNDS_MAX: usize = 16;
 pub(crate) enum Command<C> {
     /// Close it.
     Close(CloseReason),
-    /// Close it as soon as what has ended on it has reached the peer.
+    /// Close it as soon as what has ended on it has reached the peer, or after the core's patience.
     Stop(CloseReason),
+    /// The same without an end of the patience.
+    Farewell(CloseReason),
     /// Carry a session's bytes from and to this socket, for so long; the `Bytes` were read from it already.
     Attach(Slot, Carried, Bytes, SessionBounds),
     /// The session is not wanted any more.
@@ -148,6 +150,8 @@ pub(crate) struct ConnectionTask<R: Role> {
     armed: Option<Instant>,
     sessions: Sessions,
     closed: bool,
+    /// It is to be closed for this once all has reached the peer, however long that takes.
+    farewell: Option<CloseReason>,
     /// How its sessions end when it is closed here.
     cut: Over,
     /// The task runs on the runtime that accepts users.
@@ -180,6 +184,7 @@ impl<R: Role> ConnectionTask<R> {
             armed: None,
             sessions: Sessions::default(),
             closed: false,
+            farewell: None,
             cut: Over::Cut,
             is_first_shard,
         }
@@ -188,6 +193,10 @@ impl<R: Role> ConnectionTask<R> {
     /// Takes what has come; tells whether anything had.
     fn take_inputs(&mut self, now: Instant, cx: &mut Context<'_>) -> bool {
         let mut any = false;
+        // The core's patience begins anew each time.
+        if let Some(reason) = &self.farewell {
+            self.conn.stop(now, reason.clone());
+        }
         // Answers to our own notices first: fresh connection ids must not wait behind datagrams.
         for queue in [&self.queues.notices, &self.queues.inbox] {
             if queue.poll_take(cx, &mut self.inputs).is_ready() {
@@ -249,7 +258,11 @@ impl<R: Role> ConnectionTask<R> {
                 }
                 self.conn.close(now, &reason);
             }
-            Command::Stop(reason) => self.conn.stop(now, reason),
+            Command::Stop(reason) => {
+                self.farewell = None;
+                self.conn.stop(now, reason);
+            }
+            Command::Farewell(reason) => self.farewell = Some(reason),
             Command::Attach(slot, tcp, early, bounds) => {
                 self.attach(now, slot, (tcp, early), bounds);
             }

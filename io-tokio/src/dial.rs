@@ -39,7 +39,6 @@ pub(crate) async fn dial(
     policy: Arc<Policy>,
     resolver: &Resolver,
 ) -> Result<TcpStream, DialError> {
-    let port = target.port;
     let mut machine = Dial::new(Instant::now(), target, policy);
     // Dropping the set aborts what is left.
     let mut tasks: JoinSet<Answer> = JoinSet::new();
@@ -50,9 +49,7 @@ pub(crate) async fn dial(
             match step {
                 DialStep::Resolve(name) => {
                     let resolver = resolver.clone();
-                    tasks.spawn(async move {
-                        Answer::Resolved(resolver.resolve(name.to_string(), port).await)
-                    });
+                    tasks.spawn(async move { Answer::Resolved(resolver.resolve(&name).await) });
                 }
                 DialStep::Connect(index, addr) => {
                     let task =

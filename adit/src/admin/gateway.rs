@@ -247,13 +247,13 @@ impl AdminBackend {
 }
 
 impl HealthView {
-    /// The same that `/readyz` says.
+    /// The same that `/readyz` says, but a fault of the disk alone is no reason to restart a gateway.
     pub(crate) fn of_gateway(health: &Health) -> Self {
-        let refused = health.ready().err();
+        let why = health.ready().err();
         Self {
-            healthy: refused.is_none(),
+            healthy: health.serving().is_ok(),
             role: "gateway".to_owned(),
-            detail: refused.map_or_else(|| "ready".to_owned(), |why| why.to_string()),
+            detail: why.map_or_else(|| "ready".to_owned(), |why| why.to_string()),
         }
     }
 }

@@ -267,6 +267,8 @@ pub struct RenewalView {
     pub at_unix_s: Option<u64>,
     /// Why it failed.
     pub error: Option<String>,
+    /// When it is tried again as things are, in Unix seconds: soon, or when the certificate is due for renewal.
+    pub next_unix_s: Option<i64>,
 }
 
 /// An enrolment string. `Debug` leaves the secret out.

@@ -45,11 +45,25 @@ impl Health {
         *self.condition.borrow()
     }
 
-    /// Tells whether users and agents are served.
+    /// Tells whether the gateway is to be sent users and agents: it serves, and its disk takes what they need written.
     ///
     /// # Errors
     /// [`Refusal::NotReady`], saying why not.
     pub(crate) fn ready(&self) -> Result<(), Refusal> {
+        self.serving()?;
+        if self.store.is_sound() {
+            Ok(())
+        } else {
+            Err(Refusal::NotReady(UNSOUND))
+        }
+    }
+
+    /// Tells whether users and agents are served; on a full disk they are, as far as nothing has to be written, and a
+    /// restart would only make it worse.
+    ///
+    /// # Errors
+    /// [`Refusal::NotReady`], saying why not.
+    pub(crate) fn serving(&self) -> Result<(), Refusal> {
         match self.condition() {
             Condition::Ready if !self.store.is_running() => Err(Refusal::NotReady(
                 "the gateway's store has stopped; restart the gateway",
@@ -60,7 +74,7 @@ impl Health {
         }
     }
 
-    /// `/livez` answers whenever the process does, `/readyz` only while users and agents are served.
+    /// `/livez` answers whenever the process does, `/readyz` only while the gateway is to be sent users and agents.
     pub(super) fn router(&self) -> Router {
         let health = self.clone();
         let ready = async move || health.ready().map(|()| "ready\n");
@@ -69,3 +83,6 @@ impl Health {
             .route("/readyz", get(ready))
     }
 }
+
+const UNSOUND: &str = "the disk of the gateway's store cannot be read or written; agents and sessions that are there go on, \
+                       enrolments and changes are refused: see that the disk has room and is sound";

@@ -172,7 +172,11 @@ fn write_status(out: &mut dyn Write, status: &AgentStatus) -> std::io::Result<()
     let ends = status.certificate_ends_unix_s.map(unix_time);
     let renewal = &status.renewal;
     let renewal = match (renewal.state.as_str(), &renewal.error) {
-        (_, Some(error)) => format!("failed at {}: {error}", time(renewal.at_unix_s)),
+        (_, Some(error)) => {
+            let next = or_none(renewal.next_unix_s.map(unix_time));
+            let at = time(renewal.at_unix_s);
+            format!("failed at {at}: {error}; tried again at {next}")
+        }
         ("done", None) => format!("done at {}", time(renewal.at_unix_s)),
         ("under_way", None) => "under way".to_owned(),
         (_, None) => "none since the start".to_owned(),

@@ -1,9 +1,11 @@
 //! The configuration file to begin with that `gateway init` and `agent up` write.
 
 use std::{
-    io::{self, Write},
+    io,
     path::{Path, PathBuf},
 };
+
+use crate::state::write_new;
 
 /// A configuration file that was written, or was there.
 pub(super) struct Starter {
@@ -35,7 +37,8 @@ impl Starter {
         let text = text
             .replace("STATE", &state_dir.to_string())
             .replace("NAMES", &names.join(", "));
-        let is_new = create(&path, &text).map_err(|error| {
+        // A part of it would be taken for an operator's.
+        let is_new = write_new(&path, text.as_bytes()).map_err(|error| {
             let text = format!("cannot write {}: {error}", path.display());
             io::Error::new(error.kind(), text)
         })?;
@@ -54,23 +57,42 @@ impl Starter {
     }
 }
 
-/// Tells whether the file was made; false where there was one.
-fn create(path: &Path, text: &str) -> io::Result<bool> {
-    if path.try_exists()? {
-        return Ok(false);
+#[cfg(test)]
+mod tests {
+    use std::{fs, mem::MaybeUninit};
+
+    use rustix::fs::inotify::{CreateFlags, ReadFlags, Reader, WatchFlags, add_watch, init};
+
+    use super::*;
+
+    #[test]
+    fn a_starter_is_there_whole_or_not_at_all() {
+        let root = tempfile::tempdir().unwrap();
+        let path = root.path().join("agent.toml");
+        let watch = init(CreateFlags::CLOEXEC | CreateFlags::NONBLOCK).unwrap();
+        add_watch(
+            &watch,
+            root.path(),
+            WatchFlags::CREATE | WatchFlags::MODIFY | WatchFlags::MOVED_TO,
+        )
+        .unwrap();
+        let write = || Starter::write(Some(path.clone()), "state_dir = STATE\n", root.path(), &[]);
+        assert!(write().unwrap().is_new);
+        let text = fs::read_to_string(&path).unwrap();
+        assert_eq!(text, format!("state_dir = {:?}\n", root.path()));
+        let mut buffer = [MaybeUninit::uninit(); 4096];
+        let mut events = Reader::new(watch, &mut buffer);
+        let mut seen = Vec::new();
+        while let Ok(event) = events.next() {
+            if event.file_name() == Some(c"agent.toml") {
+                seen.push(event.events());
+            }
+        }
+        assert_eq!(seen, [ReadFlags::MOVED_TO]);
+        // One that is there is an operator's.
+        fs::write(&path, "mine").unwrap();
+        assert!(!write().unwrap().is_new);
+        assert_eq!(fs::read_to_string(&path).unwrap(), "mine");
+        assert_eq!(fs::read_dir(root.path()).unwrap().count(), 1);
     }
-    if let Some(dir) = path.parent() {
-        std::fs::create_dir_all(dir)?;
-    }
-    let mut file = match std::fs::File::create_new(path) {
-        Ok(file) => file,
-        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => return Ok(false),
-        Err(error) => return Err(error),
-    };
-    // A part of it would be taken for an operator's.
-    if let Err(error) = file.write_all(text.as_bytes()) {
-        std::fs::remove_file(path)?;
-        return Err(error);
-    }
-    Ok(true)
 }

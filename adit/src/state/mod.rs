@@ -220,7 +220,7 @@ impl StateDir {
     /// [`StateError::Write`] naming the first that could not.
     pub fn prove_room(&self, names: &[&str]) -> Result<(), StateError> {
         for name in names {
-            let (path, temporary) = (self.file(name), self.temporary(name));
+            let (path, temporary) = (self.file(name), temporary(&self.file(name)));
             // A rename over a folder would fail.
             let proved = if path.is_dir() {
                 Err(io::ErrorKind::IsADirectory.into())
@@ -253,7 +253,7 @@ impl StateDir {
     }
 
     fn prove_writable(&self) -> Result<(), StateError> {
-        let path = self.temporary("probe");
+        let path = temporary(&self.file("probe"));
         let failed = |cause| StateError::Write {
             path: self.path.clone(),
             cause,
@@ -268,33 +268,56 @@ impl StateDir {
     }
 
     fn replace(&self, name: &str, bytes: &[u8], mode: u32) -> Result<(), StateError> {
-        let temporary = self.temporary(name);
-        let written = write_synced(&temporary, bytes, mode)
-            .and_then(|()| fs::rename(&temporary, self.file(name)));
-        if let Err(cause) = written {
-            // The write has failed already; a left-over temporary file does no harm.
-            drop(fs::remove_file(&temporary));
-            return Err(StateError::Write {
-                path: self.file(name),
-                cause,
-            });
-        }
+        let path = self.file(name);
+        replace(&path, bytes, mode).map_err(|cause| StateError::Write { path, cause })?;
         self.sync()
     }
 
     pub(crate) fn sync(&self) -> Result<(), StateError> {
-        File::open(&self.path)
-            .and_then(|dir| dir.sync_all())
-            .map_err(|cause| StateError::Write {
-                path: self.path.clone(),
-                cause,
-            })
+        sync(&self.path).map_err(|cause| StateError::Write {
+            path: self.path.clone(),
+            cause,
+        })
     }
+}
 
-    fn temporary(&self, name: &str) -> PathBuf {
-        self.path
-            .join(format!(".{name}.{}.tmp", Uuid::new_v4().simple()))
+/// Writes a file that is not there yet, with the folders that it is in, so that a crash leaves all of it or nothing, on disk
+/// when this returns. Tells whether it was made; one that is there stays as it is.
+///
+/// # Errors
+/// What the system said.
+pub(crate) fn write_new(path: &Path, bytes: &[u8]) -> io::Result<bool> {
+    match fs::symlink_metadata(path) {
+        Ok(_) => return Ok(false),
+        Err(e) if e.kind() == io::ErrorKind::NotFound => {}
+        Err(e) => return Err(e),
     }
+    let path = std::path::absolute(path)?;
+    let dir = path.parent().ok_or(io::ErrorKind::InvalidFilename)?;
+    fs::create_dir_all(dir)?;
+    replace(&path, bytes, 0o644)?;
+    sync(dir)?;
+    Ok(true)
+}
+
+fn replace(path: &Path, bytes: &[u8], mode: u32) -> io::Result<()> {
+    let temporary = temporary(path);
+    let written = write_synced(&temporary, bytes, mode).and_then(|()| fs::rename(&temporary, path));
+    if written.is_err() {
+        // The write has failed already; a left-over temporary file does no harm.
+        drop(fs::remove_file(&temporary));
+    }
+    written
+}
+
+fn sync(dir: &Path) -> io::Result<()> {
+    File::open(dir)?.sync_all()
+}
+
+/// Beside a file, as [`is_temporary`] knows them.
+fn temporary(path: &Path) -> PathBuf {
+    let name = path.file_name().unwrap_or_default().to_string_lossy();
+    path.with_file_name(format!(".{name}.{}.tmp", Uuid::new_v4().simple()))
 }
 
 /// Holds a state folder for one process; the kernel lets go of it when the process ends, however it ends.
@@ -401,7 +424,7 @@ fn read_bounded(
     Ok(Some(bytes))
 }
 
-/// As [`StateDir::temporary`] names files: `.NAME.UUID.tmp`.
+/// As [`temporary`] names files: `.NAME.UUID.tmp`.
 fn is_temporary(name: &str) -> bool {
     let inner = name
         .strip_prefix('.')

@@ -76,7 +76,7 @@ fn what_a_process_that_died_has_left_is_swept() {
         let then = std::time::SystemTime::now() - Duration::from_secs(age_s);
         file.set_modified(then).unwrap();
     };
-    let (old, young) = (dir.temporary("key"), dir.temporary("key"));
+    let (old, young) = (temporary(&dir.file("key")), temporary(&dir.file("key")));
     leave(&old, 3_700);
     leave(&young, 3_500);
     let others = ["key", ".key.tmp", ".key.x.tmp", "key.tmp"].map(|name| dir.file(name));

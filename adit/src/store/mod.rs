@@ -14,7 +14,8 @@ use std::{
     pin::Pin,
     sync::{
         Arc,
-        mpsc::{SyncSender, TrySendError, sync_channel},
+        atomic::{AtomicBool, Ordering},
+        mpsc::{Receiver, RecvTimeoutError, SyncSender, TrySendError, sync_channel},
     },
     task::{Context, Poll, ready},
     thread,
@@ -47,20 +48,18 @@ impl Store {
     pub fn open(dir: &StateDir) -> Result<Self, StoreError> {
         let directory = AgentDirectory::default();
         let mut keeper = Keeper::make(dir.file(FILE), directory.clone())?;
+        let is_sound = keeper.soundness();
         let (jobs, queue) = sync_channel::<Job>(QUEUE_MAX);
         let thread = thread::Builder::new()
             .name("store".to_owned())
-            .spawn(move || {
-                while let Ok(job) = queue.recv() {
-                    job(&mut keeper);
-                }
-            })
+            .spawn(move || serve(&queue, &mut keeper))
             .map_err(StoreError::Thread)?;
         Ok(Self {
             shared: Arc::new(Shared {
                 jobs: Some(jobs),
                 thread: Some(thread),
                 directory,
+                is_sound,
             }),
         })
     }
@@ -150,6 +149,12 @@ impl Store {
     pub fn is_running(&self) -> bool {
         let thread = self.shared.thread.as_ref();
         thread.is_some_and(|thread| !thread.is_finished())
+    }
+
+    /// Tells whether the disk was sound when it was last used; after a fault it is tried again every few seconds.
+    #[must_use]
+    pub fn is_sound(&self) -> bool {
+        self.shared.is_sound.load(Ordering::Relaxed)
     }
 
     fn call<T: Send + 'static>(
@@ -320,6 +325,7 @@ struct Shared {
     jobs: Option<SyncSender<Job>>,
     thread: Option<thread::JoinHandle<()>>,
     directory: AgentDirectory,
+    is_sound: Arc<AtomicBool>,
 }
 
 impl Drop for Shared {
@@ -330,6 +336,21 @@ impl Drop for Shared {
             && thread.join().is_err()
         {
             tracing::error!("the store's thread has panicked");
+        }
+    }
+}
+
+/// Carries out requests until the last handle is dropped.
+fn serve(queue: &Receiver<Job>, keeper: &mut Keeper) {
+    loop {
+        let job = match keeper.patience() {
+            None => queue.recv().map_err(RecvTimeoutError::from),
+            Some(patience) => queue.recv_timeout(patience),
+        };
+        match job {
+            Ok(job) => job(keeper),
+            Err(RecvTimeoutError::Timeout) => keeper.mend(),
+            Err(RecvTimeoutError::Disconnected) => return,
         }
     }
 }

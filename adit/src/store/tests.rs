@@ -321,8 +321,10 @@ fn after_a_fault_of_the_disk_the_file_is_opened_again() {
     let held = store.reserve(Uuid::from_u128(8)).wait().unwrap();
     let path = scratch.dir.file(FILE);
     let fault = StoreError::of_file(path.clone(), redb::Error::PreviousIo);
+    assert!(store.is_sound());
     let failed = store.call::<()>(move |_| Err(fault)).wait().unwrap_err();
     assert!(failed.to_string().contains("room"), "{failed}");
+    assert!(!store.is_sound());
     // Its disk has gone for a while: nothing is made in its place, and admission goes on by what was known.
     let away = path.with_extension("away");
     std::fs::rename(&path, &away).unwrap();
@@ -331,7 +333,9 @@ fn after_a_fault_of_the_disk_the_file_is_opened_again() {
     assert!(!path.exists());
     assert!(store.directory().knows(id(1)));
     std::fs::rename(&away, &path).unwrap();
+    assert!(!store.is_sound());
     assert_eq!(store.agents().wait().unwrap().len(), 1);
+    assert!(store.is_sound());
     assert!(matches!(
         store.reserve(held.jti()).wait(),
         Err(StoreError::TokenReserved)

@@ -10,7 +10,7 @@ use std::{
 
 use crate::harness::{
     SOON, beside_others,
-    console::{Console, ask},
+    console::{Console, METRICS, ask, fetch, metrics_addr},
     disk::{fill, make_room, surviving, with_room},
     process::{Ran, run},
     site::{Agent, Gateway, Ports, Site, forward},
@@ -134,14 +134,17 @@ fn where_the_current_pair_is_torn_a_former_one_that_is_good_serves() {
 fn a_gateway_whose_disk_is_full_refuses_and_goes_on_when_there_is_room() {
     let _machine = beside_others();
     let (site, target) = (Site::new(), echo());
-    let mut gateway = site.gateway_with("gw", "", Ports::default(), &forward("echo", target));
+    let rest = forward("echo", target) + METRICS;
+    let mut gateway = site.gateway_with("gw", "", Ports::default(), &rest);
     gateway.spawn_through(|command| surviving(&command));
     gateway.process().logged("gateway running");
+    let ready = || fetch(metrics_addr(&gateway), "/readyz");
     let mut serving = site.serving("site-a", &gateway, "127.0.0.1/32");
     let user = connect(gateway.ingress("echo"));
     ping(&user, b"before");
     let token = gateway.token("late");
     fill(gateway.process());
+    assert_eq!(ready().0, 200, "nobody has written");
     let late = site.agent("late");
     for n in 1..=2 {
         let ran = up(&late, &token, |command| command);
@@ -150,7 +153,12 @@ fn a_gateway_whose_disk_is_full_refuses_and_goes_on_when_there_is_room() {
         let error = told["error"].as_str().unwrap();
         assert!(error.contains("store.redb"), "{told}");
         assert!(error.contains("room"), "{told}");
+        let (status, text) = ready();
+        assert_eq!(status, 503, "{text}");
+        assert!(text.contains("disk"), "{text}");
     }
+    // No reason to be restarted.
+    assert_eq!(gateway.ask(&["health"]).code, 0);
     let ran = gateway.ask(&["token", "create", "--name", "x"]);
     ran.fails(1, &["store.redb", "room"]);
     let ran = gateway.ask(&["agents", "delete", &serving.id()]);
@@ -167,7 +175,12 @@ fn a_gateway_whose_disk_is_full_refuses_and_goes_on_when_there_is_room() {
         user.write_all(b"x").ok()?;
         user.read_exact(&mut [0]).ok()
     });
+    assert_eq!(ready().0, 503);
     make_room(gateway.process());
+    // A balancer sends nobody who could write.
+    until("it is ready by itself", SOON, || {
+        (ready().0 == 200).then_some(())
+    });
     let ran = up(&late, &token, |command| command);
     assert_eq!(ran.code, 0, "{ran:?}");
     let ran = gateway.ask(&["agents", "delete", &serving.id()]);

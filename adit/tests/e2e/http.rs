@@ -1,6 +1,11 @@
 //! The agents API, tokens of a console, and metrics, with the real binary.
 
-use std::{fs, io::Write, net::Shutdown};
+use std::{
+    fs,
+    io::{ErrorKind, Read, Write},
+    net::Shutdown,
+    time::Duration,
+};
 
 use rustix::process::Signal;
 use serde_json::json;
@@ -8,10 +13,11 @@ use serde_json::json;
 use crate::harness::{
     SOON, beside_others,
     console::{Console, METRICS, ask, fetch, metrics, metrics_addr},
+    many_files,
     site::{PROXIES, Ports, Site, forward},
     targets::{Target, echo, ping},
     until,
-    users::{connect, socks},
+    users::{connect, head, socks},
 };
 
 #[test]
@@ -208,6 +214,42 @@ fn operators_see_how_full_a_gateway_is_and_what_it_refuses() {
     }
     assert!((1..=2).contains(&now.value("adit_connections")));
     assert!(now.value("adit_handshakes_pending") <= 1);
+}
+
+#[test]
+fn who_takes_all_places_of_the_http_listener_keeps_others_waiting_and_no_longer() {
+    let _machine = beside_others();
+    many_files();
+    let site = Site::new();
+    let gateway = site.gateway("gw", &Console::new(&site).sections());
+    let at = gateway.address("enroll");
+    let crowd: Vec<_> = (0..512).map(|_| connect(at)).collect();
+    gateway
+        .process()
+        .logged("all places of an HTTP listener are taken; callers wait");
+    let status = gateway.ask(&["gateway", "status", "--json"]).json();
+    let row = json!({"what": "enrolment_connections", "used": 512, "limit": 512});
+    let usage = status["usage"].as_array().unwrap();
+    assert!(usage.contains(&row), "{status}");
+    let mut late = connect(at);
+    late.write_all(b"GET /livez HTTP/1.1\r\nHost: x\r\n\r\n")
+        .unwrap();
+    late.set_read_timeout(Some(Duration::from_millis(300)))
+        .unwrap();
+    let early = late.read(&mut [0]).unwrap_err().kind();
+    assert_eq!(early, ErrorKind::WouldBlock);
+    late.set_read_timeout(Some(SOON)).unwrap();
+    drop(crowd);
+    let head = head(&late);
+    assert!(head.starts_with("HTTP/1.1 200"), "{head}");
+    let now = metrics(&gateway);
+    let full = "adit_http_places_full_total{listener=\"enrolment\"}";
+    // Once more where the next place was free a moment later.
+    assert!((1..=2).contains(&now.value(full)), "{}", now.0);
+    assert_eq!(
+        now.value("adit_http_accepted_total{listener=\"enrolment\"}"),
+        513
+    );
 }
 
 #[test]

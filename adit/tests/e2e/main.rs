@@ -17,6 +17,7 @@ mod certificates;
 mod clock;
 mod credit;
 mod disk;
+mod draining;
 mod enrolment;
 mod flood;
 mod garbage;

@@ -127,8 +127,10 @@ fn a_renewed_pair_that_the_gateway_does_not_know_is_dropped_at_once() {
     assert!(!next.exists());
     let renewal = until("the agent tells of it", SOON, || {
         let renewal = agent.status()["renewal"].clone();
-        (renewal["state"] == "failed").then_some(renewal)
+        (renewal["state"] == "failed" && renewal["next_unix_s"].is_i64()).then_some(renewal)
     });
+    let said = agent.ask(&["agent", "status"]).out;
+    assert!(said.contains("; tried again at 20"), "{said}");
     assert_eq!(
         renewal["error"],
         "the renewed certificate did not lead to a connection"

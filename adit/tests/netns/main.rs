@@ -24,3 +24,4 @@ mod families;
 mod mtu;
 mod nat;
 mod outage;
+mod shares;

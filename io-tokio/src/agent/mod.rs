@@ -169,6 +169,8 @@ pub enum RenewalStatus {
         at: SystemTime,
         /// Why.
         why: String,
+        /// When the next attempt is made as things are, in Unix seconds; none for the moment before that is known.
+        next_unix_s: Option<i64>,
     },
 }
 
@@ -207,6 +209,9 @@ pub(crate) enum AgentInput {
     NetworkChanged,
     /// An operator wants a renewal; the answer tells whether one begins.
     Renew(oneshot::Sender<bool>),
+    /// Close once all has reached the gateway.
+    Farewell,
+    /// Close now, or as good as.
     Stop,
 }
 
@@ -294,8 +299,18 @@ impl Agent {
         (&mut self.task).await.unwrap_or_else(io::Error::other)
     }
 
+    /// Closes the connection as soon as the gateway has all that sessions which are over have sent, however long that
+    /// takes; those that are open are cut then. Whoever gives up on it calls [`stop`](Self::stop).
+    pub async fn farewell(&mut self) {
+        self.inputs.push_or_stop(AgentInput::Farewell);
+        let _stopped = (&mut self.task).await;
+    }
+
     /// Closes the connection, so that the gateway knows at once. Returns when that is sent, or after `patience`.
     pub async fn stop(self, patience: std::time::Duration) {
+        if self.task.is_finished() {
+            return;
+        }
         self.inputs.push_or_stop(AgentInput::Stop);
         let abort = self.task.abort_handle();
         let _patience_over = tokio::time::timeout(patience, self.task).await;

@@ -36,6 +36,7 @@ impl AgentTask {
             RenewalStep::Ask { csr_pem } => match self.supervisor.connection() {
                 Some(dial) => {
                     tracing::info!("asking the gateway for a new certificate");
+                    self.tell_renewal(RenewalStatus::UnderWay);
                     self.command(dial, Command::Role(AgentCommand::Renew(csr_pem)));
                 }
                 None => {
@@ -51,6 +52,13 @@ impl AgentTask {
         }
     }
 
+    /// Tells of a renewal that its machine has given up by itself, and when it tries again.
+    pub(super) fn tell_rest(&self, now: Instant) {
+        let next = || self.renewal.next_attempt(now, self.unix_s());
+        self.status
+            .send_if_modified(|status| status.renewal.rest(next));
+    }
+
     fn tell_renewal(&self, renewal: RenewalStatus) {
         self.status.send_modify(|status| status.renewal = renewal);
     }
@@ -59,6 +67,7 @@ impl AgentTask {
         self.tell_renewal(RenewalStatus::Failed {
             at: SystemTime::now(),
             why: why.to_owned(),
+            next_unix_s: None,
         });
     }
 
@@ -141,6 +150,7 @@ impl AgentTask {
                 tracing::warn!(
                     "the gateway takes the former certificate and not the present one, as after a restore from a backup"
                 );
+                self.renewal_failed("the gateway takes the former certificate only");
                 self.in_place(now, reverted);
             }
             RenewalNews::Discarded(outcome) => {
@@ -166,5 +176,92 @@ impl AgentTask {
         tokio::task::spawn_blocking(move || {
             own.push_or_stop(AgentInput::Renewal(act(&*pairs)));
         });
+    }
+}
+
+impl RenewalStatus {
+    /// Takes when its machine, which rests, tries again: none while it does not rest. Tells whether this changes anything.
+    /// A renewal that is under way where the machine rests was given up for want of an answer: all other ends are told.
+    fn rest(&mut self, next: impl FnOnce() -> Option<i64>) -> bool {
+        let next_unix_s = match self {
+            Self::UnderWay
+            | Self::Failed {
+                next_unix_s: None, ..
+            } => next(),
+            Self::None | Self::Done { .. } | Self::Failed { .. } => None,
+        };
+        let Some(next) = next_unix_s else {
+            return false;
+        };
+        if let Self::Failed { next_unix_s, .. } = self {
+            *next_unix_s = Some(next);
+        } else {
+            tracing::warn!("{NO_ANSWER}; trying again later");
+            *self = Self::Failed {
+                at: SystemTime::now(),
+                why: NO_ANSWER.to_owned(),
+                next_unix_s,
+            };
+        }
+        true
+    }
+}
+
+const NO_ANSWER: &str = "the gateway has not answered the request for a new certificate in time";
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use adit_proto_core::{agent::renewal::Renewal, env::Seed, limits::RENEWAL_ANSWER_TIMEOUT};
+
+    use super::*;
+
+    #[test]
+    fn a_renewal_without_an_answer_is_under_way_no_more() {
+        let (now, due) = (Instant::now(), 300 * 86_400);
+        let validity = Validity {
+            not_before: 0,
+            not_after: 365 * 86_400,
+        };
+        let mut machine = Renewal::new(now, validity, false, &Seed::new([1; 32]));
+        let mut status = RenewalStatus::UnderWay;
+        machine.handle_up(now, due);
+        machine.handle_request(now, Some("csr".to_owned()));
+        assert!(!status.rest(|| machine.next_attempt(now, due)));
+        assert_eq!(status, RenewalStatus::UnderWay);
+        let late = now + RENEWAL_ANSWER_TIMEOUT;
+        machine.handle_timeout(late, due + 30);
+        assert!(status.rest(|| machine.next_attempt(late, due + 30)));
+        let RenewalStatus::Failed {
+            why, next_unix_s, ..
+        } = &status
+        else {
+            panic!("{status:?}");
+        };
+        assert_eq!(why, NO_ANSWER);
+        let wait = machine.poll_timeout().unwrap() - late;
+        let wait = i64::try_from(wait.as_secs()).unwrap();
+        assert!(wait >= 60);
+        assert_eq!(*next_unix_s, Some(due + 30 + wait));
+        // Said once.
+        assert!(!status.rest(|| machine.next_attempt(late + Duration::from_secs(1), due + 31)));
+    }
+
+    #[test]
+    fn a_failure_that_was_told_keeps_its_cause() {
+        let mut status = RenewalStatus::Failed {
+            at: SystemTime::UNIX_EPOCH,
+            why: "refused".to_owned(),
+            next_unix_s: None,
+        };
+        assert!(status.rest(|| Some(7)));
+        let told = RenewalStatus::Failed {
+            at: SystemTime::UNIX_EPOCH,
+            why: "refused".to_owned(),
+            next_unix_s: Some(7),
+        };
+        assert_eq!(status, told);
+        assert!(!RenewalStatus::None.rest(|| Some(7)));
     }
 }

@@ -72,8 +72,11 @@ pub(super) struct AgentTask {
     pub(super) status: watch::Sender<Status>,
     sessions: Arc<AtomicUsize>,
     timer: Pin<Box<Sleep>>,
-    stopping: bool,
+    stopping: Option<HowToStop>,
 }
+
+/// What a connection is told when the agent stops.
+type HowToStop = fn(CloseReason) -> Command<AgentCommand>;
 
 /// Batches received before the task lets others run.
 const ROUNDS_MAX: usize = 16;
@@ -124,7 +127,7 @@ impl AgentTask {
             status,
             sessions,
             timer: Box::pin(sleep_until(tokio::time::Instant::now())),
-            stopping: false,
+            stopping: None,
         })
     }
 
@@ -147,14 +150,23 @@ impl AgentTask {
                     // Whoever asked may have gone; the renewal is wanted all the same.
                     let _gone = reply.send(self.renewal.handle_wish(now));
                 }
-                AgentInput::Stop => {
-                    self.stopping = true;
-                    self.receive.stop();
-                    self.supervisor.shutdown();
-                }
+                AgentInput::Farewell => self.stop(Command::Farewell),
+                AgentInput::Stop => self.stop(Command::Stop),
             }
         }
         true
+    }
+
+    fn stop(&mut self, how: HowToStop) {
+        if self.stopping.replace(how).is_some() {
+            // They were told to take their time.
+            for sender in self.receive.connections() {
+                let command = how(CloseReason::AgentStopping);
+                sender.commands.push_or_stop(command);
+            }
+        }
+        self.receive.stop();
+        self.supervisor.shutdown();
     }
 
     fn set_routes(&mut self, routes: &Arc<RouteSet>, policy: Option<Arc<Policy>>) {
@@ -175,6 +187,7 @@ impl AgentTask {
         let sources = sources(self.last_dialled);
         if std::mem::replace(&mut self.sources, sources) != sources {
             self.supervisor.handle_network_change(now);
+            self.target_names.begin_anew();
         }
         let up = self.supervisor.connection();
         let Some((dial, gateway)) = up.and_then(|dial| Some((dial, self.dials.get(&dial)?.1)))
@@ -229,9 +242,12 @@ impl AgentTask {
             any = true;
             self.perform_renewal(now, step);
         }
+        self.tell_rest(now);
         let due = [
             self.supervisor.poll_timeout(),
-            self.renewal.poll_timeout().filter(|_| !self.stopping),
+            self.renewal
+                .poll_timeout()
+                .filter(|_| self.stopping.is_none()),
         ];
         if let Some(at) = due.into_iter().flatten().min() {
             if self.timer.deadline() != at.into() {
@@ -244,14 +260,12 @@ impl AgentTask {
 
     fn perform(&mut self, now: Instant, step: SupervisorStep) {
         match step {
-            SupervisorStep::Resolve {
-                gateway,
-                host,
-                port,
-            } => {
+            SupervisorStep::Resolve { gateway, host, .. } => {
                 let (own, resolver) = (self.own.clone(), self.gateway_names.clone());
+                // A round does not wait for what an earlier one has asked in vain.
+                resolver.begin_anew();
                 tokio::spawn(async move {
-                    let answer = resolver.resolve(host.to_string(), port).await;
+                    let answer = resolver.resolve(&host).await;
                     own.push_or_stop(AgentInput::Resolved(gateway, answer));
                 });
             }
@@ -273,8 +287,8 @@ impl AgentTask {
             }
             SupervisorStep::Close { dial } => {
                 let command = match self.stopping {
-                    true => Command::Stop(CloseReason::AgentStopping),
-                    false => Command::Close(CloseReason::Redundant),
+                    Some(how) => how(CloseReason::AgentStopping),
+                    None => Command::Close(CloseReason::Redundant),
                 };
                 self.command(dial, command);
             }

@@ -95,6 +95,8 @@ pub(crate) enum NodeInput {
     },
     /// Go by other settings from now on.
     Configure(NodeSettings, oneshot::Sender<()>),
+    /// Close every connection once all has reached its agent, and end with the last.
+    Farewell,
     /// Close everything, and end with the last connection.
     Stop,
 }

@@ -28,7 +28,7 @@ use adit_proto_core::{
     output::Renewed,
     session_timer::SessionBounds,
 };
-use tokio::task::{AbortHandle, JoinHandle};
+use tokio::task::JoinHandle;
 
 pub use self::counters::{GatewayCounters, NodeCounters, SessionEnding};
 pub use self::handle::{
@@ -214,15 +214,30 @@ impl Gateway {
         }
     }
 
+    /// Closes every connection as soon as its agent has all that sessions which are over have sent, however long that
+    /// takes; those that are open are cut then. Afterwards, or to give up on it, call [`stop`](Self::stop).
+    pub async fn farewell(&mut self) {
+        self.node.push_or_stop(NodeInput::Farewell);
+        // Not for the endpoint: it may have handshakes that nobody means to end.
+        ended(&mut self.node_task).await;
+    }
+
     /// Closes every connection, so that agents know at once, and sessions with them. Returns when the closes have
     /// been sent and the sessions' ends logged, or after `patience`.
-    pub async fn stop(self, patience: std::time::Duration) {
+    pub async fn stop(mut self, patience: std::time::Duration) {
         self.node.push_or_stop(NodeInput::Stop);
         self.to_endpoint.push_or_stop(FromTask::Stop);
-        let aborts = [self.endpoint.abort_handle(), self.node_task.abort_handle()];
-        let ended = async { tokio::join!(self.endpoint, self.node_task) };
-        let _patience_over = tokio::time::timeout(patience, ended).await;
-        aborts.iter().for_each(AbortHandle::abort);
+        let both = async { tokio::join!(ended(&mut self.endpoint), ended(&mut self.node_task)) };
+        let _patience_over = tokio::time::timeout(patience, both).await;
+        self.endpoint.abort();
+        self.node_task.abort();
+    }
+}
+
+/// Waits for the end of a task that may have been waited for before.
+async fn ended<T>(task: &mut JoinHandle<T>) {
+    if !task.is_finished() {
+        let _how = task.await;
     }
 }
 

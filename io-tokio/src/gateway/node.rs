@@ -226,7 +226,8 @@ impl Node {
                 self.configure(settings);
                 let _gone = reply.send(());
             }
-            NodeInput::Stop => self.stop(now),
+            NodeInput::Farewell => self.stop(now, Command::Farewell),
+            NodeInput::Stop => self.stop(now, Command::Stop),
         }
     }
 
@@ -485,14 +486,13 @@ impl Node {
         }
     }
 
-    fn stop(&mut self, now: Instant) {
+    fn stop(&mut self, now: Instant, how: fn(CloseReason) -> Command<GatewayCommand>) {
         self.stopping = true;
         self.dispatch.stop(now);
         self.drain(now);
         for sender in self.connections.values() {
-            sender
-                .commands
-                .push_or_stop(Command::Stop(CloseReason::GatewayStopping));
+            let command = how(CloseReason::GatewayStopping);
+            sender.commands.push_or_stop(command);
         }
     }
 }

@@ -228,6 +228,24 @@ impl Renewal {
         }
     }
 
+    /// When the next renewal begins by itself as things are, in Unix seconds: after a failure, or when the certificate
+    /// is due. None while one is under way.
+    #[must_use]
+    pub fn next_attempt(&self, now: Instant, unix_s: i64) -> Option<i64> {
+        match self.state {
+            State::Resting { until } => {
+                let wait = until.saturating_duration_since(now).as_secs();
+                let rested = unix_s.saturating_add_unsigned(wait);
+                Some(rested.max(self.due_at()))
+            }
+            State::Due
+            | State::Requesting
+            | State::Asking { .. }
+            | State::Storing
+            | State::Proving => None,
+        }
+    }
+
     /// The next thing to do.
     pub fn poll_step(&mut self) -> Option<RenewalStep> {
         self.steps.pop_front()

@@ -259,7 +259,7 @@ impl Service {
         token: Option<String>,
         upgrade: Upgrade,
     ) -> Result<(Association, WebSocketUpgrade, Place), Refusal> {
-        self.health.ready()?;
+        self.health.serving()?;
         if !self.entrance.get().admits(user.ip()) {
             return Err(Refusal::Source);
         }

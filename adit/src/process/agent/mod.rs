@@ -175,16 +175,20 @@ impl AgentProcess {
             "stopping: routes withdrawn; a second signal ends at once"
         );
         self.agent.withdraw();
-        let sessions = self.agent.sessions();
+        let (sessions, grace) = (self.agent.sessions(), self.config.grace);
         let ended = async {
             let mut tick = tokio::time::interval(TICK);
             while sessions.load(Ordering::Relaxed) > 0 {
                 tick.tick().await;
             }
+            // What they have sent may still be under way.
+            if status.borrow().connected.is_some() {
+                self.agent.farewell().await;
+            }
         };
         tokio::select! {
             () = ended => {}
-            () = tokio::time::sleep(self.config.grace) => tracing::warn!("grace period over; cutting the sessions left"),
+            () = tokio::time::sleep(grace) => tracing::warn!("grace period over; cutting the sessions left"),
             () = signals.next() => tracing::warn!("second signal; cutting the sessions left"),
         }
         self.stop().await;

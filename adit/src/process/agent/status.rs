@@ -74,16 +74,27 @@ fn certificate_end(dir: &StateDir) -> Option<i64> {
 }
 
 fn view(renewal: RenewalStatus) -> RenewalView {
-    let (state, at, error) = match renewal {
-        RenewalStatus::None => ("none", None, None),
-        RenewalStatus::UnderWay => ("under_way", None, None),
-        RenewalStatus::Done { at } => ("done", unix_s(at), None),
-        RenewalStatus::Failed { at, why } => ("failed", unix_s(at), Some(why)),
-    };
-    RenewalView {
+    let view = |state: &str| RenewalView {
         state: state.to_owned(),
-        at_unix_s: at,
-        error,
+        ..RenewalView::default()
+    };
+    match renewal {
+        RenewalStatus::None => view("none"),
+        RenewalStatus::UnderWay => view("under_way"),
+        RenewalStatus::Done { at } => RenewalView {
+            at_unix_s: unix_s(at),
+            ..view("done")
+        },
+        RenewalStatus::Failed {
+            at,
+            why,
+            next_unix_s,
+        } => RenewalView {
+            at_unix_s: unix_s(at),
+            error: Some(why),
+            next_unix_s,
+            ..view("failed")
+        },
     }
 }
 

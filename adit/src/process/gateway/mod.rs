@@ -290,9 +290,15 @@ impl GatewayProcess {
         for door in &self.doors {
             door.abort();
         }
+        let grace = self.reloadable.config.grace;
+        let ended = async {
+            self.sessions_ended().await;
+            // What they have sent may still be under way.
+            self.gateway.farewell().await;
+        };
         tokio::select! {
-            () = self.sessions_ended() => {}
-            () = tokio::time::sleep(self.reloadable.config.grace) => tracing::warn!("grace period over; cutting the sessions left"),
+            () = ended => {}
+            () = tokio::time::sleep(grace) => tracing::warn!("grace period over; cutting the sessions left"),
             () = signals.next() => tracing::warn!("second signal; cutting the sessions left"),
         }
         self.stop().await;

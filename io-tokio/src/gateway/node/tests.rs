@@ -282,6 +282,7 @@ fn opens(conn: &ConnectionReceiver<GatewayCommand>) -> Option<(AttemptId, Sessio
         Command::Role(_)
         | Command::Close(_)
         | Command::Stop(_)
+        | Command::Farewell(_)
         | Command::Attach(..)
         | Command::Discard(_)
         | Command::Kill(_)
@@ -294,6 +295,7 @@ fn closes(conn: &ConnectionReceiver<GatewayCommand>) -> Vec<CloseReason> {
     let reason = |command| match command {
         Command::Close(reason) => Some(reason),
         Command::Stop(_)
+        | Command::Farewell(_)
         | Command::Attach(..)
         | Command::Discard(_)
         | Command::Kill(_)

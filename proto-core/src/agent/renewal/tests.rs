@@ -70,10 +70,13 @@ fn without_an_answer_the_same_request_is_asked_again() {
     run.steps();
     run.machine.handle_request(run.now, Some("csr".into()));
     run.steps();
+    assert_eq!(run.machine.next_attempt(run.now, run.unix), None);
     run.pass(30);
     assert_eq!(run.steps(), []);
     let wait = run.machine.poll_timeout().unwrap() - run.now;
     assert!((60..=120).contains(&wait.as_secs()), "{wait:?}");
+    let next = run.machine.next_attempt(run.now, run.unix).unwrap();
+    assert!((60..=120).contains(&(next - run.unix)), "{next}");
     run.pass(i64::try_from(wait.as_secs()).unwrap() + 1);
     assert_eq!(run.steps(), [ask()]);
     // The answer to either is as good.
@@ -122,6 +125,10 @@ fn a_wish_is_heeded_once() {
     assert!(run.machine.handle_wish(run.now));
     assert!(!run.machine.handle_wish(run.now));
     assert_eq!(run.steps(), [Request]);
+    run.machine.handle_request(run.now, None);
+    // The wish is not repeated before the certificate is due.
+    let next = run.machine.next_attempt(run.now, run.unix).unwrap();
+    assert!((231 * DAY..=244 * DAY).contains(&next), "{next}");
     let mut run = Run::new(YEAR, 1);
     run.machine.handle_down();
     assert!(run.machine.handle_wish(run.now));
