@@ -22,7 +22,7 @@ use crate::{
     control::{Actor, Control, ControlError},
     http::{ListenerCounters, health::Health},
     ingress::websocket::WebSockets,
-    store::Store,
+    store::{Store, TokenKind},
 };
 
 /// Makes enrolment strings; the error is for people.
@@ -187,7 +187,7 @@ impl AdminBackend {
             websockets,
         } = &self.usage;
         let users = websockets.as_ref().map(WebSockets::usage);
-        let tokens = store.scopes_usage().await?;
+        let used = async |kind| store.used_tokens(kind).await.map(Some);
         let opening = (counters.sessions_opening, counters.opening_max);
         let rows = [
             (
@@ -201,7 +201,11 @@ impl AdminBackend {
             ("sessions_opening", Some(opening)),
             ("websocket_users", users),
             ("enrolment_connections", Some(enrolment.usage())),
-            ("used_tokens", Some(tokens)),
+            ("used_scope_tokens", used(TokenKind::Scope).await?),
+            (
+                "used_association_tokens",
+                used(TokenKind::Association).await?,
+            ),
         ];
         let row = |(what, usage): (&str, Option<(usize, usize)>)| {
             let (used, limit) = usage?;

@@ -14,6 +14,7 @@ use super::{
     ENROL_PATH,
     files::{AgentFiles, FilesError},
     pair::KeyPairFile,
+    pending::{PENDING_FILE, Pending},
     renewal::signing_request,
     transport::{Answer, TransportError, Trust, post_json},
     wire::{EnrolAnswer, EnrolBody},
@@ -48,9 +49,10 @@ impl fmt::Debug for EnrolRequest {
     }
 }
 
-/// Enrols this agent and keeps the result in the state folder; on failure nothing there is changed.
+/// Enrols this agent and keeps the result in the state folder; a refusal changes nothing there.
 ///
-/// Blocks for up to 30 s. An agent that is enrolled already keeps its id and its key.
+/// Blocks for up to 30 s. An agent that is enrolled already keeps its id and its key. After any other failure the call can
+/// be made again with the same string: also where the gateway had taken it, and only the answer was lost.
 ///
 /// # Errors
 /// [`EnrolError`], whose text says what to do.
@@ -72,6 +74,9 @@ pub fn enrol(request: &EnrolRequest) -> Result<AgentFiles, EnrolError> {
         };
         let body =
             serde_json::to_vec(&body).map_err(|_| EnrolError::BadAnswer("cannot be asked for"))?;
+        // Where the answer is lost, the gateway takes the token again from this agent with this key only.
+        let key_pem = Zeroizing::new(key.serialize_pem());
+        Pending::Asked { id, key_pem }.save(&dir)?;
         let answer = post_json(&uri, trust, token, body)?;
         match answer.status {
             200 => check_answer(&answer.body, id, key),
@@ -80,15 +85,35 @@ pub fn enrol(request: &EnrolRequest) -> Result<AgentFiles, EnrolError> {
     };
     // A token is not to be spent on an enrolment that cannot be kept.
     AgentFiles::prove_room(&dir)?;
+    AgentFiles::finish_enrolment(&dir)?;
     AgentFiles::replace_damaged_pair(&dir)?;
-    let mut files = match AgentFiles::former_identity(&dir) {
-        Some((id, keys)) => first_that_is_known(&keys, |key| ask(id, key))?,
-        None => ask(AgentId(Uuid::new_v4()), &KeyPair::generate()?)?,
+    let before = Pending::load(&dir)?;
+    let outcome = match AgentFiles::former_identity(&dir)? {
+        Some((id, keys)) => first_that_is_known(&keys, |key| ask(id, key)),
+        None => ask(AgentId(Uuid::new_v4()), &KeyPair::generate()?),
     };
+    // A proxy may say 408 or 429 of a request that was carried out.
+    if let Err(EnrolError::Refused { status, .. }) = &outcome
+        && matches!(status, 400 | 401 | 403 | 404 | 409 | 413 | 415 | 422)
+    {
+        put_back(&dir, before);
+    }
+    let mut files = outcome?;
     files.name = claims.jet_agent_name;
     files.gateway_url = base.to_owned();
     files.save(&dir)?;
     Ok(files)
+}
+
+/// Forgets what this call has asked for: the gateway said that it did nothing.
+fn put_back(dir: &StateDir, before: Option<Pending>) {
+    let done = match before {
+        Some(pending) => pending.save(dir),
+        None => dir.remove(PENDING_FILE).map_err(FilesError::from),
+    };
+    if let Err(error) = done {
+        tracing::warn!(%error, "the key of a refused enrolment is left over");
+    }
 }
 
 /// Shows one key after the other for as long as the gateway says that the id has another one (409). A refusal leaves the

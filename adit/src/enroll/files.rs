@@ -9,6 +9,7 @@ use zeroize::Zeroizing;
 
 use super::{
     pair::{KeyPairFile, PairName},
+    pending::{self, PENDING_FILE, Pending},
     routes::ROUTES_FILE,
 };
 use crate::{
@@ -43,18 +44,25 @@ impl AgentFiles {
         let json = dir.read_text(JSON_FILE)?.ok_or(FilesError::NotEnrolled)?;
         let record: Record =
             serde_json::from_str(&json).map_err(|_| FilesError::Damaged(JSON_FILE))?;
-        let pin = parse_hex_32(&record.server_spki_sha256).ok_or(FilesError::Damaged(JSON_FILE))?;
         let pair = KeyPairFile::load(dir, PairName::Current)?
             .ok_or_else(|| FilesError::Damaged(PairName::Current.file()))?;
-        Ok(Self {
-            id: AgentId(record.agent_id),
-            name: record.name,
-            quic_endpoints: record.quic_endpoints,
-            server_spki_sha256: pin,
-            renews_with_new_key: record.renewal >= 1,
-            gateway_url: record.gateway_url,
-            pair,
-        })
+        Self::of(record, pair).ok_or(FilesError::Damaged(JSON_FILE))
+    }
+
+    /// Ends an enrolment whose answer had come before a crash. Called before anything else looks at the files.
+    ///
+    /// # Errors
+    /// What is wrong with the disk; the next call goes on.
+    pub fn finish_enrolment(dir: &StateDir) -> Result<(), FilesError> {
+        match Pending::load(dir)? {
+            Some(Pending::Answered(files)) => {
+                files.finish(dir)?;
+                tracing::info!(agent = %files.id, "an enrolment that was cut short is finished");
+                Ok(())
+            }
+            // For `agent up` to ask once more.
+            Some(Pending::Asked { .. }) | None => Ok(()),
+        }
     }
 
     /// Puts a whole pair in the place of a damaged or lost one: the renewed pair where there is one, else the former one. A
@@ -88,58 +96,106 @@ impl AgentFiles {
     /// # Errors
     /// [`StateError::Write`] or [`StateError::Read`], naming the file.
     pub(super) fn prove_room(dir: &StateDir) -> Result<(), StateError> {
-        let names = [PairName::Current.file(), JSON_FILE, ROUTES_FILE];
+        let names = [
+            PairName::Current.file(),
+            JSON_FILE,
+            PENDING_FILE,
+            ROUTES_FILE,
+        ];
         dir.prove_room(&names)?;
         // What a failure would have to put back.
         names.iter().try_for_each(|name| dir.read(name).map(drop))
     }
 
-    /// Writes the enrolment over a former one. On failure the former files are put back. Renewed pairs of the former one
-    /// go last: one that is left over is refused by the gateway and removed then.
+    /// Puts the enrolment in the place of a former one. One file with all of it makes the change; from then on it is
+    /// finished by whoever comes next ([`AgentFiles::finish_enrolment`]), whatever fails or dies here.
     ///
     /// # Errors
-    /// [`StateError::Write`] of the write that failed.
+    /// What is wrong with the disk.
     pub(super) fn save(&self, dir: &StateDir) -> Result<(), FilesError> {
-        let record = Record {
+        pending::save_answered(dir, self)?;
+        self.finish(dir)
+    }
+
+    /// Writes the files of an enrolment from the one that holds all of it, which goes last.
+    fn finish(&self, dir: &StateDir) -> Result<(), FilesError> {
+        Self::steps()
+            .into_iter()
+            .try_for_each(|step| step(self, dir))
+    }
+
+    /// Each may be done again.
+    fn steps() -> [Step; 5] {
+        [
+            |files, dir| files.pair.save(dir, PairName::Current),
+            |files, dir| {
+                let json = serde_json::to_vec_pretty(&files.record());
+                let json = json.map_err(|_| FilesError::Damaged(JSON_FILE))?;
+                Ok(dir.write_secret(JSON_FILE, &json)?)
+            },
+            // Pairs of the former enrolment.
+            |_, dir| Ok(dir.remove(PairName::Next.file())?),
+            |_, dir| Ok(dir.remove(PairName::Previous.file())?),
+            |_, dir| Ok(dir.remove(PENDING_FILE)?),
+        ]
+    }
+
+    pub(super) fn of(record: Record, pair: KeyPairFile) -> Option<Self> {
+        Some(Self {
+            id: AgentId(record.agent_id),
+            name: record.name,
+            quic_endpoints: record.quic_endpoints,
+            server_spki_sha256: parse_hex_32(&record.server_spki_sha256)?,
+            renews_with_new_key: record.renewal >= 1,
+            gateway_url: record.gateway_url,
+            pair,
+        })
+    }
+
+    pub(super) fn record(&self) -> Record {
+        Record {
             agent_id: self.id.0,
             name: self.name.clone(),
             quic_endpoints: self.quic_endpoints.clone(),
             server_spki_sha256: hex(&self.server_spki_sha256),
             renewal: u32::from(self.renews_with_new_key),
             gateway_url: self.gateway_url.clone(),
-        };
-        let json =
-            serde_json::to_vec_pretty(&record).map_err(|_| FilesError::Damaged(JSON_FILE))?;
-        // The record comes last: without it the rest is no enrolment.
-        let pair = self.pair.to_json()?;
-        let wanted = [
-            (PairName::Current.file(), pair.as_slice()),
-            (JSON_FILE, json.as_slice()),
-        ];
-        replace_all(dir, &wanted, |name, bytes| dir.write_secret(name, bytes))?;
-        for former in [PairName::Next, PairName::Previous] {
-            dir.remove(former.file())?;
         }
-        Ok(())
     }
 
-    /// Gives id and keys of a former enrolment, so that the next one is the same agent. The renewed key comes first, the
-    /// one before the current one last: which of them the gateway knows is found out by showing them. A gateway that was
-    /// restored from a backup knows an old one.
-    pub(super) fn former_identity(dir: &StateDir) -> Option<(AgentId, Vec<Zeroizing<String>>)> {
-        let files = Self::load(dir).ok()?;
+    /// Gives id and keys of a former enrolment, so that the next one is the same agent. The key that the gateway was last
+    /// asked for comes first, where its answer may be lost; then the renewed key, and the one before the current one last:
+    /// which of them the gateway knows is found out by showing them. A gateway that was restored from a backup knows an
+    /// old one.
+    pub(super) fn former_identity(dir: &StateDir) -> Result<Option<Identity>, FilesError> {
+        let asked = match Pending::load(dir)? {
+            Some(Pending::Asked { id, key_pem }) => Some((id, key_pem)),
+            Some(Pending::Answered(_)) | None => None,
+        };
+        let Ok(files) = Self::load(dir) else {
+            return Ok(asked.map(|(id, key)| (id, vec![key])));
+        };
         let kept = |name| KeyPairFile::load(dir, name).ok().flatten();
         let pairs = [
             kept(PairName::Next),
             Some(files.pair),
             kept(PairName::Previous),
         ];
-        let mut keys: Vec<_> = pairs.into_iter().flatten().map(|p| p.key_pem).collect();
-        // A renewal may keep the key.
-        keys.dedup();
-        Some((files.id, keys))
+        let asked = asked.filter(|(id, _)| *id == files.id);
+        let mut keys: Vec<_> = asked.map(|(_, key)| key).into_iter().collect();
+        for pair in pairs.into_iter().flatten() {
+            // A renewal may keep the key.
+            if !keys.contains(&pair.key_pem) {
+                keys.push(pair.key_pem);
+            }
+        }
+        Ok(Some((files.id, keys)))
     }
 }
+
+/// An agent's id, and its keys in the order in which a gateway is shown them.
+type Identity = (AgentId, Vec<Zeroizing<String>>);
+type Step = fn(&AgentFiles, &StateDir) -> Result<(), FilesError>;
 
 impl fmt::Debug for AgentFiles {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -175,38 +231,9 @@ pub enum FilesError {
     Damaged(&'static str),
 }
 
-fn replace_all(
-    dir: &StateDir,
-    wanted: &[(&'static str, &[u8])],
-    write: impl Fn(&str, &[u8]) -> Result<(), StateError>,
-) -> Result<(), StateError> {
-    let mut former = Vec::with_capacity(wanted.len());
-    for (name, _) in wanted {
-        former.push((*name, dir.read(name)?.map(Zeroizing::new)));
-    }
-    for (name, bytes) in wanted {
-        if let Err(e) = write(name, bytes) {
-            restore(dir, &former);
-            return Err(e);
-        }
-    }
-    Ok(())
-}
-
-fn restore(dir: &StateDir, former: &[(&'static str, Option<Zeroizing<Vec<u8>>>)]) {
-    for (name, content) in former {
-        let restored = match content {
-            Some(bytes) => dir.write_secret(name, bytes),
-            None => dir.remove(name),
-        };
-        if let Err(error) = restored {
-            tracing::warn!(%error, "cannot put a former file back");
-        }
-    }
-}
-
+/// What `agent.json` holds.
 #[derive(Serialize, Deserialize)]
-struct Record {
+pub(super) struct Record {
     agent_id: Uuid,
     name: String,
     quic_endpoints: Vec<String>,
@@ -227,23 +254,57 @@ mod tests {
     use super::*;
 
     #[test]
-    fn failed_save_puts_the_former_files_back() {
-        let (_root, dir) = scratch();
-        let (pair, other) = (PairName::Current.file(), "other");
-        dir.write(pair, b"former pair").unwrap();
-        dir.write(JSON_FILE, b"former record").unwrap();
-        let wanted: [(_, &[u8]); 3] = [(pair, b"p"), (other, b"o"), (JSON_FILE, b"r")];
-        let outcome = replace_all(&dir, &wanted, |name, bytes| {
-            if name == JSON_FILE {
-                return Err(StateError::NoRandomness);
+    fn a_crash_at_any_step_leaves_the_former_enrolment_or_the_whole_of_the_other() {
+        for died_at in 0..=AgentFiles::steps().len() {
+            let (_root, dir) = scratch();
+            let (former, other) = (files("a"), files("b"));
+            former.save(&dir).unwrap();
+            for renewed in [PairName::Next, PairName::Previous] {
+                former.pair.save(&dir, renewed).unwrap();
             }
-            dir.write_secret(name, bytes)
-        });
-        assert!(outcome.is_err());
-        assert_eq!(dir.read(pair).unwrap().unwrap(), b"former pair");
-        assert_eq!(dir.read(JSON_FILE).unwrap().unwrap(), b"former record");
-        assert!(dir.read(other).unwrap().is_none());
-        assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 2);
+            pending::save_answered(&dir, &other).unwrap();
+            for step in &AgentFiles::steps()[..died_at] {
+                step(&other, &dir).unwrap();
+            }
+            AgentFiles::finish_enrolment(&dir).unwrap();
+            let found = AgentFiles::load(&dir).unwrap();
+            assert_eq!(found.name, "b", "died at {died_at}");
+            assert_eq!(found.pair.cert_pem, other.pair.cert_pem);
+            assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 2);
+            // A renewal since then is not undone.
+            former.pair.save(&dir, PairName::Current).unwrap();
+            AgentFiles::finish_enrolment(&dir).unwrap();
+            let found = AgentFiles::load(&dir).unwrap();
+            assert_eq!(found.pair.cert_pem, former.pair.cert_pem);
+        }
+    }
+
+    #[test]
+    fn what_was_asked_for_is_asked_for_again() {
+        let (_root, dir) = scratch();
+        let identity = || AgentFiles::former_identity(&dir).unwrap();
+        assert!(identity().is_none());
+        let key = |n: u128| Pending::Asked {
+            id: AgentId(Uuid::from_u128(n)),
+            key_pem: Zeroizing::new(n.to_string()),
+        };
+        key(1).save(&dir).unwrap();
+        AgentFiles::finish_enrolment(&dir).unwrap();
+        let (id, keys) = identity().unwrap();
+        assert_eq!((id.0.as_u128(), keys[0].as_str()), (1, "1"));
+        // Torn by the disk: as if it had not been.
+        fs::write(dir.file(PENDING_FILE), b"{").unwrap();
+        assert!(identity().is_none());
+        let former = files("a");
+        former.save(&dir).unwrap();
+        key(1).save(&dir).unwrap();
+        let (_, keys) = identity().unwrap();
+        assert_eq!(keys.len(), 2);
+        assert_eq!(keys[0].as_str(), "1", "before the key in use");
+        // Of another agent, whose files these are not.
+        key(2).save(&dir).unwrap();
+        let (id, keys) = identity().unwrap();
+        assert_eq!((id, keys), (former.id, vec![former.pair.key_pem]));
     }
 
     #[test]
@@ -261,7 +322,7 @@ mod tests {
         };
         dir.remove(PairName::Current.file()).unwrap();
         assert_eq!(damaged(&dir), PairName::Current.file());
-        assert!(AgentFiles::former_identity(&dir).is_none());
+        assert!(AgentFiles::former_identity(&dir).unwrap().is_none());
         dir.write(JSON_FILE, b"{").unwrap();
         assert_eq!(damaged(&dir), JSON_FILE);
     }

@@ -6,6 +6,7 @@ pub mod listener;
 mod nearest;
 pub mod pair;
 mod patient;
+mod pending;
 pub mod renewal;
 pub mod routes;
 pub mod server;

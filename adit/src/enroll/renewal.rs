@@ -20,20 +20,16 @@ use crate::state::StateDir;
 #[derive(Debug)]
 pub struct AgentPairs {
     dir: StateDir,
-    /// The agent knows several gateways.
-    several: bool,
     /// Key of the latest request.
     requested: Mutex<Option<Zeroizing<String>>>,
 }
 
 impl AgentPairs {
-    /// Looks at an enrolment. Where the agent knows several gateways its key stays: only one of them would learn of
-    /// another.
+    /// Looks at an enrolment.
     #[must_use]
-    pub fn new(dir: StateDir, several: bool) -> Self {
+    pub fn new(dir: StateDir) -> Self {
         Self {
             dir,
-            several,
             requested: Mutex::default(),
         }
     }
@@ -45,10 +41,9 @@ impl AgentPairs {
     fn try_request(&self) -> Result<String, FilesError> {
         let files = AgentFiles::load(&self.dir)?;
         // A reference gateway certifies the present key (agent-tunnel 12).
-        let key = if files.renews_with_new_key && !self.several {
-            KeyPair::generate()
-        } else {
-            KeyPair::from_pem(&files.pair.key_pem)
+        let key = match files.renews_with_new_key {
+            true => KeyPair::generate(),
+            false => KeyPair::from_pem(&files.pair.key_pem),
         };
         let key = key.map_err(FilesError::Key)?;
         let csr_pem = signing_request(&key, &files.name).map_err(FilesError::Key)?;
@@ -233,15 +228,6 @@ mod tests {
     }
 
     #[test]
-    fn with_several_gateways_the_key_stays() {
-        let mut bed = Bed::new(true);
-        bed.pairs = AgentPairs::new(bed.dir.clone(), true);
-        bed.renew().unwrap();
-        assert_eq!(bed.key(Credentials::Next), bed.key(Credentials::Current));
-        assert_eq!(bed.pairs.swap(), Swap::Overlap);
-    }
-
-    #[test]
     fn what_does_not_fit_the_request_is_refused_and_not_kept() {
         let bed = Bed::new(true);
         let unasked = bed
@@ -361,7 +347,7 @@ mod tests {
             files.save(&dir).unwrap();
             Self {
                 _root: root,
-                pairs: AgentPairs::new(dir.clone(), false),
+                pairs: AgentPairs::new(dir.clone()),
                 dir,
             }
         }

@@ -1,7 +1,7 @@
 //! The enrolment call, gateway side.
 //!
 //! A token is reserved, the certificate signed, and agent and use of the token written in one step; only then is it
-//! consumed (design 3.9 and 8.11).
+//! consumed (design 3.9 and 8.11). The agent that consumed it may ask again with the same key, as its answer may have been lost.
 
 use std::{fmt, future::Future, pin::Pin, sync::Arc, time::Duration};
 
@@ -13,6 +13,7 @@ use axum::{
 };
 use rustls_pki_types::UnixTime;
 use tokio::{sync::Semaphore, time::timeout};
+use uuid::Uuid;
 
 use super::{
     ENROL_PATH,
@@ -26,7 +27,7 @@ use crate::{
         csr::CheckedCsr,
         hex,
     },
-    store::{AgentRecord, Enrolment, Reservation, Store},
+    store::{AgentRecord, Enrolment, Reservation, Store, StoreError},
     token::{EnrolmentClaims, TokenError, TokenVerifier},
 };
 
@@ -106,13 +107,8 @@ impl Service {
         let claims = self
             .off_the_data_path(move |parts| Ok(parts.tokens.enrolment(now, &token)?))
             .await?;
-        // A used token is refused as such, whatever the body says.
-        let reservation = self.parts.store.reserve(claims.jti).await?;
-        let Json(body) = Json::<EnrolBody>::from_request(request, &()).await?;
+        let (reservation, body) = self.reserve(claims.jti, request).await?;
         let id = AgentId(body.agent_id);
-        if (self.is_connected)(id).await {
-            return Err(Refusal::Connected);
-        }
         let name = claims.agent_name.clone();
         let hostname = body.agent_hostname.clone();
         // One authority for certificate and root, whatever is exchanged meanwhile.
@@ -135,6 +131,32 @@ impl Service {
             issued,
             ca,
         })
+    }
+
+    /// Takes the token for the agent that the body names. A used token is refused as such, whatever the body says, but for
+    /// the agent that used it: it may have lost the answer. One that has connected did not.
+    async fn reserve(
+        &self,
+        jti: Uuid,
+        request: Request,
+    ) -> Result<(Reservation, EnrolBody), Refusal> {
+        let store = &self.parts.store;
+        let reserved = match store.reserve(jti).await {
+            Ok(reservation) => Some(reservation),
+            Err(StoreError::TokenUsed) => None,
+            Err(error) => return Err(error.into()),
+        };
+        let used = || Refusal::from(StoreError::TokenUsed);
+        let body = Json::<EnrolBody>::from_request(request, &()).await;
+        let Json(body) = body.map_err(|e| if reserved.is_some() { e.into() } else { used() })?;
+        let id = AgentId(body.agent_id);
+        let is_connected = (self.is_connected)(id).await;
+        match reserved {
+            Some(_) if is_connected => Err(Refusal::Connected),
+            Some(reservation) => Ok((reservation, body)),
+            None if is_connected => Err(used()),
+            None => Ok((store.reserve_again(jti, id).await?, body)),
+        }
     }
 
     async fn commit(&self, signed: Signed) -> Result<EnrolAnswer, Refusal> {

@@ -20,7 +20,7 @@ use crate::{
     control::AgentEntry,
     pki::hex,
     presence::Presence,
-    store::{AgentRecord, Store},
+    store::{AgentRecord, Store, TokenKind},
     token::{Scope, ScopeClaims, TokenError, TokenVerifier},
 };
 
@@ -176,10 +176,8 @@ impl Service {
     }
 
     async fn consume(&self, now: UnixTime, claims: ScopeClaims) -> Result<(), Refusal> {
-        let used = self
-            .parts
-            .store
-            .use_scope(now.as_secs(), claims.jti, claims.expires_at);
+        let (store, now) = (&self.parts.store, now.as_secs());
+        let used = store.use_up(TokenKind::Scope, now, claims.jti, claims.expires_at);
         Ok(used.await?)
     }
 }

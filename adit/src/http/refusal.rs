@@ -82,7 +82,7 @@ impl Refusal {
                 StoreError::TokenUsed | StoreError::TokenRevoked | StoreError::TokenReserved,
             ) => StatusCode::UNAUTHORIZED,
             Self::Store(StoreError::OtherKey) | Self::Connected => StatusCode::CONFLICT,
-            Self::Store(StoreError::Busy | StoreError::ScopesFull)
+            Self::Store(StoreError::Busy | StoreError::UsedTokensFull)
             | Self::Busy
             | Self::Full(_)
             | Self::NotReady(_) => StatusCode::SERVICE_UNAVAILABLE,
@@ -101,7 +101,7 @@ impl Refusal {
             Self::Store(StoreError::TokenUsed) => "used",
             Self::Store(StoreError::TokenRevoked) => "revoked",
             Self::Store(StoreError::TokenReserved) => "in_use",
-            Self::Store(StoreError::ScopesFull) => "tokens_full",
+            Self::Store(StoreError::UsedTokensFull) => "tokens_full",
             Self::Store(StoreError::OtherKey) => "other_key",
             Self::Connected => "connected",
             Self::NotReady(_) => "not_ready",
@@ -249,7 +249,7 @@ mod tests {
         let stopping = Refusal::from(ControlError::Stopping);
         for (refusal, word) in [
             (stopping, "not_ready"),
-            (Refusal::Store(StoreError::ScopesFull), "tokens_full"),
+            (Refusal::Store(StoreError::UsedTokensFull), "tokens_full"),
             (Refusal::Store(StoreError::Busy), "busy"),
             (Refusal::Busy, "busy"),
         ] {

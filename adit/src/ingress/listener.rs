@@ -2,7 +2,7 @@
 
 use std::{io, net::SocketAddr, sync::Arc, time::Duration};
 
-use adit_io_tokio::GatewayHandle;
+use adit_io_tokio::{GatewayHandle, Lines};
 use socket2::{Domain, SockRef, Socket, TcpKeepalive, Type};
 use tokio::{
     net::{TcpListener, TcpStream},
@@ -39,6 +39,27 @@ pub struct LiveIngress {
     name: Box<str>,
     counters: Arc<Counters>,
     rules: Live<Rules>,
+    told: Told,
+}
+
+/// Bounds the lines that users can cause at will.
+#[derive(Debug)]
+struct Told {
+    accept: Lines,
+    full: Lines,
+    greedy: Lines,
+    strange: Lines,
+}
+
+impl Default for Told {
+    fn default() -> Self {
+        Self {
+            accept: Lines::new(ACCEPT_FAILS),
+            full: Lines::new(FULL),
+            greedy: Lines::new(GREEDY),
+            strange: Lines::new(STRANGE),
+        }
+    }
 }
 
 #[derive(Debug)]
@@ -57,6 +78,7 @@ impl LiveIngress {
             name,
             counters,
             rules,
+            told: Told::default(),
         }
     }
 
@@ -135,12 +157,8 @@ impl IngressListener {
 
     /// Accepts until it is dropped. Connections that are being established then go on by themselves.
     pub async fn serve(self, gateway: GatewayHandle) {
-        let mut failing = false;
-        let mut full = false;
-        let mut greedy = false;
-        let mut strange = false;
         loop {
-            let Some((mut rules, mut permit)) = self.permit(&mut full).await else {
+            let Some((mut rules, mut permit)) = self.permit().await else {
                 return;
             };
             let (stream, user) = match self.listener.accept().await {
@@ -148,18 +166,16 @@ impl IngressListener {
                 Err(error) if is_of_one_connection(&error) => continue,
                 Err(error) => {
                     bump(&self.door.counters.accept_failed);
-                    if !failing {
-                        tracing::warn!(ingress = self.name(), %error, "accept fails; trying on");
+                    if self.door.told.accept.allow() {
+                        tracing::warn!(ingress = self.name(), %error, "{ACCEPT_FAILS}");
                     }
-                    failing = true;
                     sleep(ACCEPT_PAUSE).await;
                     continue;
                 }
             };
-            failing = false;
             // What has changed while nobody came counts for the one who came.
             if !Arc::ptr_eq(&rules, &self.door.rules.get()) {
-                let Some(changed) = self.permit(&mut full).await else {
+                let Some(changed) = self.permit().await else {
                     return;
                 };
                 (rules, permit) = changed;
@@ -167,48 +183,39 @@ impl IngressListener {
             bump(&self.door.counters.accepted);
             if !rules.shared.entrance.admits(user.ip()) {
                 bump(&self.door.counters.source_refused);
-                if !strange {
-                    tracing::warn!(ingress = self.name(), %user, "an address that `allow_from` does not name; more are closed");
+                if self.door.told.strange.allow() {
+                    tracing::warn!(ingress = self.name(), %user, "{STRANGE}");
                 }
-                strange = true;
                 // An end would look like an empty answer of the target.
                 let _gone = SockRef::from(&stream).set_linger(Some(Duration::ZERO));
                 continue;
             }
-            strange = false;
             if let Err(error) = tune(&stream) {
                 tracing::debug!(ingress = self.name(), %user, %error, "socket options");
             }
             let Some(permit) = permit.shared(&rules.shares, user.ip()) else {
                 bump(&self.door.counters.share_full);
-                if !greedy {
-                    tracing::warn!(ingress = self.name(), %user, "one source has its share of handshakes in progress; more are closed");
+                if self.door.told.greedy.allow() {
+                    tracing::warn!(ingress = self.name(), %user, "{GREEDY}");
                 }
-                greedy = true;
                 continue;
             };
-            greedy = false;
             let (shared, gateway) = (rules.shared.clone(), gateway.clone());
             tokio::spawn(async move { shared.serve(stream, user, permit, gateway).await });
         }
     }
 
-    /// Waits for a place among the handshakes in progress; forwards have none and need no place. `full` remembers
-    /// whether the last one had to wait, so that a burst is logged once.
-    async fn permit(&self, full: &mut bool) -> Option<(Arc<Rules>, Permit)> {
+    /// Waits for a place among the handshakes in progress; forwards have none and need no place.
+    async fn permit(&self) -> Option<(Arc<Rules>, Permit)> {
         let rules = self.door.rules.get();
         if matches!(rules.shared.protocol, Protocol::Forward { .. }) {
             return Some((rules, Permit::none()));
         }
-        let was_full = std::mem::replace(full, rules.handshakes.available_permits() == 0);
-        if *full {
+        if rules.handshakes.available_permits() == 0 {
             bump(&self.door.counters.handshakes_full);
-        }
-        if *full && !was_full {
-            tracing::warn!(
-                ingress = self.name(),
-                "as many handshakes as allowed are in progress; users wait"
-            );
+            if self.door.told.full.allow() {
+                tracing::warn!(ingress = self.name(), "{FULL}");
+            }
         }
         // The semaphore is never closed, so waiting for it cannot fail.
         let permit = rules.handshakes.clone().acquire_owned().await.ok()?;
@@ -263,6 +270,10 @@ fn advice(cause: &io::Error) -> &'static str {
         .map_or("", |(_, text)| text)
 }
 
+const ACCEPT_FAILS: &str = "accept fails; trying on";
+const FULL: &str = "as many handshakes as allowed are in progress; users wait";
+const GREEDY: &str = "one source has its share of handshakes in progress; more are closed";
+const STRANGE: &str = "an address that `allow_from` does not name is closed";
 /// Connections that wait for accept; the system may cap it (net.core.somaxconn).
 const BACKLOG: i32 = 4_096;
 /// Rest after an accept that failed for want of descriptors or memory.
@@ -299,10 +310,9 @@ mod tests {
     #[tokio::test]
     async fn a_full_handshake_limit_is_counted_and_waits() {
         let ingress = IngressListener::bind(config("127.0.0.1:0".parse().unwrap())).unwrap();
-        let (mut full, mut again) = (false, false);
-        let first = ingress.permit(&mut full).await.unwrap();
+        let first = ingress.permit().await.unwrap();
         let counters = ingress.counters();
-        let mut second = std::pin::pin!(ingress.permit(&mut again));
+        let mut second = std::pin::pin!(ingress.permit());
         let waits = || {
             counters
                 .handshakes_full

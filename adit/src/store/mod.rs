@@ -72,7 +72,13 @@ impl Store {
 
     /// Takes a token for one enrolment, until it is committed or dropped, unread or not. A restart gives it back.
     pub fn reserve(&self, jti: Uuid) -> Reply<Reservation> {
-        self.call(move |worker| worker.reserve(jti))
+        self.call(move |worker| worker.reserve(jti, None))
+    }
+
+    /// Takes a token that this agent has used, so that an agent that lost the answer to its enrolment can ask once more. The
+    /// commit fails with [`StoreError::TokenUsed`] unless the agent is still enrolled, and with the same key.
+    pub fn reserve_again(&self, jti: Uuid, id: AgentId) -> Reply<Reservation> {
+        self.call(move |worker| worker.reserve(jti, Some(id)))
     }
 
     /// Writes an agent and the use of its token in one step, on disk when the reply comes. The reservation ends in
@@ -82,10 +88,16 @@ impl Store {
     }
 
     /// Writes the key of a renewed certificate beside the key that asked for it: both are admitted until the agent has
-    /// connected with it (design 8.6). Fails with [`StoreError::OtherKey`] where the key of `shown`, the certificate of
-    /// the asking connection, is not the agent's: another one succeeded it, or the id was enrolled anew.
-    pub fn renew(&self, shown: AgentIdentity, renewal: Renewal) -> Reply<()> {
-        self.call(move |worker| worker.renew(&shown, renewal))
+    /// connected with it (design 8.6). Blocks, also until there is a place among the requests: for a thread that may wait.
+    ///
+    /// # Errors
+    /// [`StoreError::OtherKey`] where the key of `shown`, the certificate of the asking connection, is not the agent's:
+    /// another one succeeded it, or the id was enrolled anew. Never [`StoreError::Busy`].
+    pub fn renew(&self, shown: AgentIdentity, renewal: Renewal) -> Result<(), StoreError> {
+        let (job, reply) = asked(move |worker| worker.renew(&shown, renewal));
+        let jobs = self.shared.jobs.as_ref().ok_or(StoreError::Stopped)?;
+        jobs.send(job).map_err(|_| StoreError::Stopped)?;
+        Reply(Ok(reply)).wait()
     }
 
     /// Makes the renewed key the agent's only one, and its last certificate the one that it is known to have, once it
@@ -126,16 +138,16 @@ impl Store {
         self.call(move |worker| worker.tokens(now))
     }
 
-    /// Uses a scope token up, on disk when the reply comes; it is remembered until it has expired. Times are Unix
-    /// seconds. Fails with [`StoreError::TokenUsed`] the second time, and with [`StoreError::ScopesFull`] where no more
+    /// Uses a token up, on disk when the reply comes; it is remembered until it has expired. Times are Unix seconds. Fails
+    /// with [`StoreError::TokenUsed`] the second time, and with [`StoreError::UsedTokensFull`] where no more of its kind
     /// can be remembered.
-    pub fn use_scope(&self, now: u64, jti: Uuid, expires_at: u64) -> Reply<()> {
-        self.call(move |worker| worker.use_scope(now, jti, expires_at))
+    pub fn use_up(&self, kind: TokenKind, now: u64, jti: Uuid, expires_at: u64) -> Reply<()> {
+        self.call(move |worker| worker.use_up(kind, now, jti, expires_at))
     }
 
-    /// Gives how many used scope and association tokens are remembered, and how many can be.
-    pub fn scopes_usage(&self) -> Reply<(usize, usize)> {
-        self.call(|worker| Ok(worker.scopes_usage()))
+    /// Gives how many used tokens of a kind are remembered, and how many can be.
+    pub fn used_tokens(&self, kind: TokenKind) -> Reply<(usize, usize)> {
+        self.call(move |worker| Ok(worker.used_tokens(kind)))
     }
 
     /// Revokes a token that has not been used, and gives it as it was before: only one that was
@@ -161,11 +173,7 @@ impl Store {
         &self,
         act: impl FnOnce(&mut Worker) -> Result<T, StoreError> + Send + 'static,
     ) -> Reply<T> {
-        let (answer, reply) = oneshot::channel();
-        let job: Job = Box::new(move |keeper| {
-            // Whoever asked may have gone; what was done stays done.
-            drop(answer.send(keeper.perform(act)));
-        });
+        let (job, reply) = asked(act);
         let sent = match &self.shared.jobs {
             Some(jobs) => jobs.try_send(job).map_err(|e| match e {
                 TrySendError::Full(_) => StoreError::Busy,
@@ -175,6 +183,18 @@ impl Store {
         };
         Reply(sent.map(|()| reply).map_err(Some))
     }
+}
+
+/// A request for the store's thread, and where its answer comes.
+fn asked<T: Send + 'static>(
+    act: impl FnOnce(&mut Worker) -> Result<T, StoreError> + Send + 'static,
+) -> (Job, oneshot::Receiver<Result<T, StoreError>>) {
+    let (answer, reply) = oneshot::channel();
+    let job = move |keeper: &mut Keeper| {
+        // Whoever asked may have gone; what was done stays done.
+        drop(answer.send(keeper.perform(act)));
+    };
+    (Box::new(job), reply)
 }
 
 /// The answer of the store's thread, to be awaited, or waited for outside of a runtime.
@@ -209,6 +229,16 @@ impl<T> Future for Reply<T> {
             Err(e) => Poll::Ready(Err(e.take().unwrap_or(StoreError::Stopped))),
         }
     }
+}
+
+/// What a token is for that counts once and enrols nobody. Each kind has a bound of its own, so that users by WebSocket
+/// do not keep a console from deleting agents.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum TokenKind {
+    /// A call of the agents API.
+    Scope,
+    /// A user by WebSocket.
+    Association,
 }
 
 /// An enrolment that has been signed and only waits to be written.
@@ -286,12 +316,12 @@ pub enum StoreError {
     /// Another enrolment is under way with this token.
     #[error("the token is in use by another enrolment")]
     TokenReserved,
-    /// No more used scope tokens can be remembered.
+    /// No more used tokens of this kind can be remembered.
     #[error(
         "the gateway remembers as many used tokens as it can; wait until some have expired, and make tokens that \
          live for minutes"
     )]
-    ScopesFull,
+    UsedTokensFull,
     /// The id belongs to another key.
     #[error(
         "this agent id belongs to another key; enrol with a fresh id or delete the agent first"

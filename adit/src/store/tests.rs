@@ -8,25 +8,7 @@ use crate::{
     http::health::{Condition, Health},
 };
 
-#[test]
-fn token_is_used_once_also_after_a_restart() {
-    let scratch = Scratch::new();
-    let store = scratch.open();
-    enrol(&store, JTI, 1, 1).unwrap();
-    assert!(matches!(
-        store.reserve(JTI).wait(),
-        Err(StoreError::TokenUsed)
-    ));
-    drop(store);
-    let store = scratch.open();
-    assert!(matches!(
-        store.reserve(JTI).wait(),
-        Err(StoreError::TokenUsed)
-    ));
-    let tokens = store.tokens(NOW).wait().unwrap();
-    assert_eq!(tokens.len(), 1);
-    assert_eq!(tokens[0].state, TokenState::Used { by: id(1) });
-}
+mod uses;
 
 #[test]
 fn reservation_excludes_others_until_it_is_dropped() {
@@ -68,6 +50,23 @@ fn reservation_ends_however_busy_the_store_is() {
         reply.wait().unwrap();
     }
     drop(store.reserve(JTI).wait().unwrap());
+}
+
+#[test]
+fn a_renewal_waits_for_a_place() {
+    let scratch = Scratch::new();
+    let store = scratch.open();
+    enrol(&store, JTI, 1, 1).unwrap();
+    let free = blocked(&store);
+    let waiting: Vec<_> = (0..QUEUE_MAX).map(|_| store.tokens(NOW)).collect();
+    assert!(matches!(store.tokens(NOW).wait(), Err(StoreError::Busy)));
+    let patient = store.clone();
+    let renewing = thread::spawn(move || patient.renew(agent(1, 1), renewal(2)));
+    free.send(()).unwrap();
+    renewing.join().unwrap().unwrap();
+    drop(waiting);
+    let agent = store.agent(id(1)).wait().unwrap().unwrap();
+    assert_eq!(agent.renewed_spki_sha256, Some([2; 32]));
 }
 
 #[test]
@@ -113,7 +112,7 @@ fn directory_follows_enrolment_renewal_and_deletion() {
     assert_eq!(directory.admit(&agent(1, 1)), Ok(()));
     assert_eq!(directory.admit(&agent(1, 2)), Err(AdmitError::OtherKey));
 
-    store.renew(agent(1, 1), renewal(2)).wait().unwrap();
+    store.renew(agent(1, 1), renewal(2)).unwrap();
     assert_eq!(directory.admit(&agent(1, 1)), Ok(()));
     assert_eq!(directory.admit(&agent(1, 2)), Ok(()));
     assert!(directory.awaits_confirmation(&agent(1, 2)));
@@ -131,7 +130,7 @@ fn directory_follows_enrolment_renewal_and_deletion() {
     assert!(store.delete_agent(id(1)).wait().unwrap().is_some());
     assert!(store.delete_agent(id(1)).wait().unwrap().is_none());
     assert_eq!(directory.admit(&agent(1, 2)), Err(AdmitError::UnknownAgent));
-    let renewed = store.renew(agent(1, 2), renewal(3)).wait();
+    let renewed = store.renew(agent(1, 2), renewal(3));
     assert!(matches!(renewed, Err(StoreError::UnknownAgent)));
 }
 
@@ -141,17 +140,17 @@ fn a_key_that_counts_no_more_gets_no_successor() {
     let store = scratch.open();
     let directory = store.directory();
     enrol(&store, JTI, 1, 1).unwrap();
-    store.renew(agent(1, 1), renewal(2)).wait().unwrap();
+    store.renew(agent(1, 1), renewal(2)).unwrap();
     store.confirm(agent(1, 2)).wait().unwrap();
     // A connection with the former key is still there, and asks again.
-    let late = store.renew(agent(1, 1), renewal(3)).wait();
+    let late = store.renew(agent(1, 1), renewal(3));
     assert!(matches!(late, Err(StoreError::OtherKey)));
     assert_eq!(directory.admit(&agent(1, 2)), Ok(()));
     assert_eq!(directory.admit(&agent(1, 3)), Err(AdmitError::OtherKey));
     // Its certificate was being signed when the agent was deleted and its id enrolled with another key.
     store.delete_agent(id(1)).wait().unwrap();
     enrol(&store, Uuid::from_u128(2), 1, 9).unwrap();
-    let late = store.renew(agent(1, 2), renewal(4)).wait();
+    let late = store.renew(agent(1, 2), renewal(4));
     assert!(matches!(late, Err(StoreError::OtherKey)));
     assert_eq!(directory.admit(&agent(1, 4)), Err(AdmitError::OtherKey));
     let record = &store.agents().wait().unwrap()[0];
@@ -165,8 +164,8 @@ fn a_renewed_key_that_asks_for_its_successor_has_proved_itself() {
     let store = scratch.open();
     let directory = store.directory();
     enrol(&store, JTI, 1, 1).unwrap();
-    store.renew(agent(1, 1), renewal(2)).wait().unwrap();
-    store.renew(agent(1, 2), renewal(3)).wait().unwrap();
+    store.renew(agent(1, 1), renewal(2)).unwrap();
+    store.renew(agent(1, 2), renewal(3)).unwrap();
     assert_eq!(directory.admit(&agent(1, 1)), Err(AdmitError::OtherKey));
     assert_eq!(directory.admit(&agent(1, 2)), Ok(()));
     assert!(directory.awaits_confirmation(&agent(1, 3)));
@@ -180,7 +179,7 @@ fn a_certificate_of_another_ca_counts_once_it_has_been_shown() {
     enrol(&store, JTI, 1, 1).unwrap();
     let issuer = |store: &Store| store.agents().wait().unwrap()[0].issuer_sha256;
     // The same key, as of every agent that has no use for another one.
-    store.renew(agent(1, 1), renewal(1)).wait().unwrap();
+    store.renew(agent(1, 1), renewal(1)).unwrap();
     assert_eq!(issuer(&store), None);
     assert!(!directory.awaits_confirmation(&agent(1, 1)));
     store.confirm(agent(1, 1)).wait().unwrap();
@@ -197,13 +196,13 @@ fn a_certificate_of_another_ca_counts_once_it_has_been_shown() {
     assert_eq!(issuer(&store), Some([9; 32]));
     assert!(!directory.awaits_confirmation(&renewed));
     // Nothing to wait for where the authority stays, and a new key alone proves no certificate.
-    store.renew(renewed.clone(), renewal(1)).wait().unwrap();
+    store.renew(renewed.clone(), renewal(1)).unwrap();
     assert!(!directory.awaits_confirmation(&renewed));
     let other = Renewal {
         issuer_sha256: [7; 32],
         ..renewal(2)
     };
-    store.renew(renewed, other).wait().unwrap();
+    store.renew(renewed, other).unwrap();
     store.confirm(agent(1, 2)).wait().unwrap();
     assert_eq!(issuer(&store), Some([9; 32]));
 }
@@ -372,37 +371,6 @@ fn second_user_is_refused() {
         Store::open(&scratch.dir),
         Err(StoreError::InUse { .. })
     ));
-}
-
-#[tokio::test]
-async fn of_parallel_uses_one_succeeds() {
-    let scratch = Scratch::new();
-    let store = scratch.open();
-    let mut uses = tokio::task::JoinSet::new();
-    for n in 0..16 {
-        let store = store.clone();
-        uses.spawn(async move {
-            let held = store.reserve(JTI).await?;
-            store.commit_enrolment(held, enrolment(n, n)).await
-        });
-    }
-    let outcomes = uses.join_all().await;
-    assert_eq!(outcomes.iter().filter(|o| o.is_ok()).count(), 1);
-    assert_eq!(store.agents().await.unwrap().len(), 1);
-}
-
-#[test]
-fn scope_token_is_used_once_also_after_a_restart() {
-    let scratch = Scratch::new();
-    let store = scratch.open();
-    let take = |store: &Store, n, now| store.use_scope(now, Uuid::from_u128(n), NOW).wait();
-    take(&store, 1, NOW).unwrap();
-    assert!(matches!(take(&store, 1, NOW), Err(StoreError::TokenUsed)));
-    drop(store);
-    let store = scratch.open();
-    assert!(matches!(take(&store, 1, NOW), Err(StoreError::TokenUsed)));
-    take(&store, 2, NOW).unwrap();
-    assert!(store.tokens(NOW).wait().unwrap().is_empty());
 }
 
 const JTI: Uuid = Uuid::from_u128(1);

@@ -15,12 +15,12 @@ use redb::{
 use uuid::Uuid;
 
 use super::{
-    AgentDirectory, AgentRecord, Enrolment, KEPT_S, Renewal, Reservation, StoreError, TokenRecord,
-    TokenState,
+    AgentDirectory, AgentRecord, Enrolment, KEPT_S, Renewal, Reservation, StoreError, TokenKind,
+    TokenRecord, TokenState,
     directory::{Known, Snapshot},
     record::Stored,
     reserved::Reserved,
-    scopes::{SCOPES_MAX, ScopeUse, UsedScopes},
+    scopes::{ASSOCIATIONS, SCOPES, TokenUse, USED_MAX, UsedTokens},
 };
 use crate::token::LEEWAY_S;
 
@@ -29,7 +29,8 @@ pub(super) struct Worker {
     database: Database,
     directory: AgentDirectory,
     reserved: Reserved,
-    scopes: UsedScopes,
+    scopes: UsedTokens,
+    associations: UsedTokens,
 }
 
 impl Worker {
@@ -57,16 +58,18 @@ impl Worker {
             Err(DatabaseError::DatabaseAlreadyOpen) => return Err(StoreError::InUse { path }),
             Err(e) => return Err(StoreError::of_file(path, e.into())),
         };
-        let scopes = match UsedScopes::open(&database, SCOPES_MAX) {
-            Ok(scopes) => scopes,
-            Err(e) => return Err(StoreError::of_file(path, e)),
+        let used = |table| {
+            UsedTokens::open(&database, table, USED_MAX)
+                .map_err(|e| StoreError::of_file(path.clone(), e))
         };
+        let (scopes, associations) = (used(SCOPES)?, used(ASSOCIATIONS)?);
         let worker = Self {
             path,
             database,
             directory,
             reserved,
             scopes,
+            associations,
         };
         // Opening a table in a write transaction makes it, so that readers find it.
         worker.write(|_| Ok(()))?;
@@ -74,13 +77,20 @@ impl Worker {
         Ok(worker)
     }
 
-    pub(super) fn reserve(&self, jti: Uuid) -> Result<Reservation, StoreError> {
+    /// Takes a token that is unused, or was used by this agent.
+    pub(super) fn reserve(
+        &self,
+        jti: Uuid,
+        again: Option<AgentId>,
+    ) -> Result<Reservation, StoreError> {
         let reservation = self.reserved.take(jti);
         let reservation = reservation.ok_or(StoreError::TokenReserved)?;
         let read = self.database.begin_read().map_err(self.failed())?;
         let tokens = read.open_table(TOKENS).map_err(self.failed())?;
-        self.check_unused(&tokens, jti)?;
-        Ok(reservation)
+        match self.used_by(&tokens, jti)? {
+            used @ Some(_) if used != again => Err(StoreError::TokenUsed),
+            _unused_or_again => Ok(reservation),
+        }
     }
 
     pub(super) fn commit_enrolment(
@@ -89,9 +99,6 @@ impl Worker {
         enrolment: &Enrolment,
     ) -> Result<(), StoreError> {
         let agent = &enrolment.agent;
-        if self.directory.belongs_to_other(agent.id, agent.spki_sha256) {
-            return Err(StoreError::OtherKey);
-        }
         let token = TokenRecord {
             jti: reservation.jti(),
             name: agent.name.clone(),
@@ -100,7 +107,16 @@ impl Worker {
         };
         self.change(agent.id, |tables| {
             // A revocation may have come between reservation and commit.
-            self.check_unused(&tables.tokens, token.jti)?;
+            let used_by = self.used_by(&tables.tokens, token.jti)?;
+            // Whoever used it may not have heard of it: the same agent with the same key gets its answer again.
+            if let Some(by) = used_by
+                && !(by == agent.id && self.has_key(&tables.agents, agent)?)
+            {
+                return Err(StoreError::TokenUsed);
+            }
+            if self.directory.belongs_to_other(agent.id, agent.spki_sha256) {
+                return Err(StoreError::OtherKey);
+            }
             self.put(&mut tables.agents, agent.id.0, agent)?;
             self.put(&mut tables.tokens, token.jti, &token)?;
             self.prune(&mut tables.tokens, agent.enrolled_at)
@@ -193,34 +209,52 @@ impl Worker {
         })
     }
 
-    pub(super) fn use_scope(
+    pub(super) fn use_up(
         &mut self,
+        kind: TokenKind,
         now: u64,
         jti: Uuid,
         expires_at: u64,
     ) -> Result<(), StoreError> {
-        let used = self.scopes.take(&self.database, now, jti, expires_at);
+        let (own, other) = match kind {
+            TokenKind::Scope => (&mut self.scopes, &self.associations),
+            TokenKind::Association => (&mut self.associations, &self.scopes),
+        };
+        if other.knows(jti) {
+            return Err(StoreError::TokenUsed);
+        }
+        let used = own.take(&self.database, now, jti, expires_at);
         match used.map_err(self.failed())? {
-            ScopeUse::First => Ok(()),
-            ScopeUse::Again => Err(StoreError::TokenUsed),
-            ScopeUse::Full => Err(StoreError::ScopesFull),
+            TokenUse::First => Ok(()),
+            TokenUse::Again => Err(StoreError::TokenUsed),
+            TokenUse::Full => Err(StoreError::UsedTokensFull),
         }
     }
 
-    pub(super) fn scopes_usage(&self) -> (usize, usize) {
-        self.scopes.usage()
+    pub(super) fn used_tokens(&self, kind: TokenKind) -> (usize, usize) {
+        match kind {
+            TokenKind::Scope => self.scopes.usage(),
+            TokenKind::Association => self.associations.usage(),
+        }
     }
 
-    fn check_unused(
+    /// Tells who used a token.
+    fn used_by(
         &self,
         tokens: &impl ReadableTable<&'static [u8; 16], &'static [u8]>,
         jti: Uuid,
-    ) -> Result<(), StoreError> {
+    ) -> Result<Option<AgentId>, StoreError> {
         match self.get::<TokenRecord>(tokens, jti)?.map(|t| t.state) {
-            None | Some(TokenState::Issued) => Ok(()),
-            Some(TokenState::Used { .. }) => Err(StoreError::TokenUsed),
+            None | Some(TokenState::Issued) => Ok(None),
+            Some(TokenState::Used { by }) => Ok(Some(by)),
             Some(TokenState::Revoked) => Err(StoreError::TokenRevoked),
         }
+    }
+
+    /// Tells whether the agent is enrolled with this key.
+    fn has_key(&self, agents: &Rows<'_>, agent: &AgentRecord) -> Result<bool, StoreError> {
+        let known = self.get::<AgentRecord>(agents, agent.id.0)?;
+        Ok(known.is_some_and(|known| known.spki_sha256 == agent.spki_sha256))
     }
 
     fn update_agent(
@@ -428,7 +462,7 @@ mod tests {
     }
 
     fn enrol(worker: &Worker, id: AgentId) {
-        let reservation = worker.reserve(Uuid::nil()).unwrap();
+        let reservation = worker.reserve(Uuid::nil(), None).unwrap();
         let agent = AgentRecord {
             id,
             name: "a".to_owned(),

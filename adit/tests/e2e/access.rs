@@ -7,6 +7,7 @@ use std::{
 
 use base64::prelude::{BASE64_STANDARD, Engine};
 use serde_json::{Value, json};
+use socket2::{Domain, Socket, Type};
 
 use crate::harness::{
     beside_others,
@@ -131,6 +132,38 @@ fn only_addresses_that_are_named_come_in() {
         let name = format!("adit_ingress_source_refused_total{{ingress=\"{name}\"}}");
         assert_eq!(now.value(&name), count);
     }
+}
+
+#[test]
+fn strangers_and_users_in_turn_write_a_bounded_number_of_lines() {
+    let _machine = beside_others();
+    let (site, target) = (Site::new(), echo());
+    let rest = format!(
+        "{METRICS}{}allow_from = [\"127.0.0.1\"]\n",
+        forward("echo", target)
+    );
+    let gateway = site.gateway("gw", &rest);
+    let _agent = site.serving("site-a", &gateway, "127.0.0.1/32");
+    let ingress = gateway.ingress("echo");
+    let stranger = || {
+        let socket = Socket::new(Domain::IPV4, Type::STREAM, None).unwrap();
+        let from = SocketAddr::from(([127, 0, 0, 2], 0));
+        socket.bind(&from.into()).unwrap();
+        socket.connect(&ingress.into()).unwrap();
+        // Closed.
+        assert!((&socket).read(&mut [0]).is_err());
+    };
+    for _ in 0..60 {
+        stranger();
+        ping(&connect(ingress), b"x");
+    }
+    let name = "adit_ingress_source_refused_total{ingress=\"echo\"}";
+    assert_eq!(metrics(&gateway).value(name), 60);
+    let told = gateway
+        .process()
+        .count("an address that `allow_from` does not name is closed");
+    // Should they take 10 s, so many again.
+    assert!((1..=40).contains(&told), "{told} lines");
 }
 
 #[test]

@@ -35,7 +35,12 @@ fn an_enrolment_that_cannot_be_kept_spends_no_string() {
         ran.fails(1, &["cannot write", agent.state.to_str().unwrap(), "room"]);
         assert_eq!(fs::read_dir(&agent.state).unwrap().count(), 0, "{ran:?}");
     }
-    for name in ["agent-pair.json", "agent.json", "routes.json"] {
+    for name in [
+        "agent-pair.json",
+        "agent.json",
+        "agent-enrolling.json",
+        "routes.json",
+    ] {
         let in_the_way = agent.state.join(name);
         fs::create_dir(&in_the_way).unwrap();
         let ran = up(&agent, &token, |command| command);

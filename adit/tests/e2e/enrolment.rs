@@ -1,6 +1,15 @@
-//! The enrolment listener in its three shapes: its own certificate, the operator's, and none.
+//! The enrolment listener in its three shapes: its own certificate, the operator's, and none. And answers that get lost.
 
-use std::{fs, path::Path};
+use std::{
+    fs,
+    io::{Read, Write},
+    net::{Shutdown, SocketAddr, TcpListener, TcpStream},
+    path::Path,
+    sync::{
+        Arc, Mutex,
+        atomic::{AtomicBool, Ordering},
+    },
+};
 
 use rcgen::{CertificateParams, CertifiedIssuer, ExtendedKeyUsagePurpose, IsCa, KeyPair};
 
@@ -46,6 +55,87 @@ fn an_operators_certificate_is_served_and_judged_by_the_systems_roots() {
     let ran = run(command, &token);
     assert_eq!(ran.code, 0, "{ran:?}");
     assert!(agent.state.join("agent.json").exists());
+}
+
+#[test]
+fn a_string_whose_answer_was_lost_is_good_for_the_same_agent_only() {
+    let _machine = beside_others();
+    let site = Site::new();
+    let gateway = site.gateway("gw", "");
+    let token = gateway.token("site-a");
+    let agent = site.agent("site-a");
+    let path = ToGateway::losing_answers(gateway.address("enroll"));
+    let ran = std::thread::scope(|scope| {
+        let up = scope.spawn(|| agent.up(&token, "", &["--gateway", &path.url]));
+        gateway.process().logged("agent enrolled");
+        path.cut();
+        up.join().unwrap()
+    });
+    assert_eq!(ran.code, 5, "{ran:?}");
+    assert!(!agent.state.join("agent.json").exists());
+    let ran = site.agent("another").up(&token, "", &[]);
+    ran.fails(4, &["used", "401"]);
+    assert!(!site.path("another").join("agent.json").exists());
+    let ran = agent.up(&token, "127.0.0.1/32", &[]);
+    assert_eq!(ran.code, 0, "{ran:?}");
+    assert_eq!(gateway.enrolled().len(), 1);
+    assert!(!agent.state.join("agent-enrolling.json").exists());
+    // It is good for that even now, but not for whoever has connected.
+    let mut agent = agent;
+    agent.serve(&gateway);
+    let ran = agent.up(&token, "", &[]);
+    ran.fails(4, &["used", "401"]);
+}
+
+/// A path to the enrolment listener on which the gateway's answers get lost.
+struct ToGateway {
+    url: String,
+    user: Arc<Mutex<Option<TcpStream>>>,
+}
+
+impl ToGateway {
+    fn losing_answers(gateway: SocketAddr) -> Self {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let url = format!("https://{}", listener.local_addr().unwrap());
+        let user = Arc::new(Mutex::new(None));
+        let accepted = Arc::clone(&user);
+        std::thread::spawn(move || {
+            let (stream, _) = listener.accept().unwrap();
+            *accepted.lock().unwrap() = Some(stream.try_clone().unwrap());
+            carry(stream, TcpStream::connect(gateway).unwrap());
+        });
+        Self { url, user }
+    }
+
+    fn cut(&self) {
+        let user = self.user.lock().unwrap();
+        user.as_ref().unwrap().shutdown(Shutdown::Both).unwrap();
+    }
+}
+
+/// Carries the handshake, and then only what the agent says.
+fn carry(mut agent: TcpStream, mut gateway: TcpStream) {
+    let has_asked = Arc::new(AtomicBool::new(false));
+    let (mut to_agent, mut answers) = (agent.try_clone().unwrap(), gateway.try_clone().unwrap());
+    let asked = Arc::clone(&has_asked);
+    std::thread::spawn(move || {
+        let mut buf = [0; 16 << 10];
+        while let Ok(len @ 1..) = answers.read(&mut buf) {
+            if !asked.load(Ordering::SeqCst) {
+                drop(to_agent.write_all(&buf[..len]));
+            }
+        }
+    });
+    let mut buf = [0; 16 << 10];
+    let mut begins_handshake = true;
+    while let Ok(len @ 1..) = agent.read(&mut buf) {
+        // The end of the handshake and the request come after the gateway's part of it.
+        if !begins_handshake {
+            has_asked.store(true, Ordering::SeqCst);
+        }
+        begins_handshake = false;
+        gateway.write_all(&buf[..len]).unwrap();
+    }
 }
 
 fn with_operator_certificate(site: &Site) -> (std::path::PathBuf, Gateway) {

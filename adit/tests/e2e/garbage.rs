@@ -106,6 +106,26 @@ fn garbage_at_the_enrolment_listener_harms_nobody() {
     site.enrol("site-b", &gateway, "127.0.0.1/32");
 }
 
+#[test]
+fn what_is_no_http_has_a_status_and_no_body() {
+    let _machine = beside_others();
+    let site = Site::new();
+    let gateway = site.gateway(
+        "gw",
+        "[enroll]\nlisten = \"127.0.0.1:0\"\ninsecure_http = true\n",
+    );
+    let long = format!("GET /{} HTTP/1.1\r\n\r\n", "a".repeat(70_000));
+    let many = format!("GET / HTTP/1.1\r\n{}\r\n", "a: b\r\n".repeat(1_000));
+    for (request, status) in [("no \0 http\r\n\r\n", 400), (&long, 414), (&many, 431)] {
+        let mut user = connect(gateway.address("enroll"));
+        // It may close before it has read everything.
+        let _closed = user.write_all(request.as_bytes());
+        let head = crate::harness::users::head(&user);
+        assert!(head.starts_with(&format!("HTTP/1.1 {status} ")), "{head}");
+        assert!(head.contains("content-length: 0"), "{head}");
+    }
+}
+
 /// Requests that end nowhere, or say two things at once.
 fn http_garbage() -> Vec<Vec<u8>> {
     let enrol = "POST /jet/tunnel/enroll HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\n";

@@ -170,7 +170,8 @@ fn operators_see_how_full_a_gateway_is_and_what_it_refuses() {
             row("handshakes", 0, 1_024),
             row("sessions_opening", 0, 20_000),
             row("enrolment_connections", 0, 512),
-            row("used_tokens", 0, 100_000),
+            row("used_scope_tokens", 0, 100_000),
+            row("used_association_tokens", 0, 100_000),
         ])
     );
     let text = gateway.ask(&["gateway", "status"]).out;

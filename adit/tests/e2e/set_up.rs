@@ -122,6 +122,12 @@ fn an_address_of_the_gateway_that_is_dead_does_not_keep_an_agent_away() {
         agent.status()["gateways"],
         serde_json::json!(endpoints.map(|addr| addr.to_string()))
     );
+    // They are ways to one gateway with one store, which learns of another key.
+    let before = agent.pair("");
+    assert_eq!(agent.ask(&["agent", "renew"]).code, 0);
+    agent.process().logged("renewed certificate in use");
+    assert_ne!(agent.pair("")["key"], before["key"]);
+    assert_eq!(agent.pair("-previous"), before);
 }
 
 fn start(command: Command) -> Process {

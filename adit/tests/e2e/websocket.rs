@@ -254,6 +254,12 @@ fn the_gateway_speaks_tls_to_targets_that_it_can_tell() {
             let mut user = come(&named, None);
             user.echoes(&[9; 100_000]);
             user.close();
+            // The first does not speak TLS, and the second has another certificate.
+            let mut claims = association(echo());
+            claims["dst_alt"] = json!([target.addr.to_string(), named]);
+            let mut user = open(&gateway, &console, "tls", &claims);
+            user.echoes(b"the third one");
+            user.close();
             // The certificate is for another name.
             let (code, reason) = come(&target.addr.to_string(), None).farewell();
             assert_eq!(code, 1014, "{reason}");

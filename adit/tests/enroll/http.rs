@@ -83,7 +83,9 @@ fn each_refusal_has_its_status_and_spends_no_token() {
     assert_eq!(status, 404);
     let (status, text) = gateway.send("/jet/tunnel/enroll", Some(&token), json, &good);
     assert_eq!(status, 200, "{text}");
-    let (status, _) = gateway.send("/jet/tunnel/enroll", Some(&token), json, &good);
+    // Nobody but the agent that used it.
+    let other = body(Uuid::new_v4()).to_string();
+    let (status, _) = gateway.send("/jet/tunnel/enroll", Some(&token), json, &other);
     assert_eq!(status, 401);
     let (status, _) = gateway.send("/jet/tunnel/enroll", Some(&token), json, "{");
     assert_eq!(

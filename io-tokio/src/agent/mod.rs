@@ -1,5 +1,7 @@
 //! The agent: one connection to one of its gateways, kept up by the core's `Supervisor`.
 
+mod attempt;
+mod files;
 mod network;
 pub mod probe;
 mod renewal;
@@ -33,7 +35,7 @@ use tokio::{
     task::JoinHandle,
 };
 
-use self::{renewal::RenewalNews, task::AgentTask};
+use self::{attempt::Attempt, renewal::RenewalNews, task::AgentTask};
 use crate::{
     handoff::{Sender, handoff},
     receive::Receive,
@@ -200,6 +202,8 @@ pub struct Agent {
 #[derive(Debug)]
 pub(crate) enum AgentInput {
     Resolved(GatewayIndex, Result<Vec<IpAddr>, ResolveError>),
+    /// The key pair for an attempt has been read.
+    Attempt(Box<Attempt>),
     Established(DialId),
     Closed(DialId, Closed),
     /// What is advertised from here on, and what may be dialled, where that changes.

@@ -11,7 +11,7 @@ use netlink_sys::{
 };
 use tokio::{
     task::AbortHandle,
-    time::{Instant, timeout_at},
+    time::{Instant, sleep, timeout_at},
 };
 
 use super::AgentInput;
@@ -34,12 +34,14 @@ impl Watch {
     /// # Errors
     /// Where the system forbids it; changes are then found by missed acknowledgements, seconds later.
     pub(super) fn begin(agent: Sender<AgentInput>) -> io::Result<Self> {
-        let mut socket = TokioSocket::new(NETLINK_ROUTE)?;
-        socket.socket_mut().bind(&NetlinkAddr::new(0, GROUPS))?;
+        let first = open()?;
         let task = tokio::spawn(async move {
-            if let Err(error) = watch(&socket, &agent).await {
-                tracing::warn!(%error, "this machine's addresses are not watched any more");
-            }
+            let watch = |socket| watch(socket, agent.clone());
+            again_and_again(first, open, watch, || {
+                // What came in between was missed.
+                agent.push_or_stop(AgentInput::NetworkChanged);
+            })
+            .await;
         });
         Ok(Self(task.abort_handle()))
     }
@@ -51,15 +53,61 @@ impl Drop for Watch {
     }
 }
 
-async fn watch(socket: &TokioSocket, agent: &Sender<AgentInput>) -> io::Result<()> {
+fn open() -> io::Result<TokioSocket> {
+    let mut socket = TokioSocket::new(NETLINK_ROUTE)?;
+    socket.socket_mut().bind(&NetlinkAddr::new(0, GROUPS))?;
+    Ok(socket)
+}
+
+/// Watches, and begins again after a pause whenever that has failed. The pause doubles until a watch has lasted for the
+/// longest one.
+async fn again_and_again<S, W: Future<Output = io::Error>>(
+    first: S,
+    open: impl Fn() -> io::Result<S>,
+    watch: impl Fn(S) -> W,
+    resumed: impl Fn(),
+) {
+    let mut socket = Some(first);
+    let mut pause = PAUSE_FIRST;
     loop {
-        message(socket).await?;
-        let quiet = Instant::now() + QUIET;
-        while let Ok(more) = timeout_at(quiet, message(socket)).await {
-            more?;
+        let began = Instant::now();
+        let error = match socket.take() {
+            Some(socket) => watch(socket).await,
+            None => match open() {
+                Ok(opened) => {
+                    socket = Some(opened);
+                    resumed();
+                    continue;
+                }
+                Err(error) => error,
+            },
+        };
+        if began.elapsed() >= PAUSE_MAX {
+            pause = PAUSE_FIRST;
+        }
+        tracing::warn!(%error, again_s = pause.as_secs(), "this machine's addresses cannot be watched; changes are noticed some seconds later meanwhile");
+        sleep(pause).await;
+        pause = (2 * pause).min(PAUSE_MAX);
+    }
+}
+
+async fn watch(socket: TokioSocket, agent: Sender<AgentInput>) -> io::Error {
+    loop {
+        if let Err(error) = change(&socket).await {
+            return error;
         }
         agent.push_or_stop(AgentInput::NetworkChanged);
     }
+}
+
+/// Waits for a change, and until there are no more for a moment.
+async fn change(socket: &TokioSocket) -> io::Result<()> {
+    message(socket).await?;
+    let quiet = Instant::now() + QUIET;
+    while let Ok(more) = timeout_at(quiet, message(socket)).await {
+        more?;
+    }
+    Ok(())
 }
 
 /// Waits for a message.
@@ -98,11 +146,18 @@ pub(super) fn sources(gateway: Option<SocketAddr>) -> Sources {
     [gateway.and_then(source_towards), v4, v6]
 }
 
+/// Rest after a watch that has failed; the first one, and the longest.
+const PAUSE_FIRST: Duration = Duration::from_secs(5);
+const PAUSE_MAX: Duration = Duration::from_secs(600);
 /// rtnetlink(7): the socket's buffer was full.
 const ENOBUFS: i32 = 105;
 
 #[cfg(test)]
 mod tests {
+    use std::cell::Cell;
+
+    use tokio::time::timeout;
+
     use super::*;
 
     #[test]
@@ -110,6 +165,37 @@ mod tests {
         for ip in [IpAddr::from([127, 0, 0, 1]), Ipv6Addr::LOCALHOST.into()] {
             assert_eq!(source_towards((ip, 9).into()), Some(ip));
         }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_watch_that_fails_begins_again() {
+        let began = Instant::now();
+        let (opened, resumed) = (Cell::new(0_u32), Cell::new(0_u32));
+        let odd = || io::Error::other("odd");
+        let open = || {
+            opened.set(opened.get() + 1);
+            // Twice there is no memory.
+            if opened.get() <= 2 {
+                Err(odd())
+            } else {
+                Ok(())
+            }
+        };
+        // Fails at once until it lasts.
+        let watch = |()| async {
+            if resumed.get() == 3 {
+                sleep(PAUSE_MAX).await;
+            }
+            odd()
+        };
+        let resume = || resumed.set(resumed.get() + 1);
+        let watching = again_and_again((), open, watch, resume);
+        let hour = Duration::from_secs(3_600);
+        assert!(timeout(hour, watching).await.is_err());
+        assert_eq!(began.elapsed(), hour);
+        // After 5, 10, 20, 40, 80 s; after 600 s of watching 5 s, 10 s, and so on.
+        assert_eq!(opened.get(), resumed.get() + 2);
+        assert!((10..=14).contains(&resumed.get()), "{}", resumed.get());
     }
 
     #[tokio::test]

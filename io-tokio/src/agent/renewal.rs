@@ -1,13 +1,12 @@
 //! Renewal as the agent's task performs it: files off the task, questions over the connection that is up.
 
-use std::{
-    sync::Arc,
-    time::{Instant, SystemTime},
-};
+use std::time::{Instant, SystemTime};
 
 use adit_proto_core::{agent::renewal::RenewalStep, limits::REASON_LEN_MAX, output::Renewed};
 
-use super::{AgentInput, KeyPairs, RenewalStatus, Validity, role::AgentCommand, task::AgentTask};
+use super::{
+    AgentInput, KeyPairs, RenewalStatus, Swap, Validity, role::AgentCommand, task::AgentTask,
+};
 use crate::connection_task::Command;
 
 /// What came of a step.
@@ -15,7 +14,8 @@ use crate::connection_task::Command;
 pub(crate) enum RenewalNews {
     Requested(Result<String, String>),
     Answered(Result<Renewed, String>),
-    Stored(Result<(), String>),
+    /// What the gateway can take, where it is stored.
+    Stored(Result<Swap, String>),
     Adopted(Result<Validity, String>),
     Discarded(Result<(), String>),
     Reverted(Result<Validity, String>),
@@ -31,7 +31,7 @@ impl AgentTask {
         match step {
             RenewalStep::Request => {
                 self.tell_renewal(RenewalStatus::UnderWay);
-                self.off_the_task(|pairs| RenewalNews::Requested(pairs.request()));
+                self.off_the_task(RenewalNews::Requested, |pairs| pairs.request());
             }
             RenewalStep::Ask { csr_pem } => match self.supervisor.connection() {
                 Some(dial) => {
@@ -47,7 +47,8 @@ impl AgentTask {
                 }
             },
             RenewalStep::Store(renewed) => {
-                self.off_the_task(move |pairs| RenewalNews::Stored(pairs.store(renewed)));
+                let store = |pairs: &dyn KeyPairs| pairs.store(renewed).map(|()| pairs.swap());
+                self.off_the_task(RenewalNews::Stored, store);
             }
         }
     }
@@ -72,15 +73,15 @@ impl AgentTask {
     }
 
     pub(super) fn adopt(&self) {
-        self.off_the_task(|pairs| RenewalNews::Adopted(pairs.adopt()));
+        self.off_the_task(RenewalNews::Adopted, |pairs| pairs.adopt());
     }
 
     pub(super) fn discard(&self) {
-        self.off_the_task(|pairs| RenewalNews::Discarded(pairs.discard()));
+        self.off_the_task(RenewalNews::Discarded, |pairs| pairs.discard());
     }
 
     pub(super) fn revert(&self) {
-        self.off_the_task(|pairs| RenewalNews::Reverted(pairs.revert()));
+        self.off_the_task(RenewalNews::Reverted, |pairs| pairs.revert());
     }
 
     fn in_place(&mut self, now: Instant, placed: Result<Validity, String>) {
@@ -124,10 +125,9 @@ impl AgentTask {
             }
             RenewalNews::Stored(stored) => {
                 match &stored {
-                    Ok(()) => {
+                    Ok(swap) => {
                         tracing::info!("certificate renewed; the next connection proves it");
-                        self.supervisor
-                            .handle_renewed(now, self.config.pairs.swap());
+                        self.supervisor.handle_renewed(now, *swap);
                     }
                     Err(error) => {
                         tracing::error!(%error, "renewed certificate not kept; trying again later");
@@ -170,11 +170,17 @@ impl AgentTask {
         }
     }
 
-    /// Files are read and written, and keys made, on a thread for that.
-    fn off_the_task(&self, act: impl FnOnce(&dyn KeyPairs) -> RenewalNews + Send + 'static) {
-        let (pairs, own) = (Arc::clone(&self.config.pairs), self.own.clone());
-        tokio::task::spawn_blocking(move || {
-            own.push_or_stop(AgentInput::Renewal(act(&*pairs)));
+    /// Files are read and written, and keys made, on a thread for that. News come in any case, and in bounded time: the
+    /// machines wait for them.
+    fn off_the_task<T: Send + 'static>(
+        &self,
+        news: fn(Result<T, String>) -> RenewalNews,
+        act: impl FnOnce(&dyn KeyPairs) -> Result<T, String> + Send + 'static,
+    ) {
+        let (files, own) = (self.files.clone(), self.own.clone());
+        tokio::spawn(async move {
+            let done = files.ask(act).await.map_err(|fault| fault.to_string());
+            own.push_or_stop(AgentInput::Renewal(news(done)));
         });
     }
 }

@@ -1,7 +1,7 @@
 //! The agent's one task: receives, performs what the core's machines ask for, and reports.
 
 use std::{
-    collections::{BTreeMap, VecDeque},
+    collections::{BTreeMap, BTreeSet, VecDeque},
     fmt,
     future::Future,
     io,
@@ -12,7 +12,7 @@ use std::{
         atomic::{AtomicUsize, Ordering},
     },
     task::{Context, Poll},
-    time::{Instant, SystemTime},
+    time::{Duration, Instant, SystemTime},
 };
 
 use adit_proto_core::{
@@ -35,6 +35,8 @@ use tokio::{
 
 use super::{
     AgentConfig, AgentInput, StartError, Status,
+    attempt::Wish,
+    files::Files,
     network::{Sources, Watch, source_towards, sources},
     role::{AgentCommand, GatewayConnection},
 };
@@ -66,6 +68,12 @@ pub(super) struct AgentTask {
     pub(super) supervisor: Supervisor,
     pub(super) renewal: Renewal,
     dials: BTreeMap<DialId, (ConnId, SocketAddr)>,
+    /// Attempts whose key pair is being read.
+    pub(super) reading: BTreeSet<DialId>,
+    /// Reads key pairs for attempts.
+    reads: Files,
+    /// Changes them, for renewals.
+    pub(super) files: Files,
     inputs: Receiver<AgentInput>,
     pub(super) own: Sender<AgentInput>,
     batch: VecDeque<AgentInput>,
@@ -78,6 +86,10 @@ pub(super) struct AgentTask {
 /// What a connection is told when the agent stops.
 type HowToStop = fn(CloseReason) -> Command<AgentCommand>;
 
+/// For a key pair that is read: well within the time of an attempt.
+const READ_PATIENCE: Duration = Duration::from_secs(5);
+/// For one that is made, written or moved: a slow disk takes a while.
+const FILES_PATIENCE: Duration = Duration::from_secs(30);
 /// Batches received before the task lets others run.
 const ROUNDS_MAX: usize = 16;
 
@@ -116,6 +128,9 @@ impl AgentTask {
             sources: sources(None),
             _network: network,
             supervisor,
+            reading: BTreeSet::new(),
+            reads: Files::new(Arc::clone(&config.pairs), READ_PATIENCE),
+            files: Files::new(Arc::clone(&config.pairs), FILES_PATIENCE),
             dual_stack: receive.port().local_addr()?.is_ipv6(),
             config,
             env,
@@ -141,6 +156,7 @@ impl AgentTask {
                 AgentInput::Resolved(gateway, answer) => {
                     self.supervisor.handle_resolved(now, gateway, answer)
                 }
+                AgentInput::Attempt(attempt) => self.attempt(now, *attempt),
                 AgentInput::Established(dial) => self.supervisor.handle_established(now, dial),
                 AgentInput::Closed(dial, why) => self.closed(now, dial, &why),
                 AgentInput::Routes(routes, policy) => self.set_routes(&routes, policy),
@@ -276,22 +292,16 @@ impl AgentTask {
                 credentials,
                 ..
             } => {
-                let made = (self.config.pairs.tls(credentials))
-                    .map_err(|error| (LossKind::PairUnusable, error))
-                    .and_then(|tls| self.connect(now, dial, addr, &server_name, tls));
-                if let Err((why, error)) = made {
-                    tracing::error!(%addr, ?credentials, %error, "cannot connect to the gateway");
-                    self.status.send_modify(|status| status.ended(false, error));
-                    self.supervisor.handle_closed(now, dial, why);
-                }
-            }
-            SupervisorStep::Close { dial } => {
-                let command = match self.stopping {
-                    Some(how) => how(CloseReason::AgentStopping),
-                    None => Command::Close(CloseReason::Redundant),
+                let wish = Wish {
+                    dial,
+                    addr,
+                    server_name,
+                    credentials,
                 };
-                self.command(dial, command);
+                self.reading.insert(dial);
+                wish.read(self.reads.clone(), self.own.clone());
             }
+            SupervisorStep::Close { dial } => self.close(now, dial),
             SupervisorStep::Drain { dial } => {
                 self.command(dial, Command::Role(AgentCommand::Drain));
             }
@@ -327,6 +337,18 @@ impl AgentTask {
         }
     }
 
+    fn close(&mut self, now: Instant, dial: DialId) {
+        if self.reading.remove(&dial) {
+            let why = LossKind::from(&Closed::Local);
+            return self.supervisor.handle_closed(now, dial, why);
+        }
+        let command = match self.stopping {
+            Some(how) => how(CloseReason::AgentStopping),
+            None => Command::Close(CloseReason::Redundant),
+        };
+        self.command(dial, command);
+    }
+
     /// One that has ended needs no command.
     pub(super) fn command(&self, dial: DialId, command: Command<AgentCommand>) {
         let conn = self.dials.get(&dial).map(|(conn, _)| *conn);
@@ -335,14 +357,13 @@ impl AgentTask {
         }
     }
 
-    fn connect(
+    pub(super) fn connect(
         &mut self,
         now: Instant,
-        dial: DialId,
-        addr: SocketAddr,
-        server_name: &str,
+        wish: &Wish,
         tls: AgentTls,
     ) -> Result<(), (LossKind, String)> {
+        let (dial, addr) = (wish.dial, wish.addr);
         let core = CoreConfig {
             tls: Arc::new(tls),
             routes: Arc::clone(&self.config.routes),
@@ -355,10 +376,10 @@ impl AgentTask {
             }
             IpAddr::V4(_) | IpAddr::V6(_) => addr,
         };
-        let connect = self
-            .receive
-            .endpoint
-            .connect(now, &core, remote, server_name, &self.env);
+        let connect =
+            self.receive
+                .endpoint
+                .connect(now, &core, remote, &wish.server_name, &self.env);
         let conn = connect.map_err(|error| {
             let why = match &error {
                 ConnectError::Tls(_) => LossKind::PairUnusable,

@@ -34,7 +34,7 @@ use crate::{
     http::{Ends, HttpCounters, Offload, Refusal, bearer, health::Health},
     live::Live,
     share::{Share, Shares},
-    store::{Store, StoreError},
+    store::{Store, StoreError, TokenKind},
     token::{Association, TokenError, TokenVerifier},
 };
 use replay::Replays;
@@ -304,9 +304,10 @@ impl Service {
         user: SocketAddr,
     ) -> Result<(), Refusal> {
         let from = user.ip().to_canonical();
+        let (jti, expires_at) = (association.jti, association.expires_at);
         let used = self
             .store
-            .use_scope(now, association.jti, association.expires_at);
+            .use_up(TokenKind::Association, now, jti, expires_at);
         match used.await {
             Ok(()) => self.replays.note(now, association, from),
             Err(StoreError::TokenUsed) if self.replays.allows(now, association, from) => {}

@@ -2,16 +2,17 @@
 
 use std::{sync::Arc, time::Duration};
 
-use adit_io_tokio::{OpenRequest, PendingSession, Pipe};
+use adit_io_tokio::{OpenRequest, Pipe};
 use adit_proto_core::{gateway::OpenError, id::SessionId, target::Target};
 use axum::extract::ws::WebSocket;
-use tokio::time::timeout;
+use tokio::time::{Instant, timeout};
 use tokio_rustls::client::TlsStream;
 
 use super::{
     super::{bump, establish::Ended},
     Leg, NAME, NEXT_TARGET, NO_TLS, Place, Service,
     frames::{Farewell, User, UserEnd, code},
+    target_tls::TargetTlsError,
 };
 use crate::{http::Ends, token::Association};
 
@@ -77,38 +78,45 @@ impl Visit {
 
     /// Tries the targets in turn; gives the way to the first that is reached, or what the user is told.
     async fn open(&self) -> Result<Way, Farewell> {
-        let mut reasons = Vec::new();
-        let mut targets = self.association.targets.iter().peekable();
-        while let Some(target) = targets.next() {
-            let request = OpenRequest {
-                association: Some(SessionId(self.association.id)),
-                target: target.clone(),
-                agent: self.association.agent,
-                user: self.ends.user,
-                account: None,
-                ingress: NAME.into(),
-            };
-            let error = match self.service.gateway.open(request).await {
-                Ok(session) => return self.enter(session, target).await,
-                Err(error) => error,
-            };
-            reasons.push(format!("{target}: {error}"));
-            let code = close_code(&error);
-            if code == code::BAD_GATEWAY && targets.peek().is_some() {
-                if self.service.lines.next_target.allow() {
-                    tracing::info!(session = %self.association.id, %target, %error, "{NEXT_TARGET}");
-                }
-                continue;
+        let targets = &self.association.targets;
+        let went_on = |target: &Target, failure: &Failure| {
+            if self.service.lines.next_target.allow() {
+                tracing::info!(session = %self.association.id, %target, error = %failure, "{NEXT_TARGET}");
             }
-            let user = self.ends.user;
-            let ended = Ended::Refused(error);
-            self.service.door.note(user, Some(target), &ended);
-            return Err(Farewell::new(code, reasons.join("; ")));
+        };
+        match in_turn(targets, |target| self.reach(target), went_on).await {
+            Ok(way) => Ok(way),
+            Err((None, _)) => Err(Farewell::new(code::FAILED, "the token names no target")),
+            Err((Some((target, failure)), reasons)) => {
+                let code = failure.code();
+                match failure {
+                    Failure::Open(error) => self.note(target, error),
+                    Failure::Late => self.note(target, OpenError::TimedOut),
+                    // Told already.
+                    Failure::Tls(_) => bump(&self.service.door.counters.refused),
+                }
+                Err(Farewell::new(code, reasons))
+            }
         }
-        Err(Farewell::new(code::FAILED, "the token names no target"))
     }
 
-    async fn enter(&self, session: PendingSession, target: &Target) -> Result<Way, Farewell> {
+    fn note(&self, target: &Target, error: OpenError) {
+        let ended = Ended::Refused(error);
+        self.service.door.note(self.ends.user, Some(target), &ended);
+    }
+
+    /// Reaches one target. A session whose target fails in TLS may still be in the books while the next one opens, which
+    /// then has another id.
+    async fn reach(&self, target: &Target) -> Result<Way, Failure> {
+        let request = OpenRequest {
+            association: Some(SessionId(self.association.id)),
+            target: target.clone(),
+            agent: self.association.agent,
+            user: self.ends.user,
+            account: None,
+            ingress: NAME.into(),
+        };
+        let session = self.service.gateway.open(request).await?;
         let (near, far) = Pipe::pair();
         let entrance = self.service.entrance.get();
         session.attach(far, entrance.preface(self.ends.user, self.ends.local));
@@ -117,19 +125,66 @@ impl Visit {
         }
         let hash = self.association.target_cert;
         let tls = self.service.target_tls.connect(&target.host, hash, near);
-        match tls.await {
-            Ok(tls) => Ok(Way::Tls(Box::new(tls))),
-            Err(error) => {
-                bump(&self.service.door.counters.refused);
-                let (session, user) = (self.association.id, self.ends.user);
-                if self.service.lines.no_tls.allow() {
-                    tracing::info!(%session, %user, ingress = NAME, %target, reason = %error, "{NO_TLS}");
-                }
-                let reason = format!("{target}: {error}");
-                Err(Farewell::new(code::BAD_GATEWAY, reason))
+        let tls = tls.await.inspect_err(|error| {
+            let (session, user) = (self.association.id, self.ends.user);
+            if self.service.lines.no_tls.allow() {
+                tracing::info!(%session, %user, ingress = NAME, %target, reason = %error, "{NO_TLS}");
             }
+        });
+        Ok(Way::Tls(Box::new(tls?)))
+    }
+}
+
+/// Why a target was not reached.
+#[derive(Debug, thiserror::Error)]
+enum Failure {
+    #[error(transparent)]
+    Open(#[from] OpenError),
+    #[error(transparent)]
+    Tls(#[from] TargetTlsError),
+    #[error("no answer in its share of the time")]
+    Late,
+}
+
+impl Failure {
+    fn code(&self) -> u16 {
+        match self {
+            Self::Open(error) => close_code(error),
+            Self::Tls(_) | Self::Late => code::BAD_GATEWAY,
         }
     }
+}
+
+/// Goes through the targets until one is reached or one fails for a reason that is not its own, within [`OPEN_TIMEOUT`] in
+/// all: each has an equal share of what is left, so that one that is silent leaves time for the others. Gives the last
+/// one with its failure, and all failures as a text.
+async fn in_turn<'a, W, F: Future<Output = Result<W, Failure>>>(
+    targets: &'a [Target],
+    reach: impl Fn(&'a Target) -> F,
+    went_on: impl Fn(&Target, &Failure),
+) -> Result<W, (Option<(&'a Target, Failure)>, String)> {
+    let deadline = Instant::now() + OPEN_TIMEOUT;
+    let mut reasons = Vec::new();
+    let mut last = None;
+    for (target, to_come) in targets.iter().zip((1..=targets.len()).rev()) {
+        if let Some((former, failure)) = last.take() {
+            went_on(former, &failure);
+        }
+        let left = deadline.saturating_duration_since(Instant::now());
+        let share = left / u32::try_from(to_come).unwrap_or(u32::MAX);
+        let reached = timeout(share, reach(target)).await;
+        let failure = match reached.unwrap_or(Err(Failure::Late)) {
+            Ok(way) => return Ok(way),
+            Err(failure) => failure,
+        };
+        reasons.push(format!("{target}: {failure}"));
+        let is_its_own = failure.code() == code::BAD_GATEWAY;
+        last = Some((target, failure));
+        if !is_its_own {
+            break;
+        }
+    }
+    Err((last, reasons.join("; ")))
 }
 
 /// Ends a session that lasts too long: dropping it resets it.
@@ -158,13 +213,42 @@ fn close_code(error: &OpenError) -> u16 {
     }
 }
 
+/// From the upgrade until a target is reached, TLS with it included: the user hears nothing meanwhile.
+const OPEN_TIMEOUT: Duration = Duration::from_secs(30);
+
 #[cfg(test)]
 mod tests {
     use std::future::{pending, ready};
 
-    use tokio::time::Instant;
-
     use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn all_targets_together_have_one_deadline_and_each_has_its_turn() {
+        let targets: Vec<_> = (1..=16)
+            .map(|port| Target::new("127.0.0.1", port).unwrap())
+            .collect();
+        let start = Instant::now();
+        let silent = |_: &Target| pending::<Result<(), _>>();
+        let told = std::cell::Cell::new(0);
+        let went_on = |_: &Target, _: &Failure| told.set(told.get() + 1);
+        let (last, reasons) = in_turn(&targets, silent, went_on).await.unwrap_err();
+        assert_eq!(start.elapsed(), OPEN_TIMEOUT);
+        assert_eq!(last.unwrap().0, &targets[15]);
+        assert_eq!(reasons.matches("no answer").count(), 16);
+        assert_eq!(told.get(), 15);
+        // What those before have not used is there for the last one.
+        let start = Instant::now();
+        let last_is_silent = async |target: &Target| match target.port {
+            16 => pending().await,
+            _ => Err::<(), _>(Failure::Open(OpenError::NoRoute)),
+        };
+        assert!(in_turn(&targets, last_is_silent, went_on).await.is_err());
+        assert_eq!(start.elapsed(), OPEN_TIMEOUT);
+        // A gateway that is full says so at once.
+        let full = |_: &Target| ready(Err::<(), _>(Failure::Open(OpenError::TooMany)));
+        let (last, _) = in_turn(&targets, full, went_on).await.unwrap_err();
+        assert_eq!(last.unwrap().0, &targets[0]);
+    }
 
     #[tokio::test(start_paused = true)]
     async fn a_session_lasts_as_long_as_its_token_allows() {

@@ -65,6 +65,7 @@ impl AgentProcess {
     pub fn start(config: &AgentConfig) -> Result<Self, CommandFailure> {
         let dir = StateDir::open_existing(&config.state_dir).map_err(failure)?;
         dir.sweep();
+        AgentFiles::finish_enrolment(&dir).map_err(failure)?;
         AgentFiles::replace_damaged_pair(&dir).map_err(failure)?;
         let files = AgentFiles::load(&dir).map_err(failure)?;
         let gateways = gateways(config, &files)?;
@@ -75,7 +76,6 @@ impl AgentProcess {
         // The key of resets need not survive: a restarted agent has another port.
         let env = system_env(None)?;
         let routes = Arc::new(routes);
-        let several = gateways.len() > 1;
         let own = status::Identity {
             id: files.id.0,
             name: files.name.clone(),
@@ -85,7 +85,7 @@ impl AgentProcess {
         let agent = Agent::start(
             DriverConfig {
                 gateways,
-                pairs: Arc::new(AgentPairs::new(dir.clone(), several)),
+                pairs: Arc::new(AgentPairs::new(dir.clone())),
                 routes: Arc::clone(&routes),
                 restrictions: config.restrictions.clone(),
                 intervals: AdvertiserConfig {

@@ -1,6 +1,6 @@
 //! What the driver is given: certificates, admission, bounds, and answers to renewals.
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
 use adit_io_tokio::{
     Lines,
@@ -14,13 +14,17 @@ use adit_proto_core::{
     link::tls::{Admission, GatewayTls},
     output::Renewed,
 };
+use tokio::time::timeout;
 use zeroize::Zeroizing;
 
 use super::GatewayState;
 use crate::{
     config::GatewayConfig,
-    http::{Causes, HttpCounters},
-    pki::{ca::Ca, server::ServerCert},
+    http::{Causes, HttpCounters, Offload},
+    pki::{
+        ca::{Ca, IssuedCert},
+        server::ServerCert,
+    },
     presence::Presence,
     process::unix_now,
     store::{AgentDirectory, Renewal, Store},
@@ -134,12 +138,14 @@ pub(super) fn dispatch(config: &GatewayConfig) -> DispatchConfig {
 fn hooks(state: &GatewayState, watch: &Watch) -> Hooks {
     let (presence, counters) = (watch.presence.clone(), Arc::clone(&watch.counters));
     let (ca, store) = (Arc::clone(&state.ca), state.store.clone());
+    let offload = Offload::new();
     let (confirming, directory) = (state.store.clone(), state.store.directory());
     Hooks {
         renew: Arc::new(move |identity, csr_pem| {
             let (ca, store, counters) = (ca.get(), store.clone(), Arc::clone(&counters));
+            let offload = offload.clone();
             Box::pin(async move {
-                let renewed = renew(ca, store, identity, csr_pem).await;
+                let renewed = renew(offload, ca, store, identity, csr_pem).await;
                 let word = if renewed.is_ok() {
                     "granted"
                 } else {
@@ -167,32 +173,46 @@ fn hooks(state: &GatewayState, watch: &Watch) -> Hooks {
     }
 }
 
+/// Signs and writes down off the data path (design 8.11), few at a time however many ask: a fleet that renews at once
+/// waits, and neither takes the processors from users nor fills the store's queue.
 async fn renew(
+    offload: Offload,
     ca: Arc<Ca>,
     store: Store,
     identity: AgentIdentity,
     csr_pem: String,
 ) -> Result<Renewed, String> {
-    let shown = identity.clone();
-    let ca_pem = ca.cert_pem().to_owned();
-    // Signing takes a while: off the data path (design 8.11).
-    let signed =
-        tokio::task::spawn_blocking(move || ca.sign_renewal(unix_now(), &identity, &csr_pem)).await;
-    let issued = signed
-        .map_err(|_| "internal error".to_owned())?
-        .map_err(|error| error.to_string())?;
+    let work = move || {
+        let signed = ca.sign_renewal(unix_now(), &identity, &csr_pem);
+        Ok(signed
+            .map_err(|error| error.to_string())
+            .and_then(|issued| written(&ca, &store, identity, issued)))
+    };
+    let done = timeout(RENEWAL_TIMEOUT, offload.run(work)).await;
+    let done =
+        done.map_err(|_| "too many renewals at once; asking again later helps".to_owned())?;
+    done.map_err(|refusal| refusal.to_string())?
+}
+
+fn written(
+    ca: &Ca,
+    store: &Store,
+    identity: AgentIdentity,
+    issued: IssuedCert,
+) -> Result<Renewed, String> {
     let renewal = Renewal {
         spki_sha256: issued.spki_sha256,
         fingerprint: issued.fingerprint,
         not_after: issued.not_after,
         issuer_sha256: issued.issuer_sha256,
     };
-    store
-        .renew(shown, renewal)
-        .await
-        .map_err(|error| error.to_string())?;
+    let written = store.renew(identity, renewal);
+    written.map_err(|error| error.to_string())?;
     Ok(Renewed {
         client_cert_pem: issued.cert_pem,
-        gateway_ca_pem: ca_pem,
+        gateway_ca_pem: ca.cert_pem().to_owned(),
     })
 }
+
+/// For which a renewal waits for its turn and is carried out; the agent waits no longer for an answer.
+const RENEWAL_TIMEOUT: Duration = limits::RENEWAL_ANSWER_TIMEOUT;

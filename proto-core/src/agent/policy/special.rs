@@ -14,8 +14,8 @@ pub enum SpecialRange {
     Loopback,
     /// `169.254.0.0/16`, `fe80::/10`.
     LinkLocal,
-    /// Where clouds hand out credentials: `169.254.169.254`, `100.100.100.200`, `192.0.0.192`, `fd00:ec2::254`,
-    /// `fd20:ce::254`.
+    /// Where clouds hand out credentials, to machines, containers and pods: `169.254.169.254`, `169.254.170.2`,
+    /// `169.254.170.23`, `100.100.100.200`, `168.63.129.16`, `192.0.0.192`, `fd00:ec2::254`, `fd00:ec2::23`, `fd20:ce::254`.
     Metadata,
     /// `64:ff9b:1::/48`: leads to an IPv4 address that cannot be told from it.
     LocalNat64,
@@ -72,9 +72,12 @@ const LOCAL_NAT64: Ipv6Net = v6([0x64, 0xff9b, 1, 0, 0, 0, 0, 0], 48);
 const SIX_TO_FOUR: Ipv6Net = v6([0x2002, 0, 0, 0, 0, 0, 0, 0], 16);
 
 /// The narrower range of a nested pair first, so that a refusal names it.
-const SPECIAL_V4: [(SpecialRange, Ipv4Net); 8] = [
+const SPECIAL_V4: [(SpecialRange, Ipv4Net); 11] = [
     (SpecialRange::Metadata, v4([169, 254, 169, 254], 32)),
+    (SpecialRange::Metadata, v4([169, 254, 170, 2], 32)),
+    (SpecialRange::Metadata, v4([169, 254, 170, 23], 32)),
     (SpecialRange::Metadata, v4([100, 100, 100, 200], 32)),
+    (SpecialRange::Metadata, v4([168, 63, 129, 16], 32)),
     (SpecialRange::Metadata, v4([192, 0, 0, 192], 32)),
     (SpecialRange::LinkLocal, v4([169, 254, 0, 0], 16)),
     (SpecialRange::Loopback, v4([127, 0, 0, 0], 8)),
@@ -83,10 +86,14 @@ const SPECIAL_V4: [(SpecialRange, Ipv4Net); 8] = [
     (SpecialRange::Broadcast, v4([255, 255, 255, 255], 32)),
 ];
 
-const SPECIAL_V6: [(SpecialRange, Ipv6Net); 7] = [
+const SPECIAL_V6: [(SpecialRange, Ipv6Net); 8] = [
     (
         SpecialRange::Metadata,
         v6([0xfd00, 0xec2, 0, 0, 0, 0, 0, 0x254], 128),
+    ),
+    (
+        SpecialRange::Metadata,
+        v6([0xfd00, 0xec2, 0, 0, 0, 0, 0, 0x23], 128),
     ),
     (
         SpecialRange::Metadata,

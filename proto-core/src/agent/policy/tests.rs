@@ -43,6 +43,14 @@ fn special_ranges_need_a_subnet_within_them() {
         ),
         ("fd00:ec2::254", SpecialRange::Metadata, "fd00:ec2::254/128"),
         ("fd20:ce::254", SpecialRange::Metadata, "fd20:ce::254/128"),
+        ("fd00:ec2::23", SpecialRange::Metadata, "fd00:ec2::23/128"),
+        ("168.63.129.16", SpecialRange::Metadata, "168.63.129.16/32"),
+        ("169.254.170.2", SpecialRange::Metadata, "169.254.170.2/32"),
+        (
+            "169.254.170.23",
+            SpecialRange::Metadata,
+            "169.254.170.23/32",
+        ),
         (
             "100.100.100.200",
             SpecialRange::Metadata,
@@ -83,6 +91,8 @@ fn special_ranges_need_a_subnet_within_them() {
 fn wider_subnets_do_not_open_what_is_nested() {
     for (nets, ip) in [
         (["169.254.0.0/16"], "169.254.169.254"),
+        (["169.254.0.0/16"], "169.254.170.2"),
+        (["169.254.0.0/16"], "169.254.170.23"),
         (["100.64.0.0/10"], "100.100.100.200"),
         (["fd20::/16"], "fd20:ce::254"),
         (["2002::/16"], "2002:a9fe:a9fe::1"),
