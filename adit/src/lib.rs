@@ -21,3 +21,4 @@ mod share;
 pub mod state;
 pub mod store;
 pub mod token;
+pub mod usage;

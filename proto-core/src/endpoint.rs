@@ -15,7 +15,7 @@ use std::{
 use bytes::BytesMut;
 use quinn_proto::{ConnectionHandle, DatagramEvent, EcnCodepoint, Incoming, ServerConfig};
 
-pub use self::counters::{EndpointCounters, EndpointLoad, HandshakesRefused};
+pub use self::counters::{EndpointCounters, EndpointLoad, HandshakesRefused, UnreadHeld};
 pub(crate) use self::unread::Held;
 use self::{resets::ResetAllowance, unread::Unread};
 use crate::{
@@ -245,8 +245,7 @@ impl Endpoint {
         EndpointLoad {
             connections: self.live,
             handshakes: self.handshakes,
-            unread: self.unread.stopped(),
-            unread_max: self.unread.behind_max(),
+            unread: self.unread.held(),
             limits: self.limits,
         }
     }

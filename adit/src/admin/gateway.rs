@@ -2,7 +2,6 @@
 
 use std::{fmt, sync::Arc};
 
-use adit_io_tokio::gateway::GatewayCounters;
 use adit_proto_core::{
     id::{AgentId, SessionId},
     target::Target,
@@ -14,15 +13,14 @@ use super::{
     BoxFuture,
     protocol::{
         AdminError, Answer, CaView, ErrorKind, GatewayStatus, HealthView, Reloaded, Request,
-        TokenCreated, TokenRequest, UsageRow, VersionInfo,
+        TokenCreated, TokenRequest, VersionInfo,
     },
     rows::{AgentDetails, AgentRow, DeletedAgent, DrainedAgent, ExplanationView},
 };
 use crate::{
     control::{Actor, Control, ControlError},
-    http::{ListenerCounters, health::Health},
-    ingress::websocket::WebSockets,
-    store::{Store, TokenKind},
+    http::health::Health,
+    usage::Usage,
 };
 
 /// Makes enrolment strings; the error is for people.
@@ -42,17 +40,6 @@ pub struct AdminBackend {
     pub health: Health,
     /// How full it is.
     pub usage: Usage,
-}
-
-/// Where it can be seen how much of the bounds is used, beside the gateway itself.
-#[derive(Clone, Debug)]
-pub struct Usage {
-    /// Used tokens that are remembered.
-    pub store: Store,
-    /// Places of the enrolment listener.
-    pub enrolment: Arc<ListenerCounters>,
-    /// Places of users by WebSocket; none where there is no such way in.
-    pub websockets: Option<WebSockets>,
 }
 
 /// What a gateway's process is asked to do; each with the way for its answer, whose error is for people.
@@ -175,47 +162,8 @@ impl AdminBackend {
             agents_online: counters.agents.online,
             agents: counters.agents.online + counters.agents.suspect,
             sessions: counters.sessions_open,
-            usage: self.usage(&counters).await?,
+            usage: self.usage.rows(&counters).await,
         })
-    }
-
-    async fn usage(&self, counters: &GatewayCounters) -> Result<Vec<UsageRow>, ControlError> {
-        let load = counters.load;
-        let Usage {
-            store,
-            enrolment,
-            websockets,
-        } = &self.usage;
-        let users = websockets.as_ref().map(WebSockets::usage);
-        let used = async |kind| store.used_tokens(kind).await.map(Some);
-        let opening = (counters.sessions_opening, counters.opening_max);
-        let rows = [
-            (
-                "connections",
-                Some((load.connections, load.limits.connections)),
-            ),
-            (
-                "handshakes",
-                Some((load.handshakes, load.limits.handshakes)),
-            ),
-            ("sessions_opening", Some(opening)),
-            ("websocket_users", users),
-            ("enrolment_connections", Some(enrolment.usage())),
-            ("used_scope_tokens", used(TokenKind::Scope).await?),
-            (
-                "used_association_tokens",
-                used(TokenKind::Association).await?,
-            ),
-        ];
-        let row = |(what, usage): (&str, Option<(usize, usize)>)| {
-            let (used, limit) = usage?;
-            Some(UsageRow {
-                what: what.to_owned(),
-                used,
-                limit,
-            })
-        };
-        Ok(rows.into_iter().filter_map(row).collect())
     }
 
     async fn details(&self, agent: &str) -> Result<AgentDetails, ControlError> {

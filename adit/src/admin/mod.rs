@@ -9,10 +9,10 @@ mod server;
 
 pub use agent::{AgentBackend, AgentOrder};
 pub use client::{ClientError, call};
-pub use gateway::{AdminBackend, CaOrder, GatewayOrder, TokenMaker, Usage};
+pub use gateway::{AdminBackend, CaOrder, GatewayOrder, TokenMaker};
 pub use protocol::{
     AdminError, AgentStatus, Answer, CaView, ErrorKind, GatewayStatus, HealthView, LINE_LEN_MAX,
-    Reloaded, RenewalView, Request, Response, TokenCreated, TokenRequest, UsageRow, VersionInfo,
+    Reloaded, RenewalView, Request, Response, TokenCreated, TokenRequest, VersionInfo,
 };
 pub use rows::{
     AgentDetails, AgentRow, CandidateRow, DeletedAgent, DrainedAgent, ExplanationView,

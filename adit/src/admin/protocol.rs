@@ -8,6 +8,7 @@ use uuid::Uuid;
 use super::rows::{
     AgentDetails, AgentRow, DeletedAgent, DrainedAgent, ExplanationView, SessionRow, TokenRow,
 };
+use crate::usage::UsageRow;
 
 /// Longest question that is taken, in bytes, the newline included.
 pub const LINE_LEN_MAX: usize = 1 << 20;
@@ -218,17 +219,6 @@ pub struct GatewayStatus {
     pub sessions: usize,
     /// How much of each bound is used.
     pub usage: Vec<UsageRow>,
-}
-
-/// How much of a bound is used.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct UsageRow {
-    /// What is bounded, in small letters with underscores.
-    pub what: String,
-    /// How much of it there is.
-    pub used: usize,
-    /// How much there may be.
-    pub limit: usize,
 }
 
 /// An agent at a glance; published by the agent through a watch channel.

@@ -29,7 +29,11 @@ use prometheus_client::{
 };
 
 use super::{Causes, HttpCounters, ListenerCounters, Refusal};
-use crate::{ingress, store::AgentDirectory};
+use crate::{
+    ingress,
+    store::AgentDirectory,
+    usage::{Usage, UsageRow},
+};
 
 /// Where the figures come from.
 #[derive(Clone, Debug)]
@@ -46,6 +50,8 @@ pub struct MetricsParts {
     pub listeners: [(&'static str, Arc<ListenerCounters>); 2],
     /// What happened at each ingress, by its name.
     pub ingress: Vec<(Box<str>, Arc<ingress::Counters>)>,
+    /// How much of each bound is used.
+    pub usage: Usage,
 }
 
 /// Makes the route.
@@ -59,6 +65,7 @@ async fn scrape(State(parts): State<Arc<MetricsParts>>) -> Result<Response, Refu
     let gateway = parts.gateway.counters().await;
     let gateway = gateway.map_err(|_| Refusal::NotReady("the gateway is stopping"))?;
     let page = Page {
+        usage: parts.usage.rows(&gateway).await,
         gateway,
         parts: MetricsParts::clone(&parts),
     };
@@ -69,6 +76,7 @@ async fn scrape(State(parts): State<Arc<MetricsParts>>) -> Result<Response, Refu
 /// Everything at one moment.
 #[derive(Debug)]
 struct Page {
+    usage: Vec<UsageRow>,
     gateway: GatewayCounters,
     parts: MetricsParts,
 }
@@ -241,6 +249,19 @@ impl Page {
         )
     }
 
+    fn bounds(&self, out: &mut Out<'_>) -> fmt::Result {
+        type Field = fn(&UsageRow) -> u64;
+        let each: [(&str, &str, Field); 2] = [
+            ("bound_used", "How much of a bound is used", |row| row.used),
+            ("bound_limit", "How much is allowed", |row| row.limit),
+        ];
+        for (name, help, field) in each {
+            let rows = self.usage.iter().map(|row| (&*row.what, field(row)));
+            out.gauges(name, help, "bound", rows)?;
+        }
+        Ok(())
+    }
+
     fn calls(&self, out: &mut Out<'_>) -> fmt::Result {
         let http = &self.parts.http;
         out.counter("enrolments", "Agents enrolled", read(&http.enrolments))?;
@@ -372,6 +393,7 @@ impl Collector for Page {
         self.agents(&mut out)?;
         self.sessions(&mut out)?;
         self.tunnel(&mut out)?;
+        self.bounds(&mut out)?;
         self.calls(&mut out)?;
         self.listeners(&mut out)?;
         self.ingress(&mut out)

@@ -65,6 +65,7 @@ impl Default for Told {
 #[derive(Debug)]
 struct Rules {
     handshakes: Arc<Semaphore>,
+    handshakes_max: usize,
     shares: Shares,
     shared: Arc<Shared>,
 }
@@ -88,6 +89,23 @@ impl LiveIngress {
         &self.name
     }
 
+    /// Handshakes in progress, and how many may be; none at a forward, which has none. With one less than all of them it
+    /// says all, as the last place is kept for whoever comes next.
+    #[must_use]
+    pub fn usage(&self) -> Option<(usize, usize)> {
+        let rules = self.rules.get();
+        let most = rules.handshakes_max;
+        if matches!(rules.shared.protocol, Protocol::Forward { .. }) {
+            return None;
+        }
+        let used = match rules.handshakes.available_permits() {
+            0 => most,
+            // One is held by the listener itself, for the next user.
+            free => most.saturating_sub(free + 1),
+        };
+        Some((used, most))
+    }
+
     /// Goes by another configuration for those who come from now on; its name and its address are not looked at.
     /// Handshakes in progress are not counted against the changed bound: they last seconds.
     pub fn set(&self, config: IngressConfig) {
@@ -99,6 +117,7 @@ impl Rules {
     fn new(config: IngressConfig, counters: &Arc<Counters>) -> Self {
         Self {
             handshakes: Arc::new(Semaphore::new(config.handshakes_max)),
+            handshakes_max: config.handshakes_max,
             shares: Shares::of(config.handshakes_max),
             shared: Arc::new(Shared {
                 door: Door {

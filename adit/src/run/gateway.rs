@@ -10,7 +10,7 @@ use serde::Serialize;
 
 use super::{Context, odd_answer, print_reloaded, starter::Starter};
 use crate::{
-    admin::{Answer, Request, UsageRow},
+    admin::{Answer, Request},
     args::{GatewayInit, Json},
     config::{GatewayConfig, Role},
     exit::{Code, CommandFailure},
@@ -20,6 +20,7 @@ use crate::{
         gateway::{GatewayProcess, GatewayState},
         signals::Signals,
     },
+    usage::UsageRow,
 };
 
 /// Makes CA, keys and store, and a configuration file to begin with where there is none.
@@ -111,8 +112,14 @@ pub(super) fn status(ctx: &Context<'_>, json: Json) -> Result<(), CommandFailure
         )?;
         writeln!(out, "sessions  {}\n", status.sessions)?;
         let row = |row: &UsageRow| {
-            let what = row.what.replace('_', " ");
-            vec![what, row.used.to_string(), row.limit.to_string()]
+            // Names of ingresses stay as they are.
+            let (kind, of) = row.what.split_once(':').unwrap_or((&row.what, ""));
+            let what = format!("{} {of}", kind.replace('_', " "));
+            vec![
+                what.trim_end().to_owned(),
+                row.used.to_string(),
+                row.limit.to_string(),
+            ]
         };
         let rows = status.usage.iter().map(row).collect();
         output::table(&mut out, &["BOUND", "USED", "LIMIT"], rows)

@@ -2,6 +2,8 @@
 
 mod directory;
 mod keeper;
+#[cfg(test)]
+mod model_tests;
 mod record;
 mod reserved;
 mod scopes;

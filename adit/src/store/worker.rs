@@ -58,6 +58,16 @@ impl Worker {
             Err(DatabaseError::DatabaseAlreadyOpen) => return Err(StoreError::InUse { path }),
             Err(e) => return Err(StoreError::of_file(path, e.into())),
         };
+        Self::with(path, database, directory, reserved)
+    }
+
+    /// Begins with a database; the path is for errors.
+    pub(super) fn with(
+        path: PathBuf,
+        database: Database,
+        directory: AgentDirectory,
+        reserved: Reserved,
+    ) -> Result<Self, StoreError> {
         let used = |table| {
             UsedTokens::open(&database, table, USED_MAX)
                 .map_err(|e| StoreError::of_file(path.clone(), e))

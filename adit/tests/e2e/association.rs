@@ -141,6 +141,73 @@ fn a_client_of_rdp_may_come_back_and_others_not_even_after_a_restart() {
 }
 
 #[test]
+fn of_those_who_use_one_token_at_once_exactly_one_is_let_in() {
+    let _machine = beside_others();
+    let (site, target) = (Site::new(), echo());
+    let console = Console::new(&site);
+    let gateway = site.gateway("gw", &console.sections());
+    let _agent = site.serving("site-a", &gateway, "127.0.0.1/32");
+    for round in 1..=5 {
+        let claims = association(target);
+        let token = console.sign("ASSOCIATION", &claims);
+        let entered = at_once(|| enter(&gateway, &path("tcp", &claims), &token));
+        let (mut users, refused) = sorted(entered);
+        assert_eq!(users.len(), 1, "round {round}");
+        users[0].echoes(b"the only one");
+        for (status, body) in refused {
+            assert_eq!((status, &body["type"]), (401, &json!(USED)), "{body}");
+        }
+        let scope = console.scope("gateway.agent.read");
+        let answers = at_once(|| ask(&gateway, "GET", "/jet/tunnel/agents", &scope));
+        let good = answers.iter().filter(|(status, _)| *status == 200);
+        assert_eq!(good.count(), 1, "{answers:?}");
+        for (_, body) in answers.iter().filter(|(status, _)| *status != 200) {
+            assert!(body.contains(USED), "{body}");
+        }
+    }
+    // A client of RDP may use its own again, and so it may at once.
+    for round in 1..=5 {
+        let mut claims = association(target);
+        claims["jet_ap"] = json!("rdp");
+        claims["jet_reuse"] = json!(60);
+        let token = console.sign("ASSOCIATION", &claims);
+        let entered = at_once(|| enter(&gateway, &path("tcp", &claims), &token));
+        let (users, refused) = sorted(entered);
+        assert!(refused.is_empty(), "round {round}: {refused:?}");
+        for mut user in users {
+            user.echoes(b"all of them");
+        }
+    }
+}
+
+/// Does it at the same time as often as matters.
+fn at_once<T: Send>(act: impl Fn() -> T + Sync) -> Vec<T> {
+    const TIMES: usize = 8;
+    let begin = std::sync::Barrier::new(TIMES);
+    std::thread::scope(|scope| {
+        let one = || {
+            begin.wait();
+            act()
+        };
+        let all = [(); TIMES].map(|()| scope.spawn(one));
+        all.map(|thread| thread.join().unwrap()).into()
+    })
+}
+
+fn sorted<T, E>(all: Vec<Result<T, E>>) -> (Vec<T>, Vec<E>) {
+    let (mut good, mut bad) = (Vec::new(), Vec::new());
+    for one in all {
+        match one {
+            Ok(one) => good.push(one),
+            Err(one) => bad.push(one),
+        }
+    }
+    (good, bad)
+}
+
+const USED: &str = "urn:adit:problem:used";
+
+#[test]
 fn places_and_sources_are_limited() {
     let _machine = beside_others();
     let (site, target) = (Site::new(), echo());

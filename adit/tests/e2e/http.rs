@@ -148,12 +148,12 @@ fn metrics_follow_sessions_and_their_bytes() {
 }
 
 #[test]
-fn operators_see_how_full_a_gateway_is_and_what_it_refuses() {
+fn operators_see_how_full_a_gateway_is() {
     let _machine = beside_others();
     let (site, target) = (Site::new(), echo());
-    let rest = format!("{METRICS}{}", forward("t", target));
+    let rest = format!("{METRICS}{PROXIES}{}", forward("t", target));
     let gateway = site.gateway("gw", &rest);
-    let agent = site.serving("a", &gateway, "127.0.0.1/32");
+    let _agent = site.serving("a", &gateway, "127.0.0.1/32,10.0.0.0/8");
     let _user = connect(gateway.ingress("t"));
     gateway.sessions_are(1);
     let status = gateway.ask(&["gateway", "status", "--json"]).json();
@@ -162,21 +162,46 @@ fn operators_see_how_full_a_gateway_is_and_what_it_refuses() {
         (&json!(1), &json!(1))
     );
     let row =
-        |what: &str, used: usize, limit: usize| json!({"what": what, "used": used, "limit": limit});
+        |what: &str, used: u64, limit: u64| json!({"what": what, "used": used, "limit": limit});
     assert_eq!(
         status["usage"],
         json!([
             row("connections", 1, 20_000),
             row("handshakes", 0, 1_024),
             row("sessions_opening", 0, 20_000),
+            row("sessions_of_one_agent", 1, 10_000),
+            row("routes_of_one_agent", 2, 10_000),
             row("enrolment_connections", 0, 512),
             row("used_scope_tokens", 0, 100_000),
             row("used_association_tokens", 0, 100_000),
+            row("unread_bytes", 0, 2_048 << 20),
+            row("unread_bytes_of_one_agent", 0, 512 << 20),
+            row("ingress_handshakes:socks5", 0, 1_024),
+            row("ingress_handshakes:connect", 0, 1_024),
         ])
     );
     let text = gateway.ask(&["gateway", "status"]).out;
     assert!(text.contains("enrolment connections"), "{text}");
+    assert!(text.contains("ingress handshakes socks5"), "{text}");
+    let now = metrics(&gateway);
+    for (name, value) in [
+        ("bound_used{bound=\"sessions_of_one_agent\"}", 1),
+        ("bound_limit{bound=\"sessions_of_one_agent\"}", 10_000),
+        ("bound_used{bound=\"routes_of_one_agent\"}", 2),
+        ("bound_limit{bound=\"unread_bytes\"}", 2_048 << 20),
+        ("bound_used{bound=\"ingress_handshakes:connect\"}", 0),
+    ] {
+        let name = format!("adit_{name}");
+        assert_eq!(now.value(&name), value, "{name}");
+    }
+}
 
+#[test]
+fn operators_see_what_a_gateway_refuses() {
+    let _machine = beside_others();
+    let site = Site::new();
+    let gateway = site.gateway("gw", METRICS);
+    let agent = site.serving("a", &gateway, "127.0.0.1/32");
     // No TLS, to where it is spoken.
     let mut stranger = connect(gateway.address("enroll"));
     stranger.write_all(b"GET / HTTP/1.1\r\n\r\n").unwrap();
@@ -251,6 +276,50 @@ fn who_takes_all_places_of_the_http_listener_keeps_others_waiting_and_no_longer(
         now.value("adit_http_accepted_total{listener=\"enrolment\"}"),
         513
     );
+}
+
+#[test]
+fn operators_see_what_users_hold_who_do_not_read_and_who_is_in_a_handshake() {
+    let _machine = beside_others();
+    let (site, target) = (Site::new(), Target::listen());
+    let rest = format!(
+        "{METRICS}{PROXIES}{}[limits]\nunread = 64\nunread_per_agent = 32\ningress_handshakes = 8\n\
+         sessions_per_agent = 7\n",
+        forward("t", target.addr)
+    );
+    let gateway = site.gateway("gw", &rest);
+    let _agent = site.serving("a", &gateway, "127.0.0.1/32");
+    let _user = connect(gateway.ingress("t"));
+    let mut far = target.accept();
+    std::thread::spawn(move || {
+        // Ends with the session.
+        while far.write_all(&[7; 64 << 10]).is_ok() {}
+    });
+    let _strangers = [(); 3].map(|()| connect(gateway.ingress("socks5")));
+    let usage = |what: &str| {
+        let status = gateway.ask(&["gateway", "status", "--json"]).json();
+        let rows = status["usage"].as_array().unwrap();
+        let row = rows.iter().find(|row| row["what"] == what).unwrap();
+        (
+            row["used"].as_u64().unwrap(),
+            row["limit"].as_u64().unwrap(),
+        )
+    };
+    until("bytes are held", SOON, || {
+        (usage("unread_bytes").0 > 0).then_some(())
+    });
+    until("handshakes are seen", SOON, || {
+        (usage("ingress_handshakes:socks5").0 == 3).then_some(())
+    });
+    assert_eq!(usage("unread_bytes").1, 64 << 20);
+    let (used, limit) = usage("unread_bytes_of_one_agent");
+    assert!((1..=limit).contains(&used) && limit == 32 << 20, "{used}");
+    assert_eq!(usage("ingress_handshakes:connect"), (0, 8));
+    assert_eq!(usage("sessions_of_one_agent"), (1, 7));
+    let now = metrics(&gateway);
+    let held = |of: &str| now.value(&format!("adit_bound_used{{bound=\"{of}\"}}"));
+    assert!(held("unread_bytes") > 0 && held("unread_bytes_of_one_agent") > 0);
+    assert_eq!(held("ingress_handshakes:socks5"), 3);
 }
 
 #[test]

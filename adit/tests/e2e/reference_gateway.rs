@@ -1,4 +1,4 @@
-//! A reference gateway, written after the specification, in front of an adit agent.
+//! An imitation of a reference gateway, written after the specification, in front of an adit agent.
 
 use std::{
     fs,
@@ -23,18 +23,18 @@ use crate::harness::{
 };
 
 /// A gateway as section 18 describes it, and the agent that is connected to it.
-struct ReferenceGateway {
+pub(crate) struct ReferenceGateway {
     endpoint: quinn::Endpoint,
     ca: CertifiedIssuer<'static, KeyPair>,
-    connection: quinn::Connection,
-    control: Streams,
-    agent: Agent,
+    pub(crate) connection: quinn::Connection,
+    pub(crate) control: Streams,
+    pub(crate) agent: Agent,
     _site: Site,
 }
 
 impl ReferenceGateway {
     /// Starts both, and takes the agent's first advertisement.
-    fn start(advertise: &str, heartbeat: &str) -> (Self, Vec<u8>) {
+    pub(crate) fn start(advertise: &str, heartbeat: &str) -> (Self, Vec<u8>) {
         Self::start_with(advertise, heartbeat, 300)
     }
 
@@ -69,7 +69,7 @@ impl ReferenceGateway {
     }
 
     /// Opens a stream and asks for a session.
-    async fn ask(&self, version: u8, target: &str) -> Streams {
+    pub(crate) async fn ask(&self, version: u8, target: &str) -> Streams {
         let (mut send, recv) = self.connection.open_bi().await.unwrap();
         let mut request = vec![1, 0, version];
         request.extend([7; 16]);
@@ -114,7 +114,7 @@ impl ReferenceGateway {
     }
 
     /// Takes the next connection, and gives the certificate that it shows.
-    fn next(&mut self) -> CertificateDer<'static> {
+    pub(crate) fn next(&mut self) -> CertificateDer<'static> {
         self.connection = block_on(async { self.endpoint.accept().await.unwrap().await.unwrap() });
         let shown = self.connection.peer_identity().unwrap();
         let shown: Box<Vec<CertificateDer<'static>>> = shown.downcast().unwrap();
@@ -474,5 +474,5 @@ fn enrolled(agent: &Agent, files: &GatewayFiles, addr: SocketAddr) {
 }
 
 const AGENT_ID: &str = "7c4f5b1e-9d3e-4a52-8e0f-0a6b1d2c3e4f";
-const LOOPBACK: &str = "subnets = [\"127.0.0.1/32\"]";
+pub(crate) const LOOPBACK: &str = "subnets = [\"127.0.0.1/32\"]";
 const DAY: Duration = Duration::from_secs(24 * 3_600);

@@ -1,13 +1,19 @@
 //! A changed configuration of an agent takes effect on the living connection.
 
-use std::{fs, io::Write, path::PathBuf};
+use std::{
+    fs,
+    io::{Read, Write},
+    net::{Shutdown, TcpStream},
+    path::PathBuf,
+};
 
 use rustix::process::Signal;
+use sha2::{Digest, Sha256, digest::Output};
 
 use crate::harness::{
-    SOON, beside_others,
+    SOON, alone, beside_others,
     site::{Agent, Gateway, PROXIES, Ports, Site, free_port, free_udp_port},
-    targets::{Target, echo, expect, ping},
+    targets::{Target, drain, echo, echo_at, expect, ping},
     until,
     users::socks,
 };
@@ -48,7 +54,7 @@ impl Bed {
         self.agent.process().signal(Signal::HUP);
     }
 
-    fn socks(&self, target: &str) -> Result<std::net::TcpStream, tokio_socks::Error> {
+    fn socks(&self, target: &str) -> Result<TcpStream, tokio_socks::Error> {
         socks(self.gateway.ingress("socks5"), target)
     }
 }
@@ -70,11 +76,71 @@ fn routes_change_in_the_middle_of_a_session() {
     user.write_all(b"after").unwrap();
     expect(&far, b"after");
     assert!(bed.socks(&target.addr.to_string()).is_err());
-    let other = crate::harness::targets::echo_at("127.0.0.2:0");
+    let other = echo_at("127.0.0.2:0");
     ping(&bed.socks(&other.to_string()).unwrap(), b"new");
     assert_eq!(bed.agent.status()["routes"][0], "127.0.0.2/32");
     assert_eq!(bed.gateway.process().count("agent connected"), 1);
 }
+
+#[test]
+fn routes_change_in_the_middle_of_a_transfer_that_arrives_whole() {
+    let _machine = alone();
+    let bed = Bed::new(LOOPBACK);
+    let target = Target::listen();
+    let user = bed.socks(&target.addr.to_string()).unwrap();
+    let far = target.accept();
+    let other = echo_at("127.0.0.2:0");
+    std::thread::scope(|scope| {
+        let sent = scope.spawn(|| send(&far));
+        let mut hash = Sha256::new();
+        hash_some(&user, &mut hash, LENGTH / 4);
+        assert!(bed.socks(&other.to_string()).is_err(), "not advertised");
+        bed.change("[advertise]\nsubnets = [\"127.0.0.2/32\"]\n");
+        bed.gateway.routes_to(&bed.agent.id(), 2);
+        // Three quarters have not been read, which is more than fits in between: the transfer is not over.
+        assert!(!sent.is_finished());
+        ping(&bed.socks(&other.to_string()).unwrap(), b"by a new route");
+        assert!(bed.socks(&target.addr.to_string()).is_err(), "no more");
+        hash_some(&user, &mut hash, LENGTH / 4);
+        bed.change(LOOPBACK);
+        bed.gateway.routes_to(&bed.agent.id(), 3);
+        assert!(!sent.is_finished());
+        assert!(bed.socks(&other.to_string()).is_err(), "no more");
+        hash_some(&user, &mut hash, LENGTH / 2);
+        assert_eq!(hash.finalize(), sent.join().unwrap());
+    });
+    far.shutdown(Shutdown::Write).unwrap();
+    assert_eq!(drain(&user).0, 0, "nothing behind it");
+    assert_eq!(bed.gateway.process().count("agent connected"), 1);
+    assert_eq!(bed.gateway.process().count("agent disconnected"), 0);
+}
+
+/// Sends so much that no two blocks are alike, and gives the hash of it.
+fn send(mut to: &TcpStream) -> Output<Sha256> {
+    let (mut hash, mut block) = (Sha256::new(), [0; 1 << 16]);
+    for n in 0..LENGTH / block.len() as u64 {
+        block[..8].copy_from_slice(&n.to_be_bytes());
+        hash.update(block);
+        to.write_all(&block).unwrap();
+    }
+    hash.finalize()
+}
+
+/// Reads so many bytes.
+fn hash_some(from: &TcpStream, hash: &mut Sha256, length: u64) {
+    let mut read = 0;
+    let mut buf = vec![0; 1 << 16];
+    while read < length {
+        let most = (length - read).min(buf.len() as u64);
+        let part = from.take(most).read(&mut buf).unwrap();
+        assert_ne!(part, 0, "ended after {read}");
+        hash.update(&buf[..part]);
+        read += part as u64;
+    }
+}
+
+/// Of a transfer, in bytes: 128 MiB.
+const LENGTH: u64 = 128 << 20;
 
 #[test]
 fn a_lost_connection_has_the_file_read_again() {
@@ -86,7 +152,7 @@ fn a_lost_connection_has_the_file_read_again() {
     bed.agent
         .process()
         .logged("configuration read again, as the connection was lost");
-    let other = crate::harness::targets::echo_at("127.0.0.2:0");
+    let other = echo_at("127.0.0.2:0");
     until("the new route", SOON, || bed.socks(&other.to_string()).ok());
     assert_eq!(bed.agent.status()["routes"][0], "127.0.0.2/32");
 }

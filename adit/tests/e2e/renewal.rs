@@ -20,22 +20,32 @@ use crate::harness::{
 const IN_USE: &str = "renewed certificate in use";
 
 #[test]
-fn a_gibibyte_passes_while_the_certificate_is_renewed() {
+fn a_gibibyte_passes_down_while_the_certificate_is_renewed() {
+    a_gibibyte_passes(|user, far| (far, user));
+}
+
+#[test]
+fn a_gibibyte_passes_up_while_the_certificate_is_renewed() {
+    a_gibibyte_passes(|user, far| (user, far));
+}
+
+/// `order` puts the sending end first.
+fn a_gibibyte_passes(order: impl FnOnce(TcpStream, TcpStream) -> (TcpStream, TcpStream)) {
     let _machine = alone();
     let (site, target) = (Site::new(), Target::listen());
     let gateway = site.gateway("gw", &forward("target", target.addr));
     let agent = site.serving("site-a", &gateway, "127.0.0.1/32");
     let before = agent.pair("");
     let user = connect(gateway.ingress("target"));
-    let far = target.accept();
+    let (from, to) = order(user, target.accept());
     let (sent, got) = std::thread::scope(|scope| {
-        let send = scope.spawn(|| send_gibibyte(far));
+        let send = scope.spawn(|| send_gibibyte(from));
         let receive = scope.spawn(|| {
             let mut hash = Sha256::new();
-            let first = hash_some(&user, &mut hash, 64 << 20);
+            let first = hash_some(&to, &mut hash, 64 << 20);
             assert_eq!(agent.ask(&["agent", "renew"]).code, 0);
             first
-                + hash_some(&user, &mut hash, u64::MAX)
+                + hash_some(&to, &mut hash, u64::MAX)
                 + u64::from(hash.finalize()[..] == expected()[..])
         });
         (send.join().unwrap(), receive.join().unwrap())
@@ -48,7 +58,7 @@ fn a_gibibyte_passes_while_the_certificate_is_renewed() {
     assert_ne!(after["key"], before["key"]);
     assert_eq!(agent.pair("-previous"), before);
     assert!(!agent.state.join("agent-pair-next.json").exists());
-    drop(user);
+    drop(to);
     assert_eq!(gateway.ended(1), "clean");
     // The former connection carries nothing any more, and goes.
     until("one connection", SOON, || {

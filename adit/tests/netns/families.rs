@@ -11,7 +11,7 @@ use crate::{
         beside_others,
         targets::{echo_at, ping},
     },
-    lab::{Lab, NAME, TARGET, TUNNEL_PORT, host, host6},
+    lab::{Lab, NAME, TARGET, TUNNEL_PORT, host, host6, with_hosts},
 };
 
 #[test]
@@ -33,17 +33,7 @@ fn connects_without(dead: IpAddr) {
     let hosts = lab.site.path("hosts");
     fs::write(&hosts, format!("{} {NAME}\n{} {NAME}\n", host6(0), host(0))).unwrap();
     let mut agent = lab.site.agent("site-0");
-    // Names are looked up in a file of the test's own.
-    let bound = "mount --bind \"$0\" /etc/hosts && exec \"$@\"";
-    let launcher = [
-        "unshare",
-        "--mount",
-        "sh",
-        "-c",
-        bound,
-        hosts.to_str().unwrap(),
-    ];
-    agent.launcher = launcher.map(str::to_owned).to_vec();
+    agent.launcher = with_hosts(&hosts);
 
     lab.swallow(dead);
     let start = Instant::now();

@@ -2,6 +2,7 @@
 
 use std::{
     net::{IpAddr, Ipv4Addr, Ipv6Addr, TcpStream, UdpSocket},
+    path::Path,
     time::Duration,
 };
 
@@ -128,6 +129,14 @@ pub(crate) fn passes(from: &Namespace, to: &Namespace, addr: IpAddr, length: usi
         let _lost = here.send_to(&vec![0; length], to);
     });
     there.recv(&mut [0; 1]).is_ok()
+}
+
+/// Words that start a program which looks names up in this file.
+pub(crate) fn with_hosts(hosts: &Path) -> Vec<String> {
+    let bound = "mount --bind \"$0\" /etc/hosts && exec \"$@\"";
+    let hosts = hosts.to_str().unwrap();
+    let words = ["unshare", "--mount", "sh", "-c", bound, hosts];
+    words.map(str::to_owned).to_vec()
 }
 
 /// The router's address in a network.

@@ -1,5 +1,5 @@
 //! The real binary over real networks: gateway, agents and a router between them, each in a network namespace of its
-//! own. Needs root and `ip` of iproute2, and fails without them.
+//! own; and on disks of its own. Needs root, `mount`, and `ip` of iproute2, and fails without them.
 #![allow(
     clippy::unwrap_used,
     clippy::expect_used,
@@ -21,7 +21,9 @@ mod transfer;
 mod address;
 mod black_hole;
 mod families;
+mod mounts;
 mod mtu;
+mod names;
 mod nat;
 mod outage;
 mod shares;

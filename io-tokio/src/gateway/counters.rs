@@ -32,6 +32,8 @@ pub struct GatewayCounters {
     pub sessions_opening: usize,
     /// How many may be.
     pub opening_max: usize,
+    /// How many sessions, open and being opened, one connection of an agent may carry.
+    pub sessions_per_agent: usize,
     /// How often agents were raced.
     pub failover: FailoverCounters,
     /// Bytes read from users; of sessions that the gateway carries itself, those of ended ones.
@@ -177,6 +179,7 @@ pub(crate) struct NodeSnapshot {
     pub(super) open: usize,
     pub(super) opening: usize,
     pub(super) opening_max: usize,
+    pub(super) sessions_per_agent: usize,
     pub(super) failover: FailoverCounters,
 }
 

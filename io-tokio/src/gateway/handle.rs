@@ -293,6 +293,7 @@ impl GatewayHandle {
             sessions_open: node.open,
             sessions_opening: node.opening,
             opening_max: node.opening_max,
+            sessions_per_agent: node.sessions_per_agent,
             failover: node.failover,
             bytes_from_users,
             bytes_to_users,

@@ -26,12 +26,20 @@ pub struct EndpointLoad {
     pub connections: usize,
     /// Handshakes of peers in progress, or failed and not yet forgotten.
     pub handshakes: usize,
-    /// Bytes that those hold who have stopped reading, on all connections; see [`EndpointLimits::unread_in_all`].
-    pub unread: u64,
-    /// Bytes that those hold who are behind, on the connection with the most; see [`EndpointLimits::unread`].
-    pub unread_max: u64,
+    /// What those hold who do not read.
+    pub unread: UnreadHeld,
     /// What is allowed.
     pub limits: EndpointLimits,
+}
+
+/// Bytes that those hold who do not read, as they count against [`EndpointLimits::unread_in_all`] and
+/// [`EndpointLimits::unread`].
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct UnreadHeld {
+    /// On all connections.
+    pub in_all: u64,
+    /// On the connection with the most.
+    pub most: u64,
 }
 
 /// Handshakes refused, by the limit of [`EndpointLimits`] that was reached first.

@@ -5,6 +5,7 @@ use std::{
     collections::{BTreeMap, BTreeSet},
 };
 
+use super::UnreadHeld;
 use crate::limits::STREAM_WINDOW;
 
 /// Bytes beyond their shares that sessions of a connection hold whose readers are behind.
@@ -49,18 +50,13 @@ impl Unread {
         self.set(handle, Held::default());
     }
 
-    /// What those hold who have stopped, on all connections.
-    pub(super) fn stopped(&self) -> u64 {
-        self.stopped
-    }
-
-    /// What those hold who are behind, on the connection with the most.
-    pub(super) fn behind_max(&self) -> u64 {
-        self.held
-            .values()
-            .map(|held| held.behind)
-            .max()
-            .unwrap_or(0)
+    /// What is held now.
+    pub(super) fn held(&self) -> UnreadHeld {
+        let behind = self.held.values().map(|held| held.behind);
+        UnreadHeld {
+            in_all: self.stopped,
+            most: behind.max().unwrap_or(0),
+        }
     }
 
     fn set(&mut self, handle: usize, held: Held) {
@@ -93,6 +89,10 @@ mod tests {
         }
     }
 
+    const fn seen(in_all: u64, most: u64) -> UnreadHeld {
+        UnreadHeld { in_all, most }
+    }
+
     #[test]
     fn one_window_too_many_is_given_back_by_one() {
         let mut all = Unread::default();
@@ -122,11 +122,11 @@ mod tests {
             "not the largest"
         );
         assert_eq!(all.report(0, stopped(6 * WINDOW), most), Some(4 * WINDOW));
-        assert_eq!(all.stopped(), most, "it counts as given back");
+        assert_eq!(all.stopped, most, "it counts as given back");
         assert_eq!(all.report(2, stopped(5 * WINDOW), most), None);
         assert_eq!(all.report(0, stopped(4 * WINDOW), most), None);
         all.forget(2);
-        assert_eq!(all.stopped(), 5 * WINDOW);
+        assert_eq!(all.stopped, 5 * WINDOW);
     }
 
     #[test]
@@ -138,10 +138,10 @@ mod tests {
         };
         assert_eq!(all.report(0, reads, WINDOW), None);
         assert_eq!(all.report(1, stopped(WINDOW), WINDOW), None);
-        assert_eq!((all.stopped(), all.behind_max()), (WINDOW, 9 * WINDOW));
+        assert_eq!(all.held(), seen(WINDOW, 9 * WINDOW));
         all.forget(0);
         all.forget(1);
-        assert_eq!((all.stopped(), all.behind_max()), (0, 0));
+        assert_eq!(all.held(), seen(0, 0));
     }
 
     #[test]

@@ -4,6 +4,8 @@ mod attempts;
 #[cfg(test)]
 mod bed;
 mod direct;
+#[cfg(test)]
+mod doubt_tests;
 mod memory;
 #[cfg(test)]
 mod model_tests;

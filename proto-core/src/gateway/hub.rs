@@ -306,7 +306,8 @@ impl Hub {
         }
     }
 
-    /// Counts the connected agents by how the best of their connections is. Cheap: no routes are looked at.
+    /// Counts the connected agents by how the best of their connections is, and tells of the fullest. Cheap: no route is
+    /// looked at.
     #[must_use]
     pub fn counts(&self, now: Instant) -> AgentCounts {
         let is_online = |c: &ConnId| {
@@ -318,9 +319,15 @@ impl Hub {
             .values()
             .filter(|conns| conns.iter().any(is_online))
             .count();
+        let routes = self
+            .conns
+            .keys()
+            .filter_map(|conn| self.table.routes(*conn));
         AgentCounts {
             online,
             suspect: self.agents.len() - online,
+            sessions_max: self.conns.values().map(|e| e.load).max().unwrap_or(0),
+            routes_max: routes.map(|r| r.len()).max().unwrap_or(0),
         }
     }
 

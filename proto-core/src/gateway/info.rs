@@ -50,6 +50,10 @@ pub struct AgentCounts {
     pub online: usize,
     /// Connected, but nothing was acknowledged for a while, or no control message came.
     pub suspect: usize,
+    /// Most sessions, open and being opened, on one connection of an agent.
+    pub sessions_max: usize,
+    /// Most routes of one connection of an agent.
+    pub routes_max: usize,
 }
 
 /// One session.

@@ -18,6 +18,7 @@ use std::{
 use adit_simtests::{
     experiment::{
         Experiment, Taken,
+        bars::{self, Bar},
         durations::Durations,
         plot, storm,
         table::{self, Row},
@@ -53,6 +54,9 @@ struct Args {
     /// Draw them to the file of the documentation.
     #[arg(long)]
     write: bool,
+    /// Fail where a time exceeds what is promised: see docs/simulation.md.
+    #[arg(long)]
+    check: bool,
     /// Show what happens in the first seed of each kind that was asked for, and measure nothing else.
     #[arg(long)]
     trace: bool,
@@ -103,6 +107,10 @@ fn report(args: &Args) -> Result<(), String> {
         std::fs::write(path, plot::svg(&rows)).map_err(|e| format!("{}: {e}", path.display()))?;
     }
     eprintln!("{:.0} s in all", start.elapsed().as_secs_f64());
+    if args.check {
+        let held = bars::check(&rows)?;
+        eprintln!("{held} rows are within their bars");
+    }
     Ok(())
 }
 
@@ -157,7 +165,8 @@ fn measure(args: &Args, experiment: Experiment) -> Result<Vec<Row>, String> {
         for Taken { what, times } in taken {
             let place = rows.iter().position(|row| row.what == what);
             let place = place.unwrap_or_else(|| {
-                rows.push(row(experiment.group(), name, what));
+                let bar = Bar::of(experiment);
+                rows.push(row(experiment.group(), name, what, bar));
                 rows.len() - 1
             });
             for took in times {
@@ -187,7 +196,7 @@ fn measure_storm(args: &Args) -> Result<Vec<Row>, String> {
             ("first start to routes", storm.first),
             ("return of the gateway to routes", storm.back),
         ] {
-            let mut row = row("storm", &kind, what);
+            let mut row = row("storm", &kind, what, Some(bars::STORM));
             for took in times {
                 row.durations.push(seed, took);
             }
@@ -197,11 +206,12 @@ fn measure_storm(args: &Args) -> Result<Vec<Row>, String> {
     Ok(rows)
 }
 
-fn row(group: &'static str, kind: &str, what: &'static str) -> Row {
+fn row(group: &'static str, kind: &str, what: &'static str, bar: Option<Bar>) -> Row {
     Row {
         group,
         kind: kind.to_owned(),
         what,
+        bar,
         durations: Durations::default(),
     }
 }

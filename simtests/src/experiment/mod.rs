@@ -3,6 +3,7 @@
 //! An experiment draws paths, drivers and moments from its seed and gives times. The judges watch as in every run.
 //! Processes compute in no time: what is measured is the protocol's waiting on paths, timers and limits.
 
+pub mod bars;
 mod bed;
 pub mod durations;
 pub mod failover;

@@ -171,6 +171,7 @@ mod tests {
             group: "failover",
             kind: "crash".into(),
             what,
+            bar: None,
             durations,
         }
     }

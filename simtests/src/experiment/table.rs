@@ -2,7 +2,10 @@
 
 use std::fmt::Write as _;
 
-use super::durations::{Durations, Summary};
+use super::{
+    bars::Bar,
+    durations::{Durations, Summary},
+};
 use crate::At;
 
 /// One line of a report.
@@ -14,6 +17,8 @@ pub struct Row {
     pub kind: String,
     /// What is measured.
     pub what: &'static str,
+    /// What it is held to.
+    pub bar: Option<Bar>,
     /// What came out.
     pub durations: Durations,
 }
@@ -103,6 +108,7 @@ mod tests {
             group: "failover",
             kind: kind.into(),
             what: "time",
+            bar: None,
             durations,
         };
         vec![row("crash", durations), row("stop", Durations::default())]

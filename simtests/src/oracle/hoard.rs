@@ -136,10 +136,10 @@ impl Hoard {
         let unread = self.unread_of(place);
         let charged = self.charged(|(of, at, _)| (*of, *at) == (node, conn));
         let usual = (UNREAD_BUDGET, UNREAD_IN_ALL);
-        let (budget, _) = self.budgets.get(&node).copied().unwrap_or(usual);
+        let (budget, in_all) = self.budgets.get(&node).copied().unwrap_or(usual);
         let exceeded = self.exceeded.get(&node);
-        let in_all = exceeded.is_some_and(|at| now.saturating_sub(*at) <= TOLD_WITHIN);
-        let within = charged <= budget && !in_all;
+        let lately = exceeded.is_some_and(|at| now.saturating_sub(*at) <= TOLD_WITHIN);
+        let within = charged <= budget && !lately && self.charged(|(of, ..)| *of == node) <= in_all;
         let wrong = unread <= UNREAD_SHARE as u64 || unread_for < UNREAD_PATIENCE || within;
         wrong.then(|| {
             let (session, _) = place;

@@ -139,16 +139,7 @@ impl Gateway {
     }
 
     fn wish(&mut self, at: At, session: SessionId, target: &Target, pinned: Option<AgentId>) {
-        let opening = Opening {
-            target: target.clone(),
-            pinned,
-            since: at,
-            tried: Vec::new(),
-            waiting_since: None,
-            must_go_on: false,
-            beside_at: None,
-            turn_from: 0,
-        };
+        let opening = Opening::new(at, target.clone(), pinned);
         self.openings.insert(session, opening);
     }
 

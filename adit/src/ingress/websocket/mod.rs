@@ -34,7 +34,7 @@ use crate::{
     http::{Ends, HttpCounters, Offload, Refusal, bearer, health::Health},
     live::Live,
     share::{Share, Shares},
-    store::{Store, StoreError, TokenKind},
+    store::Store,
     token::{Association, TokenError, TokenVerifier},
 };
 use replay::Replays;
@@ -304,16 +304,8 @@ impl Service {
         user: SocketAddr,
     ) -> Result<(), Refusal> {
         let from = user.ip().to_canonical();
-        let (jti, expires_at) = (association.jti, association.expires_at);
-        let used = self
-            .store
-            .use_up(TokenKind::Association, now, jti, expires_at);
-        match used.await {
-            Ok(()) => self.replays.note(now, association, from),
-            Err(StoreError::TokenUsed) if self.replays.allows(now, association, from) => {}
-            Err(error) => return Err(error.into()),
-        }
-        Ok(())
+        let used = self.replays.consume(&self.store, now, association, from);
+        Ok(used.await?)
     }
 
     /// Counts a user who was not admitted, and logs it in one line.

@@ -8,11 +8,18 @@ use std::{
 
 use uuid::Uuid;
 
-use crate::token::{Association, LEEWAY_S, Reuse};
+use crate::{
+    store::{Store, StoreError, TokenKind},
+    token::{Association, LEEWAY_S, Reuse},
+};
 
 /// Remembers who used a token first. Where it forgets, a token counts once, like any other.
 #[derive(Debug, Default)]
-pub(super) struct Replays(Mutex<BTreeMap<Uuid, First>>);
+pub(super) struct Replays {
+    first: Mutex<BTreeMap<Uuid, First>>,
+    /// Held from the question to the store to the note of its answer, so that whoever finds a token used finds the note.
+    in_turn: tokio::sync::Mutex<()>,
+}
 
 #[derive(Debug)]
 struct First {
@@ -22,15 +29,41 @@ struct First {
 }
 
 impl Replays {
+    /// Uses a token up, or lets it be used again. `now` is Unix time in seconds.
+    ///
+    /// # Errors
+    /// [`StoreError::TokenUsed`] where it counts no more, and what else keeps the store from telling.
+    pub(super) async fn consume(
+        &self,
+        store: &Store,
+        now: u64,
+        token: &Association,
+        from: IpAddr,
+    ) -> Result<(), StoreError> {
+        let may_return = token.reuse != Reuse::Never;
+        let _turn = if may_return {
+            Some(self.in_turn.lock().await)
+        } else {
+            None
+        };
+        let used = store.use_up(TokenKind::Association, now, token.jti, token.expires_at);
+        match used.await {
+            Ok(()) => self.note(now, token, from),
+            Err(StoreError::TokenUsed) if self.allows(now, token, from) => {}
+            Err(error) => return Err(error),
+        }
+        Ok(())
+    }
+
     /// Notes the first use of a token. `now` is Unix time in seconds.
-    pub(super) fn note(&self, now: u64, token: &Association, from: IpAddr) {
+    fn note(&self, now: u64, token: &Association, from: IpAddr) {
         let end = token.expires_at.saturating_add(LEEWAY_S);
         let until = match token.reuse {
             Reuse::Never => return,
             Reuse::For(window) => now.saturating_add(window.as_secs()).min(end),
             Reuse::WhileGood => end,
         };
-        let mut known = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut known = self.first.lock().unwrap_or_else(PoisonError::into_inner);
         if known.len() >= KNOWN_MAX {
             known.retain(|_, first| first.until >= now);
         }
@@ -40,8 +73,8 @@ impl Replays {
     }
 
     /// Tells whether a token that was used may be used again.
-    pub(super) fn allows(&self, now: u64, token: &Association, from: IpAddr) -> bool {
-        let known = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+    fn allows(&self, now: u64, token: &Association, from: IpAddr) -> bool {
+        let known = self.first.lock().unwrap_or_else(PoisonError::into_inner);
         known
             .get(&token.jti)
             .is_some_and(|first| first.from == from && now <= first.until)
@@ -55,7 +88,10 @@ const KNOWN_MAX: usize = 10_000;
 mod tests {
     use std::time::Duration;
 
+    use futures_util::poll;
+
     use super::*;
+    use crate::state::StateDir;
 
     const NOW: u64 = 1_790_000_000;
 
@@ -93,6 +129,29 @@ mod tests {
         assert!(!replays.allows(NOW, &once, home));
     }
 
+    #[tokio::test]
+    async fn those_who_come_at_once_are_let_in_if_the_token_may_be_used_again() {
+        let root = tempfile::tempdir().unwrap();
+        let store = Store::open(&StateDir::open(root.path().join("s")).unwrap()).unwrap();
+        let home: IpAddr = "192.0.2.1".parse().unwrap();
+        let replays = Replays::default();
+        for (token, both) in [
+            (token(1, Reuse::For(Duration::from_secs(60))), true),
+            (token(2, Reuse::Never), false),
+        ] {
+            let consume = || Box::pin(replays.consume(&store, NOW, &token, home));
+            let (mut first, mut second) = (consume(), consume());
+            for one in [&mut first, &mut second] {
+                assert!(poll!(one).is_pending());
+            }
+            // The store has answered whoever has asked; the one who came second looks first.
+            store.used_tokens(TokenKind::Association).await.unwrap();
+            let (second, first) = tokio::join!(second, first);
+            first.unwrap();
+            assert_eq!(second.is_ok(), both, "{second:?}");
+        }
+    }
+
     #[test]
     fn what_is_remembered_is_bounded() {
         let home: IpAddr = "192.0.2.1".parse().unwrap();
@@ -106,6 +165,6 @@ mod tests {
         assert!(!replays.allows(NOW, &late, home));
         replays.note(NOW + 61, &late, home);
         assert!(replays.allows(NOW + 61, &late, home));
-        assert_eq!(replays.0.lock().unwrap().len(), 1);
+        assert_eq!(replays.first.lock().unwrap().len(), 1);
     }
 }

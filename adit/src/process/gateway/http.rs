@@ -7,7 +7,6 @@ use tokio::task::JoinSet;
 
 use super::{GatewayState, driver::Watch};
 use crate::{
-    admin::Usage,
     config::GatewayConfig,
     control::{Actor, Control},
     enroll::{
@@ -27,6 +26,7 @@ use crate::{
     },
     live::Live,
     token::TokenVerifier,
+    usage::Usage,
 };
 
 /// What happens at the HTTP listeners.
@@ -118,11 +118,16 @@ impl Served<'_> {
     }
 
     /// Where operators see how full the gateway is.
-    pub(super) fn usage(&self, websockets: Option<&WebSockets>) -> Usage {
+    pub(super) fn usage(
+        &self,
+        doors: &[IngressListener],
+        websockets: Option<&WebSockets>,
+    ) -> Usage {
         Usage {
             store: self.state.store.clone(),
             enrolment: Arc::clone(&self.listeners.enrolment),
             websockets: websockets.cloned(),
+            ingress: doors.iter().map(IngressListener::door).collect(),
         }
     }
 
@@ -146,6 +151,7 @@ impl Served<'_> {
                 ("metrics", Arc::clone(&self.listeners.metrics)),
             ],
             ingress: ingress.collect(),
+            usage: self.usage(doors, websockets),
         });
         watch_router(metrics, self.health)
     }

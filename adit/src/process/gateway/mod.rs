@@ -181,7 +181,7 @@ impl GatewayProcess {
             tokens: Arc::clone(&strings),
             order,
             health: health.clone(),
-            usage: served.usage(websockets.as_ref()),
+            usage: served.usage(&doors, websockets.as_ref()),
         }))));
         let mut process = Self {
             services,

@@ -2,6 +2,7 @@
 
 pub(crate) mod clock;
 pub(crate) mod console;
+pub(crate) mod crash;
 pub(crate) mod disk;
 pub(crate) mod process;
 pub(crate) mod reference;

@@ -1,5 +1,6 @@
-//! The other implementation: quinn as a QUIC stack, and frames written by hand after the specification, so that no
-//! codec of ours can agree with its own mistake.
+//! An imitation of the other implementation: quinn as a QUIC stack, and frames written by hand after the specification, so
+//! that no codec of ours can agree with its own mistake. It is ours all the same: where the specification is silent or
+//! misread, it does as we think.
 
 use std::{net::SocketAddr, path::Path, sync::Arc, time::Duration};
 

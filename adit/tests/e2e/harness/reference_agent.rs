@@ -1,4 +1,4 @@
-//! An agent written after the specification: what an adit gateway has to live with.
+//! An imitation of the reference agent, written after the specification: what an adit gateway has to live with.
 
 use std::{
     net::SocketAddr,

@@ -75,6 +75,7 @@ impl Node {
             open: self.users.len(),
             opening: self.wishes.len(),
             opening_max: self.dispatch.config().opens_max,
+            sessions_per_agent: self.dispatch.config().sessions_per_agent,
             failover: self.dispatch.failover(),
         }
     }

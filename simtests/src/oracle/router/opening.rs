@@ -59,6 +59,19 @@ pub(super) struct Tried {
 }
 
 impl Opening {
+    pub(super) fn new(since: At, target: Target, pinned: Option<AgentId>) -> Self {
+        Self {
+            target,
+            pinned,
+            since,
+            tried: Vec::new(),
+            waiting_since: None,
+            must_go_on: false,
+            beside_at: None,
+            turn_from: 0,
+        }
+    }
+
     /// One is asked at this time. Another has to be asked beside it if it `failed_lately`, and no third.
     pub(super) fn ask_beside(&mut self, at: At, failed_lately: bool) {
         self.must_go_on = failed_lately && self.beside_at != Some(at);

@@ -1,0 +1,88 @@
+//! How much of each bound a gateway uses, for `adit gateway status` and `/metrics` alike.
+
+use std::sync::Arc;
+
+use adit_io_tokio::gateway::GatewayCounters;
+use adit_proto_core::limits::ROUTES_PER_AGENT_MAX;
+use serde::{Deserialize, Serialize};
+
+use crate::{
+    http::ListenerCounters,
+    ingress::{LiveIngress, websocket::WebSockets},
+    store::{Store, TokenKind},
+};
+
+/// Where it can be seen how much of the bounds is used, beside the gateway itself.
+#[derive(Clone, Debug)]
+pub struct Usage {
+    /// Used tokens that are remembered.
+    pub store: Store,
+    /// Places of the enrolment listener.
+    pub enrolment: Arc<ListenerCounters>,
+    /// Places of users by WebSocket; none where there is no such way in.
+    pub websockets: Option<WebSockets>,
+    /// Proxy handshakes at each ingress.
+    pub ingress: Vec<Arc<LiveIngress>>,
+}
+
+/// How much of a bound is used.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct UsageRow {
+    /// What is bounded, in small letters with underscores; of an ingress with a colon and its name.
+    pub what: String,
+    /// How much of it there is.
+    pub used: u64,
+    /// How much there may be.
+    pub limit: u64,
+}
+
+impl Usage {
+    /// Gives all rows, in an order that stays. The rows of used tokens are missing while the store cannot tell.
+    pub async fn rows(&self, counters: &GatewayCounters) -> Vec<UsageRow> {
+        let (load, agents) = (&counters.load, &counters.agents);
+        let limits = load.limits;
+        let established = load.connections.saturating_sub(load.handshakes);
+        let used = async |kind| self.store.used_tokens(kind).await.ok();
+        let users = self.websockets.as_ref().map(WebSockets::usage);
+        let count = |(used, limit): (usize, usize)| (used as u64, limit as u64);
+        let counts = [
+            ("connections", Some((established, limits.connections))),
+            ("handshakes", Some((load.handshakes, limits.handshakes))),
+            (
+                "sessions_opening",
+                Some((counters.sessions_opening, counters.opening_max)),
+            ),
+            (
+                "sessions_of_one_agent",
+                Some((agents.sessions_max, counters.sessions_per_agent)),
+            ),
+            (
+                "routes_of_one_agent",
+                Some((agents.routes_max, ROUTES_PER_AGENT_MAX)),
+            ),
+            ("websocket_users", users),
+            ("enrolment_connections", Some(self.enrolment.usage())),
+            ("used_scope_tokens", used(TokenKind::Scope).await),
+            (
+                "used_association_tokens",
+                used(TokenKind::Association).await,
+            ),
+        ];
+        let counts = counts.map(|(what, usage)| Some((what.to_owned(), count(usage?))));
+        let bytes = [
+            ("unread_bytes", (load.unread.in_all, limits.unread_in_all)),
+            (
+                "unread_bytes_of_one_agent",
+                (load.unread.most, limits.unread),
+            ),
+        ];
+        let bytes = bytes.map(|(what, usage)| Some((what.to_owned(), usage)));
+        let ingress = self.ingress.iter().map(|door| {
+            let what = format!("ingress_handshakes:{}", door.name());
+            Some((what, count(door.usage()?)))
+        });
+        let rows = counts.into_iter().chain(bytes).chain(ingress).flatten();
+        rows.map(|(what, (used, limit))| UsageRow { what, used, limit })
+            .collect()
+    }
+}
