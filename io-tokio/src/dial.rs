@@ -4,7 +4,7 @@ use std::{
     io,
     net::{IpAddr, SocketAddr},
     sync::Arc,
-    time::{Duration, Instant},
+    time::Instant,
 };
 
 use adit_proto_core::{
@@ -14,16 +14,12 @@ use adit_proto_core::{
     },
     target::Target,
 };
-use socket2::{SockRef, TcpKeepalive};
 use tokio::{
     net::TcpStream,
     task::{AbortHandle, JoinSet},
 };
 
-use crate::resolver::Resolver;
-
-/// Keep-alive on TCP legs (design 8.21).
-const KEEPALIVE: Duration = Duration::from_secs(60);
+use crate::{resolver::Resolver, tcp::tune};
 
 enum Answer {
     Resolved(Result<Vec<IpAddr>, ResolveError>),
@@ -91,7 +87,8 @@ async fn connect(addr: SocketAddr) -> Result<TcpStream, ConnectErrorKind> {
     let tcp = TcpStream::connect(addr)
         .await
         .map_err(|error| connect_error(&error))?;
-    tune(&tcp);
+    // A socket that is gone already tells so at its first use.
+    let _gone = tune(&tcp);
     Ok(tcp)
 }
 
@@ -111,10 +108,4 @@ fn connect_error(error: &io::Error) -> ConnectErrorKind {
         }
         _ => ConnectErrorKind::Other(error.raw_os_error()),
     }
-}
-
-/// NODELAY and keep-alive (design 8.21). A socket that takes neither is gone, which its first use will tell.
-pub(crate) fn tune(tcp: &TcpStream) {
-    let _gone = tcp.set_nodelay(true);
-    let _gone = SockRef::from(tcp).set_tcp_keepalive(&TcpKeepalive::new().with_time(KEEPALIVE));
 }

@@ -23,6 +23,7 @@ mod sessions;
 mod shards;
 mod socket;
 mod splice;
+mod tcp;
 mod udp;
 
 pub use clock::{SystemClock, system_env};
@@ -31,3 +32,4 @@ pub use glance::Glance;
 pub use lines::Lines;
 pub use pipe::{PIPE_LEN, Pipe};
 pub use socket::Socket;
+pub use tcp::tune;

@@ -8,6 +8,7 @@ use std::{
     time::Duration,
 };
 
+use adit_io_tokio::tune;
 use axum::{Router, http::StatusCode};
 use hyper::{
     Request,
@@ -36,7 +37,6 @@ use super::{
 };
 use crate::{
     http::{Ends, ListenerCounters},
-    ingress::tune,
     live::Live,
     pki::server::ServerCert,
     regular,

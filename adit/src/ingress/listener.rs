@@ -2,13 +2,9 @@
 
 use std::{io, net::SocketAddr, sync::Arc, time::Duration};
 
-use adit_io_tokio::{GatewayHandle, Lines};
-use socket2::{Domain, SockRef, Socket, TcpKeepalive, Type};
-use tokio::{
-    net::{TcpListener, TcpStream},
-    sync::Semaphore,
-    time::sleep,
-};
+use adit_io_tokio::{GatewayHandle, Lines, tune};
+use socket2::{Domain, SockRef, Socket, Type};
+use tokio::{net::TcpListener, sync::Semaphore, time::sleep};
 
 use super::{Counters, Door, IngressConfig, Protocol, Shared, bump, establish::Permit};
 use crate::{live::Live, share::Shares};
@@ -251,12 +247,6 @@ fn listen(addr: SocketAddr) -> io::Result<TcpListener> {
     TcpListener::from_std(socket.into())
 }
 
-/// Sends what is written at once, and finds out when the user's machine is gone.
-pub(crate) fn tune(stream: &TcpStream) -> io::Result<()> {
-    stream.set_nodelay(true)?;
-    SockRef::from(stream).set_tcp_keepalive(&TcpKeepalive::new().with_time(KEEP_ALIVE))
-}
-
 /// Errors that accept(2) passes on from the connection that it would have returned.
 fn is_of_one_connection(error: &io::Error) -> bool {
     matches!(
@@ -297,8 +287,6 @@ const STRANGE: &str = "an address that `allow_from` does not name is closed";
 const BACKLOG: i32 = 4_096;
 /// Rest after an accept that failed for want of descriptors or memory.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
-/// Silence after which the system probes a user's connection (design 8.21).
-const KEEP_ALIVE: Duration = Duration::from_secs(60);
 
 #[cfg(test)]
 mod tests {

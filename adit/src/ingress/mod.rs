@@ -28,7 +28,6 @@ use tokio::net::TcpStream;
 use crate::config::{Entrance, Users};
 use establish::Ended;
 
-pub(crate) use listener::tune;
 pub use listener::{IngressError, IngressListener, LiveIngress};
 pub(crate) use proxy_protocol::header as proxy_header;
 
