@@ -181,7 +181,7 @@ impl Advertiser {
     /// The message that was taken last, or any other, has gone out with so many bytes: those that follow come behind it.
     pub fn handle_sent(&mut self, now: Instant, len: usize) {
         match self.taken.take() {
-            Some(Taken::Heartbeat { timestamp_ms }) => self.await_answer(now, timestamp_ms),
+            Some(Taken::Heartbeat { timestamp_ms }) => self.wait_for_answer(now, timestamp_ms),
             Some(Taken::Routes { epoch }) if epoch != self.sent_epoch => {
                 self.sent_epoch = epoch;
                 // Beyond a burst a gateway takes one set in this time, and reads nothing meanwhile. One that falls behind
@@ -258,7 +258,7 @@ impl Advertiser {
         now.max(self.under_way_until) + HEARTBEAT_ACK_TIMEOUT
     }
 
-    fn await_answer(&mut self, now: Instant, timestamp_ms: u64) {
+    fn wait_for_answer(&mut self, now: Instant, timestamp_ms: u64) {
         let due = self.answer_due(now);
         self.answer_by = Some(self.answer_by.map_or(due, |at| at.min(due)));
         if self.pending.len() == HEARTBEATS_PENDING_MAX {
