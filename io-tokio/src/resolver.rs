@@ -24,8 +24,9 @@ use places::Places;
 /// Names of targets looked up at a time. A call of the system's resolver cannot be given up, and one about a dead name
 /// holds its thread for 10 s and more.
 pub(crate) const TARGETS_MAX: usize = 256;
-/// Names of gateways looked up at a time.
-pub(crate) const GATEWAYS_MAX: usize = 16;
+/// Names of gateways looked up at a time, by the same shares: 18 for those below one domain of two labels that were not found
+/// quickly the last time, so that rounds which a dead resolver holds up leave places to later ones.
+pub(crate) const GATEWAYS_MAX: usize = 64;
 /// Wait for a place among them: half of what a dial may take.
 const PATIENCE: Duration = Duration::from_secs(10);
 /// A name that was found within this is one whose servers work.

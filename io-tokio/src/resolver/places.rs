@@ -85,8 +85,9 @@ impl Drop for Place {
     }
 }
 
-/// The domains that a name is below, the narrowest first.
+/// The domains that a name is below, the narrowest first, whether or not it is written with the root's dot.
 fn parents(name: &str) -> impl Iterator<Item = &str> {
+    let name = name.strip_suffix('.').unwrap_or(name);
     fn parent(name: &str) -> Option<&str> {
         name.split_once('.').map(|(_, parent)| parent)
     }
@@ -120,6 +121,17 @@ mod tests {
             held.extend(now(&places, &format!("n{n}")));
         }
         assert_eq!(held.len(), 64);
+    }
+
+    #[test]
+    fn the_dot_of_the_root_makes_no_other_domain() {
+        let places = Places::new(128);
+        let held: Vec<_> = (0..200)
+            .flat_map(|n| [format!("{n}.local"), format!("{n}.local.")])
+            .filter_map(|name| now(&places, &name))
+            .collect();
+        assert_eq!(held.len(), 96);
+        assert!(now(&places, "x.org").is_some());
     }
 
     #[test]
