@@ -293,6 +293,7 @@ mod tests {
             not_after: 0,
             issuer_sha256: None,
             renewed_issuer_sha256: None,
+            has_connected: false,
         }
     }
 }

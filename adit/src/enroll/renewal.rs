@@ -1,6 +1,6 @@
 //! The files of a renewal (design 8.6): a renewed pair stands beside the current one until it has proved itself.
 
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use adit_io_tokio::agent::{Credentials, KeptPairs, KeyPairs, Swap, Validity};
 use adit_proto_core::{link::tls::AgentTls, output::Renewed};
@@ -22,6 +22,8 @@ pub struct AgentPairs {
     dir: StateDir,
     /// Key of the latest request.
     requested: Mutex<Option<Zeroizing<String>>>,
+    /// Certificate of the previous pair that was shown last, the one that [`revert`](KeyPairs::revert) brings back.
+    shown_previous: Mutex<Option<String>>,
 }
 
 impl AgentPairs {
@@ -31,6 +33,7 @@ impl AgentPairs {
         Self {
             dir,
             requested: Mutex::default(),
+            shown_previous: Mutex::default(),
         }
     }
 
@@ -47,12 +50,14 @@ impl AgentPairs {
         };
         let key = key.map_err(FilesError::Key)?;
         let csr_pem = signing_request(&key, &files.name).map_err(FilesError::Key)?;
-        *self.lock() = Some(Zeroizing::new(key.serialize_pem()));
+        *lock(&self.requested) = Some(Zeroizing::new(key.serialize_pem()));
         Ok(csr_pem)
     }
 
     fn try_store(&self, renewed: Renewed) -> Result<(), FilesError> {
-        let key_pem = self.lock().take().ok_or(FilesError::NotRequested)?;
+        let key_pem = lock(&self.requested)
+            .take()
+            .ok_or(FilesError::NotRequested)?;
         let pair = KeyPairFile {
             key_pem,
             cert_pem: renewed.client_cert_pem,
@@ -86,13 +91,31 @@ impl AgentPairs {
         }
     }
 
-    /// By way of the next pair, so that what a crash leaves is found by showing it.
+    /// By way of the next pair, so that what a crash leaves is found by showing it. It may be asked again after it was done,
+    /// or half done, by a call that was given up and ended late.
     fn try_revert(&self) -> Result<Validity, FilesError> {
-        if self.has(PairName::Previous) {
+        if self.was_shown(PairName::Current) {
+            self.dir.sync()?;
+            return self.current_validity();
+        }
+        if !self.was_shown(PairName::Next) && self.has(PairName::Previous) {
             self.dir
                 .rename(PairName::Previous.file(), PairName::Next.file())?;
         }
         self.try_adopt()
+    }
+
+    /// Tells whether this is the pair that was shown last as the previous one.
+    fn was_shown(&self, name: PairName) -> bool {
+        let shown = lock(&self.shown_previous);
+        let pair = KeyPairFile::load(&self.dir, name).ok().flatten();
+        pair.is_some_and(|pair| shown.as_ref() == Some(&pair.cert_pem))
+    }
+
+    fn show_previous(&self) -> Result<KeyPairFile, FilesError> {
+        let pair = self.beside(PairName::Previous)?;
+        *lock(&self.shown_previous) = Some(pair.cert_pem.clone());
+        Ok(pair)
     }
 
     fn current_validity(&self) -> Result<Validity, FilesError> {
@@ -114,12 +137,6 @@ impl AgentPairs {
             }
         }
     }
-
-    fn lock(&self) -> std::sync::MutexGuard<'_, Option<Zeroizing<String>>> {
-        self.requested
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-    }
 }
 
 impl KeyPairs for AgentPairs {
@@ -128,7 +145,7 @@ impl KeyPairs for AgentPairs {
         let pair = match which {
             Credentials::Current => files.pair,
             Credentials::Next => self.beside(PairName::Next).map_err(text)?,
-            Credentials::Previous => self.beside(PairName::Previous).map_err(text)?,
+            Credentials::Previous => self.show_previous().map_err(text)?,
         };
         pair.tls(files.server_spki_sha256)
     }
@@ -174,6 +191,10 @@ impl KeyPairs for AgentPairs {
     fn revert(&self) -> Result<Validity, String> {
         self.try_revert().map_err(text)
     }
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// Makes a certificate signing request: the key, and the agent's name as its subject (agent-tunnel 3).
@@ -301,6 +322,32 @@ mod tests {
     }
 
     #[test]
+    fn a_pair_that_came_back_stays_however_often_that_is_asked() {
+        let bed = Bed::new(true);
+        let first = bed.key(Credentials::Current);
+        bed.renew().unwrap();
+        bed.pairs.adopt().unwrap();
+        let second = bed.key(Credentials::Current);
+        // The gateway took it; the first answer came too late.
+        assert_eq!(bed.key(Credentials::Previous), first);
+        for _ in 0..2 {
+            bed.pairs.revert().unwrap();
+            assert_eq!(bed.key(Credentials::Current), first);
+        }
+        // The disk had failed half-way: the one that goes was copied, and nothing exchanged.
+        let of = |name| KeyPairFile::load(&bed.dir, name).unwrap().unwrap();
+        of(PairName::Current)
+            .save(&bed.dir, PairName::Next)
+            .unwrap();
+        of(PairName::Previous)
+            .save(&bed.dir, PairName::Current)
+            .unwrap();
+        bed.pairs.revert().unwrap();
+        assert_eq!(bed.key(Credentials::Current), first);
+        assert_eq!(bed.key(Credentials::Previous), second);
+    }
+
+    #[test]
     fn a_full_or_read_only_disk_leaves_what_was_there() {
         let bed = Bed::new(true);
         let before = bed.key(Credentials::Current);
@@ -364,7 +411,7 @@ mod tests {
         fn renew(&self) -> Result<(), String> {
             let csr = self.pairs.request().unwrap();
             let asked = CheckedCsr::from_pem(&csr).unwrap().spki_sha256();
-            let key = KeyPair::from_pem(self.pairs.lock().as_ref().unwrap()).unwrap();
+            let key = KeyPair::from_pem(lock(&self.pairs.requested).as_ref().unwrap()).unwrap();
             let renewed = self.certified(&key);
             assert_eq!(spki(&renewed.client_cert_pem), asked);
             self.pairs.store(renewed)

@@ -1,10 +1,12 @@
 //! The enrolment call, gateway side.
 //!
 //! A token is reserved, the certificate signed, and agent and use of the token written in one step; only then is it
-//! consumed (design 3.9 and 8.11). The agent that consumed it may ask again with the same key, as its answer may have been lost.
+//! consumed (design 3.9 and 8.11). Until it has connected, the agent that consumed it may ask again with the same key, as its
+//! answer may have been lost.
 
 use std::{fmt, future::Future, pin::Pin, sync::Arc, time::Duration};
 
+use adit_io_tokio::Lines;
 use adit_proto_core::id::AgentId;
 use axum::{
     Json, Router,
@@ -59,6 +61,7 @@ where
         is_connected: Box::new(move |id| Box::pin(is_connected(id))),
         requests: Semaphore::new(REQUESTS_MAX),
         offload: Offload::new(),
+        repeats: Lines::new(ENROLLED_AGAIN),
     });
     Router::new()
         .route(ENROL_PATH, post(enrol))
@@ -72,6 +75,8 @@ struct Service {
     is_connected: Box<IsConnected>,
     requests: Semaphore,
     offload: Offload,
+    /// Bounds the lines of those that ask again, which spend no token.
+    repeats: Lines,
 }
 
 impl fmt::Debug for Service {
@@ -107,7 +112,7 @@ impl Service {
         let claims = self
             .off_the_data_path(move |parts| Ok(parts.tokens.enrolment(now, &token)?))
             .await?;
-        let (reservation, body) = self.reserve(claims.jti, request).await?;
+        let (reservation, body, again) = self.reserve(claims.jti, request).await?;
         let id = AgentId(body.agent_id);
         let name = claims.agent_name.clone();
         let hostname = body.agent_hostname.clone();
@@ -130,16 +135,18 @@ impl Service {
             enrolment,
             issued,
             ca,
+            again,
         })
     }
 
-    /// Takes the token for the agent that the body names. A used token is refused as such, whatever the body says, but for
-    /// the agent that used it: it may have lost the answer. One that has connected did not.
+    /// Takes the token for the agent that the body names, and tells whether that has used it already. A used token is
+    /// refused as such, whatever the body says, but for the agent that used it: it may have lost the answer. One that has
+    /// connected, now or ever since, did not.
     async fn reserve(
         &self,
         jti: Uuid,
         request: Request,
-    ) -> Result<(Reservation, EnrolBody), Refusal> {
+    ) -> Result<(Reservation, EnrolBody, bool), Refusal> {
         let store = &self.parts.store;
         let reserved = match store.reserve(jti).await {
             Ok(reservation) => Some(reservation),
@@ -153,9 +160,9 @@ impl Service {
         let is_connected = (self.is_connected)(id).await;
         match reserved {
             Some(_) if is_connected => Err(Refusal::Connected),
-            Some(reservation) => Ok((reservation, body)),
-            None if is_connected => Err(used()),
-            None => Ok((store.reserve_again(jti, id).await?, body)),
+            Some(reservation) => Ok((reservation, body, false)),
+            None if is_connected || store.directory().has_connected(id) => Err(used()),
+            None => Ok((store.reserve_again(jti, id).await?, body, true)),
         }
     }
 
@@ -165,7 +172,11 @@ impl Service {
         let store = &self.parts.store;
         let written = store.commit_enrolment(signed.reservation, signed.enrolment);
         written.await?;
-        tracing::info!(agent = %id, name, "agent enrolled");
+        if !signed.again {
+            tracing::info!(agent = %id, name, "agent enrolled");
+        } else if self.repeats.allow() {
+            tracing::info!(agent = %id, name, "{ENROLLED_AGAIN}");
+        }
         Ok(self.answer(id, signed.issued, &signed.ca))
     }
 
@@ -196,6 +207,8 @@ struct Signed {
     issued: IssuedCert,
     /// Who signed it.
     ca: Arc<Ca>,
+    /// The agent had used the token already.
+    again: bool,
 }
 
 fn record_of(
@@ -216,8 +229,11 @@ fn record_of(
         not_after: issued.not_after,
         issuer_sha256: Some(issued.issuer_sha256),
         renewed_issuer_sha256: None,
+        has_connected: false,
     }
 }
 
+const ENROLLED_AGAIN: &str =
+    "agent enrolled again with the token that it had used, as it has not connected since";
 const REQUEST_TIMEOUT: Duration = Duration::from_secs(10);
 const REQUESTS_MAX: usize = 64;

@@ -30,13 +30,23 @@ impl AgentDirectory {
         }
     }
 
-    /// Whether the agent shows the key of a renewal that has not been confirmed yet, or the first certificate of another
-    /// authority.
+    /// Whether the agent shows the key of an enrolment or a renewal that has not been confirmed yet, or the first
+    /// certificate of another authority.
     #[must_use]
     pub fn awaits_confirmation(&self, agent: &AgentIdentity) -> bool {
         self.read().get(&agent.id).is_some_and(|known| {
-            known.renewed == Some(agent.spki_sha256) || known.unshown == Some(agent.fingerprint)
+            (known.current == agent.spki_sha256 && !known.has_connected)
+                || known.renewed == Some(agent.spki_sha256)
+                || known.unshown == Some(agent.fingerprint)
         })
+    }
+
+    /// Whether an agent has connected since its last enrolment, as far as that is on disk.
+    #[must_use]
+    pub fn has_connected(&self, id: AgentId) -> bool {
+        self.read()
+            .get(&id)
+            .is_some_and(|known| known.has_connected)
     }
 
     /// Gives the agents that get no new sessions by routing, by id.
@@ -130,6 +140,7 @@ pub(super) struct Known {
     pub(super) renewed: Option<[u8; 32]>,
     /// Fingerprint of a certificate of another authority with which it has not connected yet.
     pub(super) unshown: Option<[u8; 32]>,
+    pub(super) has_connected: bool,
     pub(super) drained: bool,
 }
 
@@ -139,6 +150,7 @@ impl Known {
             current: agent.spki_sha256,
             renewed: agent.renewed_spki_sha256,
             unshown: agent.renewed_issuer_sha256.map(|_| agent.fingerprint),
+            has_connected: agent.has_connected,
             drained,
         }
     }

@@ -78,7 +78,8 @@ impl Store {
     }
 
     /// Takes a token that this agent has used, so that an agent that lost the answer to its enrolment can ask once more. The
-    /// commit fails with [`StoreError::TokenUsed`] unless the agent is still enrolled, and with the same key.
+    /// commit fails with [`StoreError::TokenUsed`] unless the agent is still enrolled, with the same key, and has not
+    /// connected since: it has its answer then, and perhaps a renewed key.
     pub fn reserve_again(&self, jti: Uuid, id: AgentId) -> Reply<Reservation> {
         self.call(move |worker| worker.reserve(jti, Some(id)))
     }
@@ -102,8 +103,8 @@ impl Store {
         Reply(Ok(reply)).wait()
     }
 
-    /// Makes the renewed key the agent's only one, and its last certificate the one that it is known to have, once it
-    /// has connected with them; others change nothing.
+    /// Notes that an agent has connected with a key of its own: a renewed key becomes its only one, its last certificate the
+    /// one that it is known to have, and the token of its enrolment is good no more. Others change nothing.
     pub fn confirm(&self, shown: AgentIdentity) -> Reply<()> {
         self.call(move |worker| worker.confirm(&shown))
     }

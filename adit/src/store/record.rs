@@ -28,6 +28,8 @@ pub struct AgentRecord {
     pub issuer_sha256: Option<[u8; 32]>,
     /// The same of its last certificate, where that is another authority and it has not connected with it yet.
     pub renewed_issuer_sha256: Option<[u8; 32]>,
+    /// It has connected since its last enrolment, so it has the answer to that. True where that was not written down.
+    pub has_connected: bool,
 }
 
 /// A token that was issued here, or used here.
@@ -95,13 +97,14 @@ pub(super) struct AgentLayout {
     not_after: i64,
     issuer_sha256: Option<[u8; 32]>,
     renewed_issuer_sha256: Option<[u8; 32]>,
+    has_connected: bool,
 }
 
 impl Stored for AgentRecord {
     type Layout = AgentLayout;
-    const VERSION: u8 = 3;
-    /// No issuer; none of a renewed certificate.
-    const TAILS: &'static [&'static [u8]] = &[&[0, 0], &[0]];
+    const VERSION: u8 = 4;
+    /// No issuer; none of a renewed certificate; connected.
+    const TAILS: &'static [&'static [u8]] = &[&[0, 0, 1], &[0, 1], &[1]];
 
     fn to_layout(&self) -> AgentLayout {
         AgentLayout {
@@ -114,6 +117,7 @@ impl Stored for AgentRecord {
             not_after: self.not_after,
             issuer_sha256: self.issuer_sha256,
             renewed_issuer_sha256: self.renewed_issuer_sha256,
+            has_connected: self.has_connected,
         }
     }
 
@@ -129,6 +133,7 @@ impl Stored for AgentRecord {
             not_after: layout.not_after,
             issuer_sha256: layout.issuer_sha256,
             renewed_issuer_sha256: layout.renewed_issuer_sha256,
+            has_connected: layout.has_connected,
         }
     }
 }
@@ -197,20 +202,23 @@ mod tests {
             not_after: 8,
             issuer_sha256: Some([4; 32]),
             renewed_issuer_sha256: Some([5; 32]),
+            has_connected: false,
         };
         let read = |bytes: &[u8]| AgentRecord::decode(record.id.0, bytes);
         let bytes = record.encode().unwrap();
         assert_eq!(read(&bytes).unwrap(), record);
-        // Each ended before the mark of the field that came next.
-        let former = |version: u8, fields: usize| {
-            let mut former = bytes[..bytes.len() - 33 * fields].to_vec();
+        // Each ended before the field that came next: 33 bytes of an issuer, one of a yes or no.
+        let former = |version: u8, lacking: usize| {
+            let mut former = bytes[..bytes.len() - lacking].to_vec();
             former[0] = version;
             read(&former)
         };
-        for version in [0, 4] {
+        for version in [0, 5] {
             assert_eq!(former(version, 0), None);
         }
-        let (first, second) = (former(1, 2), former(2, 1));
+        let (first, second, third) = (former(1, 67), former(2, 34), former(3, 1));
+        record.has_connected = true;
+        assert_eq!(third.unwrap(), record);
         record.renewed_issuer_sha256 = None;
         assert_eq!(second.unwrap(), record);
         record.issuer_sha256 = None;

@@ -419,6 +419,7 @@ fn enrolment(n: u8, key: u8) -> Enrolment {
             not_after: 0,
             issuer_sha256: None,
             renewed_issuer_sha256: None,
+            has_connected: false,
         },
         token_expires_at: NOW + 60,
     }

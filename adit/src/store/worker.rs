@@ -118,9 +118,10 @@ impl Worker {
         self.change(agent.id, |tables| {
             // A revocation may have come between reservation and commit.
             let used_by = self.used_by(&tables.tokens, token.jti)?;
-            // Whoever used it may not have heard of it: the same agent with the same key gets its answer again.
+            // Whoever used it may not have heard of it: the same agent with the same key gets its answer again, until it
+            // has connected.
             if let Some(by) = used_by
-                && !(by == agent.id && self.has_key(&tables.agents, agent)?)
+                && !(by == agent.id && self.may_lack_answer(&tables.agents, agent)?)
             {
                 return Err(StoreError::TokenUsed);
             }
@@ -261,10 +262,10 @@ impl Worker {
         }
     }
 
-    /// Tells whether the agent is enrolled with this key.
-    fn has_key(&self, agents: &Rows<'_>, agent: &AgentRecord) -> Result<bool, StoreError> {
+    /// Tells whether the agent is enrolled with this key, and has not connected since.
+    fn may_lack_answer(&self, agents: &Rows<'_>, agent: &AgentRecord) -> Result<bool, StoreError> {
         let known = self.get::<AgentRecord>(agents, agent.id.0)?;
-        Ok(known.is_some_and(|known| known.spki_sha256 == agent.spki_sha256))
+        Ok(known.is_some_and(|k| k.spki_sha256 == agent.spki_sha256 && !k.has_connected))
     }
 
     fn update_agent(
@@ -413,12 +414,13 @@ fn make_file(path: &Path) -> Result<(), redb::Error> {
     Ok(())
 }
 
-/// Takes over what an agent has shown that it has: a renewed key, and its last certificate.
+/// Takes over what an agent has shown that it has: its key, perhaps a renewed one, and its last certificate.
 fn confirm(agent: &mut AgentRecord, shown: &AgentIdentity) {
     if agent.renewed_spki_sha256 == Some(shown.spki_sha256) {
         agent.spki_sha256 = shown.spki_sha256;
         agent.renewed_spki_sha256 = None;
     }
+    agent.has_connected |= agent.spki_sha256 == shown.spki_sha256;
     if agent.fingerprint == shown.fingerprint {
         let issuer = agent.renewed_issuer_sha256.take();
         agent.issuer_sha256 = issuer.or(agent.issuer_sha256);
@@ -484,6 +486,7 @@ mod tests {
             not_after: 0,
             issuer_sha256: None,
             renewed_issuer_sha256: None,
+            has_connected: false,
         };
         let enrolment = Enrolment {
             agent,

@@ -14,9 +14,10 @@ use std::{
 use rcgen::{CertificateParams, CertifiedIssuer, ExtendedKeyUsagePurpose, IsCa, KeyPair};
 
 use crate::harness::{
-    beside_others,
+    SOON, beside_others,
     process::run,
     site::{Gateway, Ports, Site},
+    until,
 };
 
 #[test]
@@ -85,6 +86,13 @@ fn a_string_whose_answer_was_lost_is_good_for_the_same_agent_only() {
     agent.serve(&gateway);
     let ran = agent.up(&token, "", &[]);
     ran.fails(4, &["used", "401"]);
+    // Nor once it has gone.
+    assert!(agent.process_mut().terminate().success());
+    until("it has gone", SOON, || {
+        gateway.agents().is_empty().then_some(())
+    });
+    let ran = agent.up(&token, "", &[]);
+    ran.fails(4, &["used", "401"]);
 }
 
 /// A path to the enrolment listener on which the gateway's answers get lost.
@@ -113,7 +121,7 @@ impl ToGateway {
     }
 }
 
-/// Carries the handshake, and then only what the agent says.
+/// Carries the handshake, and then only what the agent says: all of it but its first record comes after the gateway's part.
 fn carry(mut agent: TcpStream, mut gateway: TcpStream) {
     let has_asked = Arc::new(AtomicBool::new(false));
     let (mut to_agent, mut answers) = (agent.try_clone().unwrap(), gateway.try_clone().unwrap());
@@ -126,14 +134,16 @@ fn carry(mut agent: TcpStream, mut gateway: TcpStream) {
             }
         }
     });
+    // A record of TLS: kind, version, and how much follows (RFC 8446, 5.1).
+    let mut hello = vec![0; 5];
+    agent.read_exact(&mut hello).unwrap();
+    let length = usize::from(u16::from_be_bytes([hello[3], hello[4]]));
+    hello.resize(5 + length, 0);
+    agent.read_exact(&mut hello[5..]).unwrap();
+    gateway.write_all(&hello).unwrap();
     let mut buf = [0; 16 << 10];
-    let mut begins_handshake = true;
     while let Ok(len @ 1..) = agent.read(&mut buf) {
-        // The end of the handshake and the request come after the gateway's part of it.
-        if !begins_handshake {
-            has_asked.store(true, Ordering::SeqCst);
-        }
-        begins_handshake = false;
+        has_asked.store(true, Ordering::SeqCst);
         gateway.write_all(&buf[..len]).unwrap();
     }
 }

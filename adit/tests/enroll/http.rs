@@ -8,7 +8,7 @@ use std::{
 };
 
 use adit::pki::hex;
-use adit_proto_core::id::AgentId;
+use adit_proto_core::{id::AgentId, identity::AgentIdentity};
 use jsonwebtoken::{Algorithm, EncodingKey, Header};
 use rustls_pki_types::UnixTime;
 use serde_json::{Value, json};
@@ -174,6 +174,31 @@ fn token_may_come_in_the_query() {
     let body = body(Uuid::new_v4()).to_string();
     let (status, text) = gateway.send(&path, None, "application/json", &body);
     assert_eq!(status, 200, "{text}");
+}
+
+#[test]
+fn a_used_token_is_good_for_the_same_agent_until_it_has_connected() {
+    let mut gateway = Gateway::start(Scheme::Http);
+    let (token, body) = (gateway.token(), body(Uuid::new_v4()));
+    for _ in 0..2 {
+        assert_eq!(gateway.post(&token, &body).0, 200);
+    }
+    let record = gateway.store().agents().wait().unwrap().remove(0);
+    let connected = AgentIdentity {
+        id: record.id,
+        name: record.name.as_str().into(),
+        fingerprint: record.fingerprint,
+        spki_sha256: record.spki_sha256,
+    };
+    gateway.store().confirm(connected).wait().unwrap();
+    let record = gateway.store().agents().wait().unwrap().remove(0);
+    // It has gone again, and so has the gateway that saw it.
+    gateway.restart();
+    let (status, text) = gateway.post(&token, &body);
+    assert_eq!(status, 401, "{text}");
+    assert!(text.contains("has been used"), "{text}");
+    assert_eq!(gateway.store().agents().wait().unwrap(), [record]);
+    assert_eq!(gateway.post(&gateway.token(), &body).0, 200);
 }
 
 #[test]

@@ -110,7 +110,9 @@ pub trait KeyPairs: Send + Sync {
     /// What is wrong with the disk.
     fn discard(&self) -> Result<(), String>;
 
-    /// Exchanges the previous pair with the current one; a next pair goes. A crash leaves what is found by trying.
+    /// Exchanges the previous pair, as [`tls`](Self::tls) gave it last, with the current one; a next pair goes. A crash
+    /// leaves what is found by trying. Done again it changes nothing: a call that was given up may end late, and is asked
+    /// for again.
     ///
     /// # Errors
     /// What is wrong with the disk.

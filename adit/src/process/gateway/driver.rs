@@ -14,7 +14,7 @@ use adit_proto_core::{
     link::tls::{Admission, GatewayTls},
     output::Renewed,
 };
-use tokio::time::timeout;
+use tokio::time::{Instant, timeout, timeout_at};
 use zeroize::Zeroizing;
 
 use super::GatewayState;
@@ -157,13 +157,14 @@ fn hooks(state: &GatewayState, watch: &Watch) -> Hooks {
         }),
         is_renewed: Arc::new(move |identity| directory.awaits_confirmation(identity)),
         confirm: Arc::new(move |identity| {
-            // The first connection with a renewed key is what makes the old key useless (design 8.6), and the first
-            // with a certificate of another CA what makes the former CA useless to that agent.
+            // The first connection is what makes the token of the enrolment useless, the first with a renewed key what
+            // makes the old key useless (design 8.6), and the first with a certificate of another CA what makes the
+            // former CA useless to that agent.
             let reply = confirming.confirm(identity.clone());
             let agent = identity.id;
             tokio::spawn(async move {
                 if let Err(error) = reply.await {
-                    tracing::error!(%agent, %error, "renewed certificate not recorded as in use; the former one stays valid, too");
+                    tracing::error!(%agent, %error, "not recorded that the agent has its present certificate; what it had before, a former one or the enrolment string, stays valid until it connects again");
                 }
             });
         }),
@@ -182,16 +183,35 @@ async fn renew(
     identity: AgentIdentity,
     csr_pem: String,
 ) -> Result<Renewed, String> {
-    let work = move || {
+    in_time(&offload, RENEWAL_TIMEOUT, move || {
         let signed = ca.sign_renewal(unix_now(), &identity, &csr_pem);
-        Ok(signed
-            .map_err(|error| error.to_string())
-            .and_then(|issued| written(&ca, &store, identity, issued)))
-    };
-    let done = timeout(RENEWAL_TIMEOUT, offload.run(work)).await;
-    let done =
-        done.map_err(|_| "too many renewals at once; asking again later helps".to_owned())?;
-    done.map_err(|refusal| refusal.to_string())?
+        let issued = signed.map_err(|error| error.to_string())?;
+        written(&ca, &store, identity, issued)
+    })
+    .await
+}
+
+/// Has a renewal carried out, or tells within `patience` why not; a fifth of that is for the work itself. One that was
+/// begun and does not end keeps its thread, so that few lines tell of a disk that hangs.
+async fn in_time<T: Send + 'static>(
+    offload: &Offload,
+    patience: Duration,
+    work: impl FnOnce() -> Result<T, String> + Send + 'static,
+) -> Result<T, String> {
+    let end = Instant::now() + patience;
+    let turn = timeout(patience * 4 / 5, offload.turn()).await;
+    let turn = turn.map_err(|_| NO_TURN.to_owned())?;
+    let begun = Instant::now();
+    match timeout_at(end, turn.run(move || Ok(work()))).await {
+        Ok(done) => done.map_err(|refusal| refusal.to_string())?,
+        Err(_) => {
+            tracing::error!(
+                waited_s = begun.elapsed().as_secs(),
+                "a renewal was begun and is not written down; see that the disk of the state folder is sound"
+            );
+            Err(HUNG.to_owned())
+        }
+    }
 }
 
 fn written(
@@ -214,5 +234,36 @@ fn written(
     })
 }
 
-/// For which a renewal waits for its turn and is carried out; the agent waits no longer for an answer.
-const RENEWAL_TIMEOUT: Duration = limits::RENEWAL_ANSWER_TIMEOUT;
+/// For which a renewal waits for its turn and is carried out; the agent is still there to hear of it.
+const RENEWAL_TIMEOUT: Duration =
+    limits::RENEWAL_ANSWER_TIMEOUT.saturating_sub(Duration::from_secs(5));
+const NO_TURN: &str = "the gateway did not come to this renewal: there are too many at once, or it cannot write those before; \
+     asking again later helps, and the gateway's log tells of its disk";
+const HUNG: &str = "the gateway's disk does not answer; asking again later helps once it does";
+
+#[cfg(test)]
+mod tests {
+    use std::sync::mpsc::channel;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn those_who_wait_and_those_who_hang_are_told_apart() {
+        let offload = Offload::new();
+        let (short, long) = (Duration::from_millis(100), Duration::from_secs(60));
+        assert_eq!(in_time(&offload, long, || Ok(1)).await, Ok(1));
+        let bad = in_time(&offload, long, || Err::<(), _>("bad".to_owned()));
+        assert_eq!(bad.await, Err("bad".to_owned()));
+        // The disk hangs, until the senders go.
+        let (mut disk, mut told) = (Vec::new(), Vec::new());
+        for _ in 0..3 {
+            let (recovers, hangs) = channel::<()>();
+            let work = move || hangs.recv().map_err(|e| e.to_string());
+            told.push(in_time(&offload, short, work).await.unwrap_err());
+            disk.push(recovers);
+        }
+        assert_eq!(told, [HUNG, HUNG, NO_TURN]);
+        drop(disk);
+        assert_eq!(in_time(&offload, long, || Ok(2)).await, Ok(2));
+    }
+}

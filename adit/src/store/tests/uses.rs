@@ -40,6 +40,38 @@ fn the_same_agent_with_the_same_key_may_use_its_token_again() {
     assert!(matches!(again(1, 1), Err(StoreError::TokenUsed)));
 }
 
+#[test]
+fn an_agent_that_has_connected_needs_another_token() {
+    let scratch = Scratch::new();
+    let store = scratch.open();
+    enrol(&store, JTI, 1, 1).unwrap();
+    let directory = store.directory();
+    assert!(directory.awaits_confirmation(&agent(1, 1)));
+    assert!(!directory.has_connected(id(1)));
+    // A stranger's key proves nothing of the agent.
+    store.confirm(agent(1, 2)).wait().unwrap();
+    assert!(!directory.has_connected(id(1)));
+    let early = store.reserve_again(JTI, id(1)).wait().unwrap();
+    store.confirm(agent(1, 1)).wait().unwrap();
+    assert!(directory.has_connected(id(1)));
+    assert!(!directory.awaits_confirmation(&agent(1, 1)));
+    let late = store.commit_enrolment(early, enrolment(1, 1)).wait();
+    assert!(matches!(late, Err(StoreError::TokenUsed)), "{late:?}");
+    drop(store);
+    let store = scratch.open();
+    assert!(store.directory().has_connected(id(1)));
+    // Its renewed key, which it has not shown yet, is left alone.
+    store.renew(agent(1, 1), renewal(2)).unwrap();
+    let held = store.reserve_again(JTI, id(1)).wait().unwrap();
+    let late = store.commit_enrolment(held, enrolment(1, 1)).wait();
+    assert!(matches!(late, Err(StoreError::TokenUsed)), "{late:?}");
+    let record = store.agent(id(1)).wait().unwrap().unwrap();
+    assert_eq!(record.renewed_spki_sha256, Some([2; 32]));
+    // With another token it begins anew.
+    enrol(&store, Uuid::from_u128(2), 1, 1).unwrap();
+    assert!(!store.directory().has_connected(id(1)));
+}
+
 #[tokio::test]
 async fn of_parallel_uses_one_succeeds() {
     let scratch = Scratch::new();
