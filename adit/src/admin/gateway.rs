@@ -162,7 +162,7 @@ impl AdminBackend {
             agents_online: counters.agents.online,
             agents: counters.agents.online + counters.agents.suspect,
             sessions: counters.sessions_open,
-            usage: self.usage.rows(&counters).await,
+            usage: self.usage.rows(&counters),
         })
     }
 

@@ -84,5 +84,5 @@ impl Health {
     }
 }
 
-const UNSOUND: &str = "the disk of the gateway's store cannot be read or written; agents and sessions that are there go on, \
+const UNSOUND: &str = "the disk of the gateway's store cannot be read or written, or does not answer; agents and sessions that are there go on, \
                        enrolments and changes are refused: see that the disk has room and is sound";

@@ -65,7 +65,7 @@ async fn scrape(State(parts): State<Arc<MetricsParts>>) -> Result<Response, Refu
     let gateway = parts.gateway.counters().await;
     let gateway = gateway.map_err(|_| Refusal::NotReady("the gateway is stopping"))?;
     let page = Page {
-        usage: parts.usage.rows(&gateway).await,
+        usage: parts.usage.rows(&gateway),
         gateway,
         parts: MetricsParts::clone(&parts),
     };

@@ -2,44 +2,43 @@
 //! more of it.
 
 use std::{
-    path::PathBuf,
-    sync::{
-        Arc,
-        atomic::{AtomicBool, Ordering},
-    },
-    time::Duration,
+    sync::Arc,
+    time::{Duration, Instant},
 };
 
-use super::{AgentDirectory, StoreError, reserved::Reserved, worker::Worker};
+use super::{AgentDirectory, FILE, StoreError, reserved::Reserved, vitals::Vitals, worker::Worker};
+use crate::state::StateDir;
 
 /// What the store's thread holds.
 pub(super) struct Keeper {
-    path: PathBuf,
+    dir: StateDir,
     directory: AgentDirectory,
     reserved: Reserved,
     /// None after a fault of the disk, until it is found sound.
     worker: Option<Worker>,
-    /// The same for those who do not ask this thread.
-    is_sound: Arc<AtomicBool>,
+    /// The same and more for those who do not ask this thread.
+    vitals: Arc<Vitals>,
 }
 
 impl Keeper {
     /// Opens the file, making it where there is none.
-    pub(super) fn make(path: PathBuf, directory: AgentDirectory) -> Result<Self, StoreError> {
+    pub(super) fn make(dir: StateDir, directory: AgentDirectory) -> Result<Self, StoreError> {
         let reserved = Reserved::default();
-        let worker = Worker::make(path.clone(), directory.clone(), reserved.clone())?;
+        let worker = Worker::make(dir.file(FILE), directory.clone(), reserved.clone())?;
+        let vitals = Arc::<Vitals>::default();
+        vitals.publish(&worker);
         Ok(Self {
-            path,
+            dir,
             directory,
             reserved,
             worker: Some(worker),
-            is_sound: Arc::new(AtomicBool::new(true)),
+            vitals,
         })
     }
 
-    /// Tells from anywhere whether the last request, or the last attempt to open the file again, found the disk sound.
-    pub(super) fn soundness(&self) -> Arc<AtomicBool> {
-        Arc::clone(&self.is_sound)
+    /// What can be known from anywhere.
+    pub(super) fn vitals(&self) -> Arc<Vitals> {
+        Arc::clone(&self.vitals)
     }
 
     /// How long to wait for a request before [`mend`](Self::mend); none while all is well.
@@ -60,28 +59,37 @@ impl Keeper {
         &mut self,
         act: impl FnOnce(&mut Worker) -> Result<T, StoreError>,
     ) -> Result<T, StoreError> {
+        self.vitals.begin(Instant::now());
         let outcome = self.open().and_then(|mut worker| {
             let outcome = act(&mut worker);
-            if !matches!(outcome, Err(StoreError::Disk { .. })) {
+            if !matches!(outcome, Err(StoreError::Disk { .. })) && self.is_mended() {
+                self.vitals.publish(&worker);
                 self.worker = Some(worker);
             }
             outcome
         });
-        let is_sound = self.worker.is_some();
-        if self.is_sound.swap(is_sound, Ordering::Relaxed) != is_sound {
+        let has_failed = self.worker.is_none();
+        if self.vitals.set_failed(has_failed) != has_failed {
             match &outcome {
-                Err(error) if !is_sound => tracing::error!(%error, "{UNSOUND}"),
+                Err(error) if has_failed => tracing::error!(%error, "{UNSOUND}"),
                 Ok(_) | Err(_) => tracing::info!("the store can be written again"),
             }
         }
+        self.vitals.end(Instant::now());
         outcome
+    }
+
+    /// After a fault a write that needs no room proves nothing: on a full disk the pages that the file has can be written
+    /// anew, and the next change fails as the one before.
+    fn is_mended(&self) -> bool {
+        !self.vitals.has_failed() || self.dir.prove_room(&[PROBE]).is_ok()
     }
 
     fn open(&mut self) -> Result<Worker, StoreError> {
         match self.worker.take() {
             Some(worker) => Ok(worker),
             None => Worker::reopen(
-                self.path.clone(),
+                self.dir.file(FILE),
                 self.directory.clone(),
                 self.reserved.clone(),
             ),
@@ -90,5 +98,7 @@ impl Keeper {
 }
 
 const UNSOUND: &str = "the store cannot be read or written; the gateway is not ready until it can";
+/// Name of a file that is never there for longer than it takes to write it.
+const PROBE: &str = "store.room";
 /// Time between attempts to open the file where no request comes.
 const RETRY: Duration = Duration::from_secs(5);

@@ -7,6 +7,7 @@ mod model_tests;
 mod record;
 mod reserved;
 mod scopes;
+mod vitals;
 mod worker;
 
 use std::{
@@ -16,11 +17,11 @@ use std::{
     pin::Pin,
     sync::{
         Arc,
-        atomic::{AtomicBool, Ordering},
         mpsc::{Receiver, RecvTimeoutError, SyncSender, TrySendError, sync_channel},
     },
     task::{Context, Poll, ready},
     thread,
+    time::Instant,
 };
 
 use adit_proto_core::{id::AgentId, identity::AgentIdentity};
@@ -31,6 +32,8 @@ pub use directory::{AdmitError, AgentDirectory};
 use keeper::Keeper;
 pub use record::{AgentRecord, TokenRecord, TokenState};
 pub use reserved::Reservation;
+use scopes::USED_MAX;
+use vitals::Vitals;
 use worker::Worker;
 
 use crate::{state::StateDir, token::LEEWAY_S};
@@ -49,8 +52,8 @@ impl Store {
     /// [`StoreError::Disk`].
     pub fn open(dir: &StateDir) -> Result<Self, StoreError> {
         let directory = AgentDirectory::default();
-        let mut keeper = Keeper::make(dir.file(FILE), directory.clone())?;
-        let is_sound = keeper.soundness();
+        let mut keeper = Keeper::make(dir.clone(), directory.clone())?;
+        let vitals = keeper.vitals();
         let (jobs, queue) = sync_channel::<Job>(QUEUE_MAX);
         let thread = thread::Builder::new()
             .name("store".to_owned())
@@ -61,7 +64,7 @@ impl Store {
                 jobs: Some(jobs),
                 thread: Some(thread),
                 directory,
-                is_sound,
+                vitals,
             }),
         })
     }
@@ -148,8 +151,16 @@ impl Store {
         self.call(move |worker| worker.use_up(kind, now, jti, expires_at))
     }
 
-    /// Gives how many used tokens of a kind are remembered, and how many can be.
-    pub fn used_tokens(&self, kind: TokenKind) -> Reply<(usize, usize)> {
+    /// Gives how many used tokens of a kind are remembered, and how many can be; of the former what was known last. Asks
+    /// nothing of the store's thread, so it tells also while the disk fails or hangs.
+    #[must_use]
+    pub fn used(&self, kind: TokenKind) -> (usize, usize) {
+        (self.shared.vitals.used_tokens(kind), USED_MAX)
+    }
+
+    /// The same, once all that was asked for before has been done.
+    #[cfg(test)]
+    pub(crate) fn used_tokens(&self, kind: TokenKind) -> Reply<(usize, usize)> {
         self.call(move |worker| Ok(worker.used_tokens(kind)))
     }
 
@@ -166,10 +177,11 @@ impl Store {
         thread.is_some_and(|thread| !thread.is_finished())
     }
 
-    /// Tells whether the disk was sound when it was last used; after a fault it is tried again every few seconds.
+    /// Tells whether the disk was sound when it was last used, and has kept no request waiting for 5 s or longer by now.
+    /// After a fault it is tried again every few seconds.
     #[must_use]
     pub fn is_sound(&self) -> bool {
-        self.shared.is_sound.load(Ordering::Relaxed)
+        self.shared.vitals.is_sound(Instant::now())
     }
 
     fn call<T: Send + 'static>(
@@ -358,7 +370,7 @@ struct Shared {
     jobs: Option<SyncSender<Job>>,
     thread: Option<thread::JoinHandle<()>>,
     directory: AgentDirectory,
-    is_sound: Arc<AtomicBool>,
+    vitals: Arc<Vitals>,
 }
 
 impl Drop for Shared {

@@ -8,6 +8,7 @@ use crate::{
     http::health::{Condition, Health},
 };
 
+mod faults;
 mod uses;
 
 #[test]

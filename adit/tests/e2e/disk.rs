@@ -210,8 +210,9 @@ fn a_full_disk_spends_no_token_of_a_console_and_leaves_the_ca_as_it_was() {
     let before = ca();
     fill(gateway.process());
     assert_eq!(ask(&gateway, "GET", "/jet/tunnel/agents", &scope).0, 500);
+    // It is known by now, and users are told before anything is done for them.
     let refused = enter(&gateway, &at, &token).map(|_| ()).unwrap_err();
-    assert_eq!(refused.0, 500, "{refused:?}");
+    assert_eq!(refused.0, 503, "{refused:?}");
     let ran = gateway.ask(&["ca", "rotate"]);
     ran.fails(1, &["store.redb", "room"]);
     assert_eq!(ran.err.matches("room").count(), 1, "said once: {ran:?}");

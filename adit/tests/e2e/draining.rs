@@ -8,6 +8,7 @@ use std::{
     time::{Duration, Instant},
 };
 
+use adit_proto_core::limits::BACKOFF_STEADY_AFTER;
 use rustix::process::Signal;
 use socket2::{Domain, SockRef, Socket, Type};
 
@@ -105,6 +106,43 @@ fn what_is_under_way_to_a_target_arrives_while_the_grace_of_the_gateway_lasts() 
     let (read, end) = drain(&far);
     assert_eq!((read, end.is_ok()), (SHORT as u64, true), "{end:?}");
     assert_eq!(gateway.process_mut().exit().code(), Some(0));
+    assert_eq!(gateway.process().count(GRACE_OVER), 0);
+}
+
+#[test]
+fn agents_that_come_back_hold_no_gateway_up_that_waits_for_another() {
+    let _machine = alone();
+    let (site, mut gateway, slow, target) = bed(GRACE);
+    let quick = site.serving("site-b", &gateway, "127.0.0.2/32");
+    let connected = Instant::now();
+    let mut user = connect(gateway.ingress("target"));
+    user.write_all(b"open").unwrap();
+    let far = target.accept();
+    expect(&far, b"open");
+    far.shutdown(Shutdown::Write).unwrap();
+    assert_eq!(user.read(&mut [0]).unwrap(), 0);
+    until(
+        "an agent that is told of the stop returns at once",
+        SOON,
+        || (connected.elapsed() > BACKOFF_STEADY_AFTER).then_some(()),
+    );
+    slow.process().signal(Signal::STOP);
+    let frozen = Instant::now();
+    user.write_all(&[7; SHORT]).unwrap();
+    drop(user);
+    assert_eq!(gateway.ended(1), "clean");
+    gateway.process().signal(Signal::TERM);
+    let admitted = gateway.process().logged_nth("agent connected", 3);
+    assert_eq!(admitted["agent"], quick.id());
+    until("longer than a farewell in a hurry takes", SOON, || {
+        (frozen.elapsed() > Duration::from_millis(2_500)).then_some(())
+    });
+    slow.process().signal(Signal::CONT);
+    let thawed = Instant::now();
+    let (read, end) = drain(&far);
+    assert_eq!((read, end.is_ok()), (SHORT as u64, true), "{end:?}");
+    assert_eq!(gateway.process_mut().exit().code(), Some(0));
+    assert!(thawed.elapsed() < CLOSING, "{:?}", thawed.elapsed());
     assert_eq!(gateway.process().count(GRACE_OVER), 0);
 }
 

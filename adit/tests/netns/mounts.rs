@@ -6,12 +6,14 @@ use std::{
     io::{ErrorKind, Write},
     path::{Path, PathBuf},
     process::Command,
+    time::{Duration, Instant},
 };
 
 use serde_json::Value;
 
 use crate::harness::{
     SOON, beside_others,
+    console::{METRICS, fetch, metrics_addr},
     process::run,
     site::{Agent, Gateway, Ports, Site, forward, free_udp_port},
     targets::{echo, ping},
@@ -136,6 +138,35 @@ fn refuses(gateway: &Gateway, serving: &Agent, late: &Agent, token: &str) {
     ask(&["token", "create", "--name", "x"]);
     ask(&["agents", "delete", &serving.id()]);
     ask(&["agents", "drain", &serving.id()]);
+}
+
+#[test]
+fn a_gateway_on_a_full_disk_is_not_ready_until_there_is_room() {
+    let _machine = beside_others();
+    let site = Site::new();
+    let disk = Disk::new(&site, "disk");
+    let mut gateway = site.gateway_with("disk/state", "", Ports::default(), METRICS);
+    gateway.start();
+    let ready = || fetch(metrics_addr(&gateway), "/readyz").0;
+    assert_eq!(ready(), 200);
+    disk.fill();
+    until("the store finds the disk full", SOON, || {
+        let ran = gateway.ask(&["token", "create", "--name", "x"]);
+        (ran.code != 0).then_some(())
+    });
+    // What only reads changes nothing, nor do two attempts to open the file again.
+    assert_eq!(gateway.ask(&["agents", "list"]).code, 0);
+    let found = Instant::now();
+    until("the store has tried it twice", SOON, || {
+        assert_eq!(ready(), 503, "{:?}", found.elapsed());
+        (found.elapsed() > Duration::from_secs(12)).then_some(())
+    });
+    assert_eq!(gateway.process().count("written again"), 0);
+    disk.make_room();
+    until("it is ready by itself", SOON, || {
+        (ready() == 200).then_some(())
+    });
+    assert_eq!(gateway.ask(&["token", "create", "--name", "x"]).code, 0);
 }
 
 #[test]

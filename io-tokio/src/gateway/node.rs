@@ -87,6 +87,7 @@ pub(crate) struct Node {
     refused_routes: Lines,
     counters: NodeCounters,
     bytes: Arc<Bytes>,
+    /// Ends with the last of the connections that it had when it was told to.
     stopping: bool,
 }
 
@@ -137,7 +138,7 @@ impl Node {
         Arc::clone(&self.bytes)
     }
 
-    /// Runs until told to stop and all connections have ended.
+    /// Runs until told to stop and all connections that there were then have ended.
     pub(crate) async fn run(mut self) {
         let mut batch = VecDeque::new();
         loop {
@@ -277,9 +278,7 @@ impl Node {
 
     fn connection(&mut self, now: Instant, conn: ConnId, what: FromConnection) {
         match what {
-            FromConnection::Up(sender) => {
-                self.connections.insert(conn, sender);
-            }
+            FromConnection::Up(sender) => self.connection_up(conn, sender),
             FromConnection::SessionOver { slot, traffic, how } => {
                 if let Some(session) = self.sessions.at(conn, slot) {
                     self.session_over(session, traffic, how);
@@ -483,16 +482,6 @@ impl Node {
                 unread_s = unread_for.as_secs(),
                 "its user reads less than 64 KiB/s: have the program read on, or raise limits.unread_per_agent and limits.unread"
             );
-        }
-    }
-
-    fn stop(&mut self, now: Instant, how: fn(CloseReason) -> Command<GatewayCommand>) {
-        self.stopping = true;
-        self.dispatch.stop(now);
-        self.drain(now);
-        for sender in self.connections.values() {
-            let command = how(CloseReason::GatewayStopping);
-            sender.commands.push_or_stop(command);
         }
     }
 }

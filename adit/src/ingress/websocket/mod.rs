@@ -259,7 +259,8 @@ impl Service {
         token: Option<String>,
         upgrade: Upgrade,
     ) -> Result<(Association, WebSocketUpgrade, Place), Refusal> {
-        self.health.serving()?;
+        // Not only whether it serves: the use of the token has to be written.
+        self.health.ready()?;
         if !self.entrance.get().admits(user.ip()) {
             return Err(Refusal::Source);
         }

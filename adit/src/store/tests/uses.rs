@@ -111,7 +111,7 @@ fn tokens_of_one_kind_take_no_room_from_those_of_the_other() {
     let scratch = Scratch::new();
     let store = scratch.open();
     let take = |kind, n| store.use_up(kind, NOW, Uuid::from_u128(n), NOW).wait();
-    let used = |kind| store.used_tokens(kind).wait().unwrap();
+    let used = |kind| store.used(kind);
     for n in 1..=3 {
         take(TokenKind::Association, n).unwrap();
     }

@@ -1,14 +1,42 @@
-//! How sessions end with their connection, or after it.
+//! How the node ends with its connections, and sessions with their connection, or after it.
+
+use std::time::Instant;
 
 use adit_proto_core::{
+    close::CloseReason,
     id::{AgentId, ConnId, Slot},
     session_table::Carrier,
 };
 
 use super::Node;
-use crate::over::Over;
+use crate::{
+    connection_task::{Command, ConnectionSender},
+    gateway::role::GatewayCommand,
+    over::Over,
+};
 
 impl Node {
+    pub(super) fn stop(&mut self, now: Instant, how: fn(CloseReason) -> Command<GatewayCommand>) {
+        self.stopping = true;
+        self.dispatch.stop(now);
+        self.drain(now);
+        for sender in self.connections.values() {
+            let command = how(CloseReason::GatewayStopping);
+            sender.commands.push_or_stop(command);
+        }
+    }
+
+    /// Agents that are told of the stop come back at once, and among many there is always one that has: they are told
+    /// again, and not waited for. Nothing is open with them.
+    pub(super) fn connection_up(&mut self, conn: ConnId, sender: ConnectionSender<GatewayCommand>) {
+        if self.stopping {
+            let stop = Command::Stop(CloseReason::GatewayStopping);
+            sender.commands.push_or_stop(stop);
+        } else {
+            self.connections.insert(conn, sender);
+        }
+    }
+
     /// A connection is over. Sessions whose sockets were attached have been told of one by one already, but for those
     /// that still flush: they stay open, and may be listed and ended, until they are told of.
     pub(super) fn connection_over(&mut self, conn: ConnId) {

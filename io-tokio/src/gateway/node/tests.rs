@@ -166,6 +166,27 @@ fn a_session_that_flushes_after_its_connection_is_still_known() {
     assert!(bed.node.connections.is_empty() && bed.node.sessions.is_empty());
 }
 
+#[test]
+fn an_agent_that_comes_while_the_gateway_stops_is_told_and_not_waited_for() {
+    for input in [NodeInput::Farewell, NodeInput::Stop] {
+        let mut bed = Bed::new();
+        let known = bed.up(1);
+        bed.registered(1);
+        bed.input(input);
+        assert_eq!(commands(&known).len(), 1);
+        // It was told, and is back before the last one has gone.
+        let late = bed.up(2);
+        assert!(matches!(
+            commands(&late).make_contiguous(),
+            [Command::Stop(CloseReason::GatewayStopping)]
+        ));
+        bed.registered(2);
+        bed.event(1, AgentEvent::Closed);
+        assert!(bed.node.connections.is_empty());
+        bed.event(2, AgentEvent::Closed);
+    }
+}
+
 fn request() -> OpenRequest {
     OpenRequest {
         association: None,
