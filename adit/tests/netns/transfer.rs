@@ -3,7 +3,8 @@
 use std::{
     io::{Read, Write},
     net::{Shutdown, TcpStream},
-    sync::atomic::{AtomicUsize, Ordering},
+    ops::Range,
+    sync::mpsc,
     time::{Duration, Instant},
 };
 
@@ -29,26 +30,30 @@ fn exchange_over(
     blocks: usize,
     change: Option<impl FnOnce()>,
 ) -> Duration {
-    let arrived = AtomicUsize::new(0);
+    // Whichever direction is faster, the last block of the user's waits for the change.
+    let (before, changed) = mpsc::channel::<()>();
     std::thread::scope(|scope| {
-        scope.spawn(|| send(user, UP, blocks));
-        scope.spawn(|| send(far, DOWN, blocks));
+        scope.spawn(move || {
+            send(user, UP, 0..blocks - 1);
+            let _is_over = changed.recv();
+            send(user, UP, blocks - 1..blocks);
+            finish(user);
+        });
+        scope.spawn(|| {
+            send(far, DOWN, 0..blocks);
+            finish(far);
+        });
         scope.spawn(|| {
             for n in 0..blocks {
                 take(far, UP, n);
-                arrived.store(n + 1, Ordering::Relaxed);
             }
             ends(far);
         });
         let first = (0..blocks / 2).map(|n| take(user, DOWN, n)).max();
         if let Some(change) = change {
             change();
-            let arrived = arrived.load(Ordering::Relaxed);
-            assert!(
-                arrived < blocks,
-                "the change did not come in the middle of both"
-            );
         }
+        drop(before);
         let then = (blocks / 2..blocks).map(|n| take(user, DOWN, n)).max();
         ends(user);
         first.max(then).unwrap_or_default()
@@ -60,10 +65,13 @@ fn block(direction: usize, n: usize) -> Vec<u8> {
     vec![u8::try_from((n * 2 + direction) % 251).unwrap(); BLOCK]
 }
 
-fn send(mut to: &TcpStream, direction: usize, blocks: usize) {
-    for n in 0..blocks {
+fn send(mut to: &TcpStream, direction: usize, blocks: Range<usize>) {
+    for n in blocks {
         to.write_all(&block(direction, n)).unwrap();
     }
+}
+
+fn finish(to: &TcpStream) {
     to.shutdown(Shutdown::Write).unwrap();
 }
 
