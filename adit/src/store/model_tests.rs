@@ -7,11 +7,14 @@ use std::{
     sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
 
-use adit_proto_core::identity::AgentIdentity;
 use proptest::prelude::*;
 use redb::{Database, StorageBackend};
 
-use super::{reserved::Reserved, *};
+use super::{
+    reserved::Reserved,
+    tests::{NOW, agent as of, enrolment, id},
+    *,
+};
 
 /// A request, with small numbers for tokens, agents and keys.
 #[derive(Clone, Copy, Debug)]
@@ -190,9 +193,9 @@ impl Bed {
                 .and_then(|held| self.worker.commit_enrolment(&held, &enrolment(agent, key))),
             Request::Delete(agent) => self.worker.delete_agent(id(agent)).map(drop),
             Request::Renew { agent, shown, next } => {
-                self.worker.renew(&identity(agent, shown), renewal(next))
+                self.worker.renew(&of(agent, shown), renewal(next))
             }
-            Request::Confirm { agent, shown } => self.worker.confirm(&identity(agent, shown)),
+            Request::Confirm { agent, shown } => self.worker.confirm(&of(agent, shown)),
             Request::Scope(jti) => self
                 .worker
                 .use_up(TokenKind::Scope, NOW, uuid(jti), NOW + 60),
@@ -429,38 +432,6 @@ fn uuid(n: u8) -> Uuid {
     Uuid::from_u128(u128::from(n))
 }
 
-fn id(n: u8) -> AgentId {
-    AgentId(uuid(n))
-}
-
-fn identity(n: u8, key: u8) -> AgentIdentity {
-    AgentIdentity {
-        id: id(n),
-        name: "a".into(),
-        fingerprint: [0; 32],
-        spki_sha256: [key; 32],
-    }
-}
-
-fn enrolment(n: u8, key: u8) -> Enrolment {
-    Enrolment {
-        agent: AgentRecord {
-            id: id(n),
-            name: "a".to_owned(),
-            spki_sha256: [key; 32],
-            renewed_spki_sha256: None,
-            fingerprint: [0; 32],
-            hostname: None,
-            enrolled_at: NOW,
-            not_after: 0,
-            issuer_sha256: None,
-            renewed_issuer_sha256: None,
-            has_connected: false,
-        },
-        token_expires_at: NOW + 60,
-    }
-}
-
 fn renewal(key: u8) -> Renewal {
     Renewal {
         spki_sha256: [key; 32],
@@ -479,5 +450,4 @@ fn issued(jti: u8) -> TokenRecord {
     }
 }
 
-const NOW: u64 = 1_790_000_000;
 const FEW: u8 = 4;

@@ -375,7 +375,7 @@ fn second_user_is_refused() {
 }
 
 const JTI: Uuid = Uuid::from_u128(1);
-const NOW: u64 = 1_790_000_000;
+pub(super) const NOW: u64 = 1_790_000_000;
 
 struct Scratch {
     _root: tempfile::TempDir,
@@ -394,11 +394,11 @@ impl Scratch {
     }
 }
 
-fn id(n: u8) -> AgentId {
+pub(super) fn id(n: u8) -> AgentId {
     AgentId(Uuid::from_u128(u128::from(n)))
 }
 
-fn agent(n: u8, key: u8) -> AgentIdentity {
+pub(super) fn agent(n: u8, key: u8) -> AgentIdentity {
     AgentIdentity {
         id: id(n),
         name: "a".into(),
@@ -407,7 +407,7 @@ fn agent(n: u8, key: u8) -> AgentIdentity {
     }
 }
 
-fn enrolment(n: u8, key: u8) -> Enrolment {
+pub(super) fn enrolment(n: u8, key: u8) -> Enrolment {
     Enrolment {
         agent: AgentRecord {
             id: id(n),
