@@ -354,7 +354,8 @@ const DISCARD_PATIENCE: Duration = Duration::from_secs(5);
 /// Time for a target to take the last of a user who has closed.
 const LAST_PATIENCE: Duration = Duration::from_secs(60);
 /// Time for a user to answer the Close that tells of the target's end, with what is still under way before the answer.
-const CLOSE_PATIENCE: Duration = Duration::from_secs(10);
+/// Before the Close come the megabytes that the system may hold for a slow user, who would lose them with the connection.
+const CLOSE_PATIENCE: Duration = Duration::from_secs(60);
 
 #[cfg(test)]
 mod tests;

@@ -162,6 +162,29 @@ async fn the_targets_end_is_a_close_and_the_users_answer_its_end() {
 }
 
 #[tokio::test]
+async fn a_slow_user_gets_the_last_of_a_target_that_has_ended() {
+    let mut bed = Bed::new().await;
+    // In the system's buffers on both sides.
+    let all = vec![7; 1 << 20];
+    bed.target.write_all(&all).await.unwrap();
+    bed.target.shutdown().await.unwrap();
+    tokio::time::pause();
+    sleep(Duration::from_secs(30)).await;
+    tokio::time::resume();
+    // A connection that is gone already would be reset by this, and with it goes what was not read.
+    bed.user.send(Sent::Ping(Bytes::new())).await.unwrap();
+    let mut taken = 0;
+    while taken < all.len() {
+        match bed.user.next().await.unwrap().unwrap() {
+            Sent::Binary(piece) => taken += piece.len(),
+            Sent::Pong(_) => {}
+            Sent::Text(_) | Sent::Ping(_) | Sent::Close(_) | Sent::Frame(_) => panic!("not sent"),
+        }
+    }
+    assert_eq!(bed.close().await.unwrap().0, 1000);
+}
+
+#[tokio::test]
 async fn what_was_under_way_before_the_answer_to_a_close_still_arrives() {
     let mut bed = Bed::new().await;
     bed.target.shutdown().await.unwrap();
