@@ -128,7 +128,7 @@ fn a_session_by_websocket_is_bounded_like_any_other_and_its_user_is_told() {
             busy.echoes(b"busy");
             // Pings move nothing of a session.
             if began.elapsed() < Duration::from_millis(1_000) {
-                idle.ping();
+                idle.ponged();
             }
         }
         let told = |reason: &str| (1011, format!("the session was reset: {reason}"));

@@ -116,6 +116,13 @@ impl WsUser {
         .unwrap();
     }
 
+    /// Pings and waits for the answer; bytes may not come meanwhile.
+    pub(crate) fn ponged(&mut self) {
+        block_on(self.socket.send(Message::Ping(Bytes::from_static(b"?")))).unwrap();
+        let heard = block_on(self.socket.next()).unwrap().unwrap();
+        assert!(matches!(heard, Message::Pong(_)), "{heard:?}");
+    }
+
     /// Waits for a Ping of the gateway; bytes may not come meanwhile.
     pub(crate) fn pinged(&mut self) {
         let heard = block_on(self.socket.next()).unwrap().unwrap();
