@@ -59,7 +59,7 @@ impl Starter {
 
 #[cfg(test)]
 mod tests {
-    use std::{fs, mem::MaybeUninit};
+    use std::{fs, mem::MaybeUninit, sync::Barrier, thread};
 
     use rustix::fs::inotify::{CreateFlags, ReadFlags, Reader, WatchFlags, add_watch, init};
 
@@ -93,6 +93,28 @@ mod tests {
         fs::write(&path, "mine").unwrap();
         assert!(!write().unwrap().is_new);
         assert_eq!(fs::read_to_string(&path).unwrap(), "mine");
+        assert_eq!(fs::read_dir(root.path()).unwrap().count(), 1);
+    }
+
+    #[test]
+    fn of_starters_that_are_written_at_once_one_is_there() {
+        const WRITERS: usize = 8;
+        let root = tempfile::tempdir().unwrap();
+        let path = root.path().join("agent.toml");
+        let all_are_here = Barrier::new(WRITERS);
+        let write = |text: String| {
+            all_are_here.wait();
+            let written = Starter::write(Some(path.clone()), &text, root.path(), &[]);
+            written.unwrap().is_new.then_some(text)
+        };
+        let made: Vec<String> = thread::scope(|scope| {
+            let writers: Vec<_> = (0..WRITERS)
+                .map(|n| scope.spawn(move || write(n.to_string())))
+                .collect();
+            let texts = writers.into_iter().map(|writer| writer.join().unwrap());
+            texts.flatten().collect()
+        });
+        assert_eq!(made, [fs::read_to_string(&path).unwrap()]);
         assert_eq!(fs::read_dir(root.path()).unwrap().count(), 1);
     }
 }

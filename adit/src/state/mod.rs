@@ -8,6 +8,10 @@ use std::{
     time::Duration,
 };
 
+use rustix::{
+    fs::{CWD, RenameFlags, renameat_with},
+    io::Errno,
+};
 use uuid::Uuid;
 use zeroize::Zeroizing;
 
@@ -269,7 +273,8 @@ impl StateDir {
 
     fn replace(&self, name: &str, bytes: &[u8], mode: u32) -> Result<(), StateError> {
         let path = self.file(name);
-        replace(&path, bytes, mode).map_err(|cause| StateError::Write { path, cause })?;
+        put(&path, bytes, mode, |from, to| fs::rename(from, to))
+            .map_err(|cause| StateError::Write { path, cause })?;
         self.sync()
     }
 
@@ -295,19 +300,41 @@ pub(crate) fn write_new(path: &Path, bytes: &[u8]) -> io::Result<bool> {
     let path = std::path::absolute(path)?;
     let dir = path.parent().ok_or(io::ErrorKind::InvalidFilename)?;
     fs::create_dir_all(dir)?;
-    replace(&path, bytes, 0o644)?;
+    match put(&path, bytes, 0o644, rename_new) {
+        Ok(()) => {}
+        // Somebody else's, made in the same instant.
+        Err(e) if e.kind() == io::ErrorKind::AlreadyExists => return Ok(false),
+        Err(e) => return Err(e),
+    }
     sync(dir)?;
     Ok(true)
 }
 
-fn replace(path: &Path, bytes: &[u8], mode: u32) -> io::Result<()> {
+/// Writes a file beside its place, and puts it there whole.
+fn put(
+    path: &Path,
+    bytes: &[u8],
+    mode: u32,
+    rename: impl FnOnce(&Path, &Path) -> io::Result<()>,
+) -> io::Result<()> {
     let temporary = temporary(path);
-    let written = write_synced(&temporary, bytes, mode).and_then(|()| fs::rename(&temporary, path));
+    let written = write_synced(&temporary, bytes, mode).and_then(|()| rename(&temporary, path));
     if written.is_err() {
         // The write has failed already; a left-over temporary file does no harm.
         drop(fs::remove_file(&temporary));
     }
     written
+}
+
+/// Gives a file another name, which no file may have yet.
+fn rename_new(from: &Path, to: &Path) -> io::Result<()> {
+    match renameat_with(CWD, from, CWD, to, RenameFlags::NOREPLACE) {
+        // A file system that cannot do it, such as NFS.
+        Err(Errno::INVAL | Errno::NOSYS) => {
+            fs::hard_link(from, to).and_then(|()| fs::remove_file(from))
+        }
+        renamed => Ok(renamed?),
+    }
 }
 
 fn sync(dir: &Path) -> io::Result<()> {
