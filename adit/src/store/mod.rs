@@ -184,6 +184,13 @@ impl Store {
         self.shared.vitals.is_sound(Instant::now())
     }
 
+    /// Says in the log that the disk does not answer, once for each request that waits for it for long. Never ends, and
+    /// does not keep the store open.
+    pub fn watch(&self) -> impl Future<Output = ()> + Send + use<> {
+        let vitals = Arc::clone(&self.shared.vitals);
+        async move { vitals.watch().await }
+    }
+
     fn call<T: Send + 'static>(
         &self,
         act: impl FnOnce(&mut Worker) -> Result<T, StoreError> + Send + 'static,

@@ -2,7 +2,7 @@
 
 use std::{
     sync::{
-        Mutex, PoisonError,
+        Mutex, MutexGuard, PoisonError,
         atomic::{AtomicBool, AtomicUsize, Ordering},
     },
     time::{Duration, Instant},
@@ -14,13 +14,45 @@ use super::{TokenKind, worker::Worker};
 #[derive(Debug, Default)]
 pub(super) struct Vitals {
     has_failed: AtomicBool,
-    /// When it began with what it is doing; none while it waits for a request.
-    busy_since: Mutex<Option<Instant>>,
+    /// What it is doing; none while it waits for a request.
+    doing: Mutex<Option<Doing>>,
     scopes: AtomicUsize,
     associations: AtomicUsize,
 }
 
+/// A request that is being carried out.
+#[derive(Clone, Copy, Debug)]
+struct Doing {
+    since: Instant,
+    /// Its waiting has been told.
+    told: bool,
+}
+
 impl Vitals {
+    /// Says of each request that the disk keeps waiting for long that it does, as the thread that waits cannot. Never
+    /// ends.
+    pub(super) async fn watch(&self) {
+        loop {
+            tokio::time::sleep(LOOK_EVERY).await;
+            if self.begins_to_hang(Instant::now()) {
+                tracing::error!("{HANGS}");
+            }
+        }
+    }
+
+    /// Tells whether the disk has kept the thread waiting for long by `now`; once for each request.
+    fn begins_to_hang(&self, now: Instant) -> bool {
+        match &mut *self.doing() {
+            Some(doing)
+                if !doing.told && now.saturating_duration_since(doing.since) >= HANGS_AFTER =>
+            {
+                doing.told = true;
+                true
+            }
+            Some(_) | None => false,
+        }
+    }
+
     /// Tells whether the disk was sound when it was last used, and does not keep the thread waiting for long by `now`.
     pub(super) fn is_sound(&self, now: Instant) -> bool {
         let waits = self.busy_for(now).unwrap_or_default();
@@ -39,19 +71,16 @@ impl Vitals {
 
     /// Notes that the thread has begun with a request.
     pub(super) fn begin(&self, now: Instant) {
-        *self
-            .busy_since
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner) = Some(now);
+        *self.doing() = Some(Doing {
+            since: now,
+            told: false,
+        });
     }
 
     /// Notes that it is done with it.
     pub(super) fn end(&self, now: Instant) {
         let took = self.busy_for(now).unwrap_or_default();
-        *self
-            .busy_since
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner) = None;
+        *self.doing() = None;
         if took >= HANGS_AFTER {
             tracing::warn!(seconds = took.as_secs(), "{LATE}");
         }
@@ -78,15 +107,39 @@ impl Vitals {
     }
 
     fn busy_for(&self, now: Instant) -> Option<Duration> {
-        let since = *self
-            .busy_since
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner);
-        since.map(|since| now.saturating_duration_since(since))
+        let doing = *self.doing();
+        doing.map(|doing| now.saturating_duration_since(doing.since))
+    }
+
+    /// Held for a moment only, so that nobody waits for the disk.
+    fn doing(&self) -> MutexGuard<'_, Option<Doing>> {
+        self.doing.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
+const HANGS: &str = "the disk of the store does not answer; the gateway is not ready until it does";
 const LATE: &str =
     "the disk of the store was late with an answer; the gateway was not ready meanwhile";
 /// Above what a request takes on a slow disk that is sound, and below what users and supervisors wait.
 pub(super) const HANGS_AFTER: Duration = Duration::from_secs(5);
+const LOOK_EVERY: Duration = Duration::from_secs(1);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn each_request_that_hangs_is_told_once() {
+        let (vitals, start) = (Vitals::default(), Instant::now());
+        assert!(!vitals.begins_to_hang(start + HANGS_AFTER));
+        let late = start + 2 * HANGS_AFTER;
+        for begun in [start, late] {
+            vitals.begin(begun);
+            assert!(!vitals.begins_to_hang(begun));
+            assert!(vitals.begins_to_hang(begun + HANGS_AFTER));
+            assert!(!vitals.begins_to_hang(begun + HANGS_AFTER));
+            vitals.end(begun + HANGS_AFTER);
+            assert!(!vitals.begins_to_hang(begun + 2 * HANGS_AFTER));
+        }
+    }
+}

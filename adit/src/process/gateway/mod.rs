@@ -152,6 +152,7 @@ impl GatewayProcess {
         let strings = tokens::maker(&state, url, https.pin());
         let tokens = http::verifier(config, &state);
         let mut services = JoinSet::new();
+        services.spawn(state.store.watch());
         let tls = live_tls(config, enroll_addr, &https)?;
         let (own, operator_tls) = by_owner(config, &tls);
         let certificates = Certificates::new(&state, &watch, gateway.handle(), own);
