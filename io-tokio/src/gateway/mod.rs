@@ -55,7 +55,8 @@ pub type Renew = Arc<
         + Sync,
 >;
 
-/// Makes a renewed key its agent's only one.
+/// Notes that an agent has connected with what it was issued last: a renewed key becomes its only one, and the string of an
+/// enrolment is good no more.
 pub type Confirm = Arc<dyn Fn(&AgentIdentity) + Send + Sync>;
 
 /// What a gateway asks of whoever keeps its certificates and agents.
@@ -63,9 +64,11 @@ pub type Confirm = Arc<dyn Fn(&AgentIdentity) + Send + Sync>;
 pub struct Hooks {
     /// Signs renewals.
     pub renew: Renew,
-    /// Tells whether an agent shows a renewed key or certificate that has not been confirmed yet; may not block.
+    /// Tells whether an agent shows what it was issued last, by an enrolment or a renewal, and that has not been confirmed
+    /// yet; may not block.
     pub is_renewed: Arc<dyn Fn(&AgentIdentity) -> bool + Send + Sync>,
-    /// Told of an agent that is registered with such a one, which makes the former one useless; may not block.
+    /// Told of an agent that is registered with such a key or certificate: what it had before counts no more. May not
+    /// block.
     pub confirm: Confirm,
     /// Told of an agent whose connection ended; it may have another one. May not block.
     pub left: Arc<dyn Fn(&AgentIdentity) + Send + Sync>,
