@@ -39,9 +39,15 @@ impl AgentFiles {
     /// Reads an enrolment and checks that its parts belong together.
     ///
     /// # Errors
-    /// [`FilesError::NotEnrolled`] when there is none, [`FilesError::Damaged`] naming the file that does not fit.
+    /// [`FilesError::NotEnrolled`] when there is none, [`FilesError::Unanswered`] when only the question for one is there,
+    /// [`FilesError::Damaged`] naming the file that does not fit.
     pub fn load(dir: &StateDir) -> Result<Self, FilesError> {
-        let json = dir.read_text(JSON_FILE)?.ok_or(FilesError::NotEnrolled)?;
+        let Some(json) = dir.read_text(JSON_FILE)? else {
+            return Err(match Pending::load(dir)? {
+                Some(Pending::Asked { .. }) => FilesError::Unanswered,
+                Some(Pending::Answered(_)) | None => FilesError::NotEnrolled,
+            });
+        };
         let record: Record =
             serde_json::from_str(&json).map_err(|_| FilesError::Damaged(JSON_FILE))?;
         let pair = KeyPairFile::load(dir, PairName::Current)?
@@ -62,6 +68,18 @@ impl AgentFiles {
             }
             // For `agent up` to ask once more.
             Some(Pending::Asked { .. }) | None => Ok(()),
+        }
+    }
+
+    /// Reads the enrolment that [`finish_enrolment`](Self::finish_enrolment) would leave, and tells whether there is
+    /// something to finish. For those who may only look: what they wrote could belong to another user.
+    ///
+    /// # Errors
+    /// As [`AgentFiles::load`].
+    pub fn foresee(dir: &StateDir) -> Result<(Self, bool), FilesError> {
+        match Pending::load(dir)? {
+            Some(Pending::Answered(files)) => Ok((files, true)),
+            Some(Pending::Asked { .. }) | None => Ok((Self::load(dir)?, false)),
         }
     }
 
@@ -217,6 +235,12 @@ pub enum FilesError {
     /// There is none.
     #[error("this agent is not enrolled; run: adit agent up with an enrolment string")]
     NotEnrolled,
+    /// One was begun, and the gateway's answer is not here.
+    #[error(
+        "the enrolment was begun and the gateway's answer did not come; run adit agent up once more, with the same \
+         enrolment string"
+    )]
+    Unanswered,
     /// A key or a request could not be made.
     #[error("cannot make a key or a certificate signing request: {0}")]
     Key(rcgen::Error),
@@ -266,6 +290,9 @@ mod tests {
             for step in &AgentFiles::steps()[..died_at] {
                 step(&other, &dir).unwrap();
             }
+            let (foreseen, is_cut_short) = AgentFiles::foresee(&dir).unwrap();
+            assert_eq!(foreseen.name, "b");
+            assert_eq!(is_cut_short, died_at < AgentFiles::steps().len());
             AgentFiles::finish_enrolment(&dir).unwrap();
             let found = AgentFiles::load(&dir).unwrap();
             assert_eq!(found.name, "b", "died at {died_at}");
@@ -290,6 +317,8 @@ mod tests {
         };
         key(1).save(&dir).unwrap();
         AgentFiles::finish_enrolment(&dir).unwrap();
+        let unanswered = AgentFiles::foresee(&dir).unwrap_err();
+        assert!(unanswered.to_string().contains("same enrolment string"));
         let (id, keys) = identity().unwrap();
         assert_eq!((id.0.as_u128(), keys[0].as_str()), (1, "1"));
         // Torn by the disk: as if it had not been.

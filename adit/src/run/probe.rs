@@ -72,10 +72,14 @@ pub(super) fn probe(ctx: &Context<'_>, json: Json) -> Result<(), CommandFailure>
     let mut checks = Vec::new();
     let files = StateDir::open_existing(&config.state_dir)
         .map_err(|error| error.to_string())
-        .and_then(|dir| AgentFiles::load(&dir).map_err(|error| error.to_string()));
+        .and_then(|dir| AgentFiles::foresee(&dir).map_err(|error| error.to_string()));
     let files = match files {
-        Ok(files) => {
-            let who = format!("{} ({})", files.name, files.id);
+        Ok((files, is_cut_short)) => {
+            let how = match is_cut_short {
+                true => "; cut short, and finished by `adit agent run`",
+                false => "",
+            };
+            let who = format!("{} ({}){how}", files.name, files.id);
             checks.push(Check::ok("enrolment", who));
             checks.push(certificate(&files));
             Some(files)

@@ -74,6 +74,13 @@ fn a_string_whose_answer_was_lost_is_good_for_the_same_agent_only() {
     });
     assert_eq!(ran.code, 5, "{ran:?}");
     assert!(!agent.state.join("agent.json").exists());
+    for verb in [["agent", "probe"], ["agent", "run"]] {
+        let ran = agent.ask(&verb);
+        assert!(
+            format!("{ran:?}").contains("same enrolment string"),
+            "{ran:?}"
+        );
+    }
     let ran = site.agent("another").up(&token, "", &[]);
     ran.fails(4, &["used", "401"]);
     assert!(!site.path("another").join("agent.json").exists());

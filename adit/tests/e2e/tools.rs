@@ -1,6 +1,6 @@
 //! Verbs for scripts, supervisors and packagers.
 
-use std::fs;
+use std::{fs, os::unix::fs::PermissionsExt};
 
 use rustix::process::Signal;
 use serde_json::Value;
@@ -129,6 +129,32 @@ fn a_probe_tells_what_is_wrong_and_disturbs_nobody() {
             "udp false"
         ]
     );
+}
+
+#[test]
+fn a_probe_of_an_enrolment_that_was_cut_short_says_so_and_writes_nothing() {
+    let _machine = beside_others();
+    let site = Site::new();
+    let gateway = site.gateway("gw", "");
+    let agent = site.enrol("site-a", &gateway, "127.0.0.1/32");
+    let (record, pair) = (agent.record(), agent.pair(""));
+    let pending = serde_json::json!({
+        "agent_id": record["agent_id"],
+        "key": pair["key"],
+        "enrolment": {
+            "record": record,
+            "certificate": pair["certificate"],
+            "gateway_ca": pair["gateway_ca"],
+        },
+    });
+    let file = agent.state.join("agent-enrolling.json");
+    fs::write(&file, pending.to_string()).unwrap();
+    fs::set_permissions(&file, fs::Permissions::from_mode(0o600)).unwrap();
+    fs::remove_file(agent.state.join("agent.json")).unwrap();
+    let ran = agent.ask(&["agent", "probe"]);
+    assert_eq!(ran.code, 0, "{ran:?}");
+    assert!(ran.out.contains("cut short"), "{ran:?}");
+    assert!(file.exists() && !agent.state.join("agent.json").exists());
 }
 
 fn states(json: &str) -> Vec<String> {
