@@ -142,4 +142,14 @@ mod tests {
             assert!(!vitals.begins_to_hang(begun + 2 * HANGS_AFTER));
         }
     }
+
+    #[tokio::test(start_paused = true)]
+    async fn who_watches_does_not_wait_for_the_disk() {
+        let vitals = Vitals::default();
+        let long_ago = Instant::now().checked_sub(HANGS_AFTER);
+        vitals.begin(long_ago.unwrap());
+        let watching = tokio::time::timeout(2 * LOOK_EVERY, vitals.watch());
+        watching.await.unwrap_err();
+        assert!(!vitals.begins_to_hang(Instant::now()), "told already");
+    }
 }
