@@ -2,6 +2,9 @@
 //! its former life comes back; a drained one gets no session that does not name it; new settings and certificates touch
 //! no connection.
 
+#[cfg(test)]
+mod tests;
+
 use std::collections::{BTreeMap, BTreeSet};
 
 use adit_proto_core::{
@@ -29,6 +32,9 @@ pub(super) struct Operated {
 
 #[derive(Debug, Default)]
 struct Gateway {
+    /// Connections whose handshake is over and that have not ended. The process hears of both later than the judge.
+    up: BTreeMap<ConnId, (AgentId, [u8; 32])>,
+    /// Those that its process knows of.
     conns: BTreeMap<ConnId, (AgentId, [u8; 32])>,
     /// When an agent was deleted, and with which key it enrolled after that.
     deleted: BTreeMap<AgentId, (At, Option<[u8; 32]>)>,
@@ -133,7 +139,21 @@ impl Gateway {
                     .is_barred(agent, key)
                     .then(|| format!("{conn} is registered for agent {agent}, which is deleted"));
             }
+            Fact::Event(
+                conn,
+                Event::Established {
+                    identity: Some(identity),
+                },
+            ) => {
+                let (agent, key) = (identity.id, identity.spki_sha256);
+                self.up.insert(*conn, (agent, key));
+                // It was let in before the agent was deleted.
+                if self.is_barred(agent, key) {
+                    self.revoked.insert(*conn, at);
+                }
+            }
             Fact::Event(conn, Event::Closed(why)) => {
+                self.up.remove(conn);
                 let revoked = self.revoked.remove(conn).is_some();
                 let touched = self.exchanged == Some(at) && *why == Closed::Local && !revoked;
                 let listed = self.conns.contains_key(conn);
@@ -143,7 +163,7 @@ impl Gateway {
             Fact::ClosedTold(conn) => drop(self.conns.remove(conn)),
             Fact::Deleted(agent) => {
                 self.deleted.insert(*agent, (at, None));
-                let theirs = self.conns.iter().filter(|(_, (of, _))| of == agent);
+                let theirs = self.up.iter().filter(|(_, (of, _))| of == agent);
                 self.revoked.extend(theirs.map(|(conn, _)| (*conn, at)));
             }
             Fact::Enrolled { agent, key } => {
