@@ -183,6 +183,35 @@ fn a_stopping_connection_waits_for_nothing_else() {
 }
 
 #[test]
+fn a_revoked_connection_closes_at_once_whatever_it_waits_for() {
+    for drains in [true, false] {
+        let mut j = Joined::new(52);
+        let slot = j.open();
+        j.both(|path| path.rate = Some(200_000));
+        j.w.flow_mut(j.a, slot, |flow| flow.paused = true);
+        send(&mut j.w, j.a, slot, 10, true);
+        send(&mut j.w, j.g, slot, 100_000, true);
+        j.w.run_for(ms(200));
+        let now = j.w.now();
+        match drains {
+            true => j.w.conn(j.a, |c| c.as_agent().unwrap().drain()),
+            false => j.w.conn(j.g, |c| c.stop(now, CloseReason::GatewayStopping)),
+        }
+        j.w.run_for(ms(100));
+        assert_eq!(j.w.closed(j.g), None, "the last bytes are under way");
+        let now = j.w.now();
+        j.w.conn(j.g, |c| c.close(now, &CloseReason::Revoked));
+        assert_eq!(j.w.closed(j.g), Some(&Closed::Local));
+        j.w.run_for(ms(200));
+        let told = j.w.closed(j.a);
+        assert!(
+            matches!(told, Some(Closed::ByPeer(close)) if close.is_revocation()),
+            "{told:?}"
+        );
+    }
+}
+
+#[test]
 fn a_session_that_is_not_whole_is_not_delivered_when_its_connection_is_lost() {
     for ends_here in [true, false] {
         let mut j = Joined::new(51);
