@@ -285,9 +285,7 @@ impl Node {
                 }
                 self.flushed(conn, slot);
             }
-            FromConnection::Flushing(slots) => {
-                self.flushing.insert(conn, slots);
-            }
+            FromConnection::Flushing(slots) => self.connection_flushes(conn, slots),
             // Its handshake was admitted before the agent was deleted, and its connections were closed before this
             // one was known. Deleting comes before closing, so either this look or the closing finds it (design 3.8).
             FromConnection::Event(AgentEvent::Registered { identity, .. })

@@ -1,6 +1,6 @@
 //! How the node ends with its connections, and sessions with their connection, or after it.
 
-use std::time::Instant;
+use std::{collections::BTreeSet, time::Instant};
 
 use adit_proto_core::{
     close::CloseReason,
@@ -68,6 +68,17 @@ impl Node {
         if !self.flushing.contains_key(&conn) {
             self.connections.remove(&conn);
         }
+    }
+
+    /// A connection is over, and these sessions flush. It is registered until that is told, unless its agent was deleted
+    /// meanwhile: with that they end, too.
+    pub(super) fn connection_flushes(&mut self, conn: ConnId, slots: BTreeSet<Slot>) {
+        if self.dispatch.hub().identity(conn).is_none() {
+            for slot in &slots {
+                self.command(conn, Command::Kill(*slot));
+            }
+        }
+        self.flushing.insert(conn, slots);
     }
 
     /// Where sessions of an agent flush whose connection is over.

@@ -167,6 +167,38 @@ fn a_session_that_flushes_after_its_connection_is_still_known() {
 }
 
 #[test]
+fn a_session_that_flushes_is_ended_with_its_agent_however_late_that_is_told() {
+    for told_late in [false, true] {
+        let mut bed = Bed::new();
+        let conn = bed.up(1);
+        bed.registered(1);
+        let (reply, _opening) = oneshot::channel();
+        bed.input(NodeInput::Open {
+            number: 1,
+            request: request(),
+            reply,
+        });
+        let (attempt, _) = opens(&conn).unwrap();
+        let slot = Slot(4);
+        bed.event(1, AgentEvent::Opened { attempt, slot });
+        let flushing = FromConnection::Flushing([slot].into());
+        bed.enrolled.0.store(false, Ordering::Relaxed);
+        if told_late {
+            bed.disconnect();
+            bed.take(1, flushing);
+        } else {
+            bed.take(1, flushing);
+            bed.disconnect();
+        }
+        let told = commands(&conn);
+        assert!(
+            told.iter().any(|c| matches!(c, Command::Kill(Slot(4)))),
+            "told late: {told_late}"
+        );
+    }
+}
+
+#[test]
 fn an_agent_that_comes_while_the_gateway_stops_is_told_and_not_waited_for() {
     for input in [NodeInput::Farewell, NodeInput::Stop] {
         let mut bed = Bed::new();
