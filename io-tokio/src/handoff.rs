@@ -2,9 +2,15 @@
 
 use std::{
     collections::VecDeque,
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    sync::{Arc, PoisonError},
     task::{Context, Poll, Waker},
 };
+// The models in `loom/` run this file in every order that threads can take.
+#[cfg(not(loom))]
+use std::sync::{Mutex, MutexGuard};
+
+#[cfg(loom)]
+use loom::sync::{Mutex, MutexGuard};
 
 /// Makes a queue for at most `capacity` items.
 pub(crate) fn handoff<T>(capacity: usize) -> (Sender<T>, Receiver<T>) {
@@ -150,6 +156,7 @@ impl<T> Drop for Receiver<T> {
 }
 
 #[cfg(test)]
+#[cfg(not(loom))]
 mod tests {
     use std::task::Context;
 

@@ -1,14 +1,20 @@
 //! Which sessions of a connection have a socket that is ready.
 
 use std::{
-    sync::{
-        Arc, Mutex, MutexGuard, PoisonError,
-        atomic::{AtomicBool, Ordering},
-    },
+    sync::{Arc, PoisonError, atomic::Ordering},
     task::{Context, Wake, Waker},
 };
+// The models in `loom/` run this file in every order that threads can take. They need no more of the core than a number.
+#[cfg(not(loom))]
+use std::sync::{Mutex, MutexGuard, atomic::AtomicBool};
 
+#[cfg(not(loom))]
 use adit_proto_core::id::Slot;
+#[cfg(loom)]
+use loom::sync::{Mutex, MutexGuard, atomic::AtomicBool};
+
+#[cfg(loom)]
+use crate::Slot;
 
 /// Collects the wake-ups of many sockets for one task, so that the task looks only at those that are ready.
 #[derive(Debug, Default)]
