@@ -39,6 +39,9 @@ pub(crate) struct Net {
     trace: Sha256,
 }
 
+/// Bytes by which AES-GCM and ChaCha20-Poly1305 protect a packet.
+const TAG_LEN: usize = 16;
+
 impl Net {
     pub(crate) fn new(seed: u64) -> Self {
         Self {
@@ -82,8 +85,10 @@ impl Net {
         ecn: Option<u8>,
         data: &[u8],
     ) {
+        // The end of a datagram is a tag over the rest of it.
         self.trace.update(data.len().to_be_bytes());
-        self.trace.update(data);
+        self.trace
+            .update(&data[data.len().saturating_sub(TAG_LEN)..]);
         let roll = self.roll() % 1_000;
         let path = self.path(src, dst);
         if path.black_hole || data.len() > path.mtu || roll < path.loss {
@@ -118,7 +123,7 @@ impl Net {
         self.flight.pop_first().map(|(_, packet)| packet)
     }
 
-    /// Hash of every datagram sent so far.
+    /// Hash of the length and the tag of every datagram sent so far.
     pub(crate) fn trace(&self) -> [u8; 32] {
         self.trace.clone().finalize().into()
     }

@@ -13,7 +13,7 @@ use rustls::{
     version::TLS13,
 };
 
-use crate::{
+use super::{
     net::{Net, Packet},
     pki::{Pair, Pki},
 };
@@ -92,7 +92,7 @@ impl Raw {
         let mut raw = Self::new(None);
         let conn = raw
             .endpoint
-            .connect(now, client, remote, crate::pki::GATEWAY_NAME)
+            .connect(now, client, remote, super::pki::GATEWAY_NAME)
             .unwrap();
         raw.conn = Some(conn);
         raw

@@ -4,8 +4,8 @@ use std::time::{Duration, Instant};
 
 use adit_proto_core::output::{Input, Output, PathMeta, Routed};
 
+use super::super::{net::Packet, peer::Peer};
 use super::{Kind, Node, NodeId, World};
-use crate::{net::Packet, peer::Peer};
 
 impl World {
     pub(crate) fn run_for(&mut self, time: Duration) {
