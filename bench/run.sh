@@ -1,11 +1,21 @@
 #!/usr/bin/env bash
-# Measures adit beside the yardstick tunnel. Loopback only.
-#   bench/run.sh YARDSTICK_FOLDER [ARGUMENTS OF ITS run.py]
-# e.g. bench/run.sh ../shared/bench --reps 3 --secs 2 --json out.json
+# Measures adit beside the yardstick tunnel and prints the ratios. Loopback only.
+#   bench/run.sh [--driver tokio|mio] [YARDSTICK_FOLDER] [ARGUMENTS OF ITS run.py]
+# e.g. bench/run.sh ../shared/bench --only naive-quinn,adit --reps 3 --secs 2
+# The folder may come from $YARDSTICK instead. $JSON names a file to keep the samples in. Without --driver adit's
+# processes choose their own.
 set -eu
-yard=$(cd "${1:?the folder of the yardstick}" && pwd)
-shift
 root=$(cd "$(dirname "$0")/.." && pwd)
+export DRIVER=
+if [ "${1:-}" = --driver ]; then
+    DRIVER="--driver ${2:?the driver}"
+    shift 2
+fi
+if [ -d "${1:-}" ]; then
+    YARDSTICK=$1
+    shift
+fi
+yard=$(cd "${YARDSTICK:?the folder of the yardstick}" && pwd)
 target=${CARGO_TARGET_DIR:-$root/target}
 (cd "$root" && cargo build --release -p adit)
 # The yardstick may be read-only; its builds go beside ours.
@@ -14,4 +24,6 @@ target=${CARGO_TARGET_DIR:-$root/target}
 export ADIT="$target/release/adit" LOAD="$target/yardstick/release/load"
 export NAIVE_QUINN="$target/yardstick/release/naive-quinn" CERTS="$target/yardstick/certs"
 [ -d "$CERTS" ] || "$yard/certs.sh" "$CERTS"
-exec python3 "$yard/run.py" --systems "${SYSTEMS:-$root/bench/systems.toml}" --base naive-quinn "$@"
+json=${JSON:-$target/yardstick/samples.json}
+python3 "$yard/run.py" --systems "${SYSTEMS:-$root/bench/systems.toml}" --base naive-quinn "$@" --json "$json"
+"$root/bench/ratios.py" "$json"
