@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use adit_io_tokio::gateway::GatewayCounters;
+use adit_io_common::gateway::GatewayCounters;
 use adit_proto_core::limits::ROUTES_PER_AGENT_MAX;
 use serde::{Deserialize, Serialize};
 

@@ -15,15 +15,16 @@ use std::{
     thread,
 };
 
-use adit_io_tokio::{
-    GatewayHandle, OpenRequest,
+use adit_io_common::{
     agent::{
-        AdvertiserConfig, Agent, AgentConfig, Credentials, KeptPairs, KeyPairs, Restrictions, Swap,
+        AdvertiserConfig, AgentConfig, Credentials, KeptPairs, KeyPairs, Restrictions, Swap,
         Validity,
     },
-    gateway::{Gateway, GatewayConfig, Hooks},
-    system_env,
+    clock::system_env,
+    gateway::{GatewayConfig, GatewayHandle, Hooks, OpenRequest},
+    tcp::tune,
 };
+use adit_io_tokio::{Gateway, agent::Agent, socket};
 use adit_proto_core::{
     endpoint::EndpointLimits,
     env::{Env, WallClock},
@@ -102,7 +103,7 @@ async fn accept(
 ) -> Result<()> {
     loop {
         let (user, user_addr) = ingress.accept().await?;
-        adit_io_tokio::tune(&user)?;
+        tune(&user)?;
         let request = OpenRequest {
             association: None,
             target: target.into(),
@@ -111,7 +112,8 @@ async fn accept(
             account: None,
             ingress: "instructions".into(),
         };
-        handle.open(request).await?.attach(user, Bytes::new());
+        let session = handle.open(request).await?;
+        session.attach(socket(user)?, Bytes::new());
     }
 }
 
@@ -194,7 +196,7 @@ fn gateway(pki: &mut Pki, env: &Env) -> Result<Gateway> {
         sessions: SessionBounds::default(),
         drained: Vec::new(),
         hooks: Hooks {
-            renew: Arc::new(|_, _| Box::pin(async { Err("not here".to_owned()) })),
+            renew: Arc::new(|_, _, answer| answer(Err("not here".to_owned()))),
             is_renewed: Arc::new(|_| false),
             confirm: Arc::new(|_| {}),
             left: Arc::new(|_| {}),

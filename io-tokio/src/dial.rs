@@ -1,111 +1,106 @@
-//! Performs the core's `Dial`: the system resolver off the data path, TCP connections, timers.
+//! Connections to targets, each dial in a task.
 
 use std::{
     io,
-    net::{IpAddr, SocketAddr},
+    net::{IpAddr, SocketAddr, TcpStream as StdStream},
     sync::Arc,
     time::Instant,
 };
 
+use adit_io_common::{
+    dialling::{Dialler, Dialling, Done, Resolved, Step, UnderWay},
+    resolver::Resolver,
+    tcp::tune,
+};
 use adit_proto_core::{
     agent::{
-        dial::{ConnectErrorKind, Dial, DialError, DialStep, ResolveError},
+        dial::{DialError, ResolveError},
         policy::Policy,
     },
     target::Target,
 };
 use tokio::{
     net::TcpStream,
+    runtime::Handle,
+    sync::mpsc,
     task::{AbortHandle, JoinSet},
+    time::sleep_until,
 };
 
-use crate::{resolver::Resolver, tcp::tune};
-
-enum Answer {
-    Resolved(Result<Vec<IpAddr>, ResolveError>),
-    Connected(usize, Result<TcpStream, ConnectErrorKind>),
+/// Dials on one runtime.
+pub(crate) struct TokioDialler {
+    runtime: Handle,
+    resolver: Resolver,
 }
 
-/// Connects to a target as the policy allows. Dropping the future gives up.
-///
-/// # Errors
-/// [`DialError`], within 20 s at the latest.
-pub(crate) async fn dial(
-    target: Target,
-    policy: Arc<Policy>,
-    resolver: &Resolver,
-) -> Result<TcpStream, DialError> {
-    let mut machine = Dial::new(Instant::now(), target, policy);
+impl TokioDialler {
+    /// Dials on the present runtime.
+    pub(crate) fn new(resolver: Resolver) -> Self {
+        Self {
+            runtime: Handle::current(),
+            resolver,
+        }
+    }
+}
+
+impl Dialler for TokioDialler {
+    fn dial(&self, target: Target, policy: Arc<Policy>, done: Done) -> UnderWay {
+        let dialling = Dialling::new(Instant::now(), target, policy, self.resolver.clone());
+        let task = self
+            .runtime
+            .spawn(async move { done(dial(dialling).await) });
+        let task = task.abort_handle();
+        UnderWay::new(move || task.abort())
+    }
+}
+
+type Found = Result<Vec<IpAddr>, ResolveError>;
+
+/// Dropping the future gives up.
+async fn dial(mut dialling: Dialling<StdStream>) -> Result<StdStream, DialError> {
+    let (tell, mut told) = mpsc::unbounded_channel::<Found>();
+    let answer = || -> Resolved {
+        let tell = tell.clone();
+        Box::new(move |found| {
+            // Whoever asked may have given up.
+            let _gone = tell.send(found);
+        })
+    };
     // Dropping the set aborts what is left.
-    let mut tasks: JoinSet<Answer> = JoinSet::new();
+    let mut tasks = JoinSet::new();
     let mut connects: Vec<(usize, AbortHandle)> = Vec::new();
-    let mut winner: Option<(usize, TcpStream)> = None;
     loop {
-        while let Some(step) = machine.poll_step() {
+        while let Some(step) = dialling.poll_step(answer) {
             match step {
-                DialStep::Resolve(name) => {
-                    let resolver = resolver.clone();
-                    tasks.spawn(async move { Answer::Resolved(resolver.resolve(&name).await) });
-                }
-                DialStep::Connect(index, addr) => {
-                    let task =
-                        tasks.spawn(async move { Answer::Connected(index, connect(addr).await) });
+                Step::Connect(index, addr) => {
+                    let task = tasks.spawn(async move { (index, connect(addr).await) });
                     connects.push((index, task));
                 }
-                DialStep::Abort(index) => {
+                Step::Abort(index) => {
                     for (_, task) in connects.extract_if(.., |(i, _)| *i == index) {
                         task.abort();
                     }
                 }
-                DialStep::Won(index) => {
-                    if let Some((won, tcp)) = winner.take().filter(|(won, _)| *won == index) {
-                        tracing::trace!(won, "connected");
-                        return Ok(tcp);
-                    }
-                }
-                DialStep::Failed(error) => return Err(error),
+                Step::Over(outcome) => return outcome,
             }
         }
-        let deadline = machine.poll_timeout().unwrap_or_else(Instant::now);
+        let deadline = dialling.poll_timeout().unwrap_or_else(Instant::now);
         tokio::select! {
-            Some(answer) = tasks.join_next() => match answer {
-                Ok(Answer::Resolved(answer)) => machine.handle_resolved(Instant::now(), answer),
-                Ok(Answer::Connected(index, Ok(tcp))) => {
-                    winner = Some((index, tcp));
-                    machine.handle_connected(Instant::now(), index);
-                }
-                Ok(Answer::Connected(index, Err(kind))) => machine.handle_failed(Instant::now(), index, kind),
+            Some(found) = told.recv() => dialling.handle_resolved(Instant::now(), found),
+            Some(connected) = tasks.join_next() => match connected {
+                Ok((index, Ok(tcp))) => dialling.handle_connected(Instant::now(), index, tcp),
+                Ok((index, Err(error))) => dialling.handle_failed(Instant::now(), index, &error),
                 // Aborted, as the machine asked.
                 Err(_) => {}
             },
-            () = tokio::time::sleep_until(deadline.into()) => machine.handle_timeout(Instant::now()),
+            () = sleep_until(deadline.into()) => dialling.handle_timeout(Instant::now()),
         }
     }
 }
 
-async fn connect(addr: SocketAddr) -> Result<TcpStream, ConnectErrorKind> {
-    let tcp = TcpStream::connect(addr)
-        .await
-        .map_err(|error| connect_error(&error))?;
+async fn connect(addr: SocketAddr) -> io::Result<StdStream> {
+    let tcp = TcpStream::connect(addr).await?;
     // A socket that is gone already tells so at its first use.
     let _gone = tune(&tcp);
-    Ok(tcp)
-}
-
-#[expect(
-    clippy::wildcard_enum_match_arm,
-    reason = "what is not told apart is one kind, whatever the system adds"
-)]
-fn connect_error(error: &io::Error) -> ConnectErrorKind {
-    match error.kind() {
-        io::ErrorKind::ConnectionRefused => ConnectErrorKind::Refused,
-        io::ErrorKind::ConnectionReset | io::ErrorKind::ConnectionAborted => {
-            ConnectErrorKind::Reset
-        }
-        io::ErrorKind::TimedOut => ConnectErrorKind::TimedOut,
-        io::ErrorKind::HostUnreachable | io::ErrorKind::NetworkUnreachable => {
-            ConnectErrorKind::Unreachable
-        }
-        _ => ConnectErrorKind::Other(error.raw_os_error()),
-    }
+    tcp.into_std()
 }

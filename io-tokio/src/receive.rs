@@ -3,25 +3,28 @@
 use std::{
     collections::{BTreeMap, VecDeque},
     io,
-    net::SocketAddr,
     sync::Arc,
     task::{Context, Poll},
-    time::{Duration, Instant},
+    time::Instant,
 };
 
+use adit_io_common::{
+    gateway::{EndpointOrder, ORDERS_LEN},
+    handoff::{Receiver, Sender, handoff},
+    passed_over::PassedOver,
+    udp::RecvBatch,
+};
 use adit_proto_core::{
     connection::Connection,
-    endpoint::{Endpoint, EndpointCounters, EndpointLoad},
+    endpoint::Endpoint,
     id::ConnId,
     output::{PathMeta, Routed, ToConnection, ToEndpoint, Transmit},
 };
 use bytes::BytesMut;
-use tokio::sync::oneshot;
 
 use crate::{
     connection_task::ConnectionSender,
-    handoff::{Receiver, Sender, handoff},
-    udp::{RecvBatch, UdpPort},
+    udp::{Pause, Port},
 };
 
 /// What connections tell their endpoint.
@@ -30,34 +33,17 @@ pub(crate) enum FromTask {
     Notice(ConnId, ToEndpoint),
     /// The task is over.
     Ended(ConnId),
-    /// What has been counted, how full is it, and datagrams dropped because a connection's inbox was full?
-    Counters(oneshot::Sender<(EndpointCounters, EndpointLoad, u64)>),
-    /// Exchange certificates or limits.
-    Change(EndpointChange),
-    /// The process stops: end when the last connection has said its farewell.
-    Stop,
-}
-
-/// A change of the endpoint, made between two datagrams.
-pub(crate) struct EndpointChange(pub(crate) Box<dyn FnOnce(&mut Endpoint) + Send>);
-
-impl std::fmt::Debug for EndpointChange {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str("EndpointChange")
-    }
 }
 
 /// Notices that wait; each connection causes only a handful at a time.
 const NOTICES_LEN: usize = 1 << 20;
 
-/// Between two lines about what was passed over.
-const TELL_INTERVAL: Duration = Duration::from_secs(10);
-
 /// Owns the endpoint and the receiving of one socket.
 pub(crate) struct Receive<C> {
     pub(crate) endpoint: Endpoint,
-    port: Arc<UdpPort>,
+    port: Arc<Port>,
     batch: RecvBatch,
+    pause: Pause,
     reply: Vec<u8>,
     connections: BTreeMap<ConnId, ConnectionSender<C>>,
     /// Datagrams of one connection, handed over together.
@@ -66,28 +52,24 @@ pub(crate) struct Receive<C> {
     from_tasks: Receiver<FromTask>,
     to_endpoint: Sender<FromTask>,
     messages: VecDeque<FromTask>,
+    orders: Receiver<EndpointOrder>,
+    to_order: Sender<EndpointOrder>,
+    ordered: VecDeque<EndpointOrder>,
     /// Datagrams dropped because a connection's inbox was full.
     overflowed: u64,
     stopping: bool,
-    /// What was told of last, and when.
-    told: Told,
-}
-
-/// What an endpoint passed over, as it was logged last.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-struct Told {
-    at: Option<Instant>,
-    counters: EndpointCounters,
-    overflowed: u64,
+    passed_over: PassedOver,
 }
 
 impl<C> Receive<C> {
-    pub(crate) fn new(endpoint: Endpoint, port: Arc<UdpPort>) -> Self {
+    pub(crate) fn new(endpoint: Endpoint, port: Arc<Port>) -> Self {
         let (to_endpoint, from_tasks) = handoff(NOTICES_LEN);
+        let (to_order, orders) = handoff(ORDERS_LEN);
         Self {
             endpoint,
             port,
             batch: RecvBatch::new(),
+            pause: None,
             reply: Vec::new(),
             connections: BTreeMap::new(),
             pending: Vec::new(),
@@ -95,13 +77,16 @@ impl<C> Receive<C> {
             from_tasks,
             to_endpoint,
             messages: VecDeque::new(),
+            orders,
+            to_order,
+            ordered: VecDeque::new(),
             overflowed: 0,
             stopping: false,
-            told: Told::default(),
+            passed_over: PassedOver::default(),
         }
     }
 
-    pub(crate) fn port(&self) -> &Arc<UdpPort> {
+    pub(crate) fn port(&self) -> &Arc<Port> {
         &self.port
     }
 
@@ -109,13 +94,14 @@ impl<C> Receive<C> {
         self.stopping = true;
     }
 
-    pub(crate) fn local_addr(&self) -> io::Result<SocketAddr> {
-        self.port.local_addr()
-    }
-
     /// The way for a connection's task to its endpoint.
     pub(crate) fn to_endpoint(&self) -> Sender<FromTask> {
         self.to_endpoint.clone()
+    }
+
+    /// The way for administration to the endpoint.
+    pub(crate) fn to_order(&self) -> Sender<EndpointOrder> {
+        self.to_order.clone()
     }
 
     pub(crate) fn know(&mut self, id: ConnId, sender: ConnectionSender<C>) {
@@ -135,15 +121,9 @@ impl<C> Receive<C> {
         self.stopping && self.connections.is_empty()
     }
 
-    /// Takes what connections say.
+    /// Takes what connections and administration say.
     pub(crate) fn poll_tasks(&mut self, cx: &Context<'_>) -> Poll<()> {
-        if self
-            .from_tasks
-            .poll_take(cx, &mut self.messages)
-            .is_pending()
-        {
-            return Poll::Pending;
-        }
+        let said = self.from_tasks.poll_take(cx, &mut self.messages);
         while let Some(message) = self.messages.pop_front() {
             match message {
                 FromTask::Notice(id, notice) => {
@@ -157,7 +137,12 @@ impl<C> Receive<C> {
                 FromTask::Ended(id) => {
                     self.connections.remove(&id);
                 }
-                FromTask::Counters(reply) => {
+            }
+        }
+        let ordered = self.orders.poll_take(cx, &mut self.ordered);
+        while let Some(order) = self.ordered.pop_front() {
+            match order {
+                EndpointOrder::Counters(reply) => {
                     // Whoever asked may have gone.
                     let _gone = reply.send((
                         self.endpoint.counters(),
@@ -165,11 +150,11 @@ impl<C> Receive<C> {
                         self.overflowed,
                     ));
                 }
-                FromTask::Change(change) => (change.0)(&mut self.endpoint),
-                FromTask::Stop => self.stopping = true,
+                EndpointOrder::Change(change) => change.make(&mut self.endpoint),
+                EndpointOrder::Stop => self.stopping = true,
             }
         }
-        Poll::Ready(())
+        if said.is_ready() { said } else { ordered }
     }
 
     /// Receives one batch. `accept` makes the task of a connection that a peer began, and gives the way to it.
@@ -181,13 +166,15 @@ impl<C> Receive<C> {
         let port = Arc::clone(&self.port);
         let mut batch = std::mem::take(&mut self.batch);
         let now = Instant::now();
-        let received = port.poll_recv(cx, &mut batch, |path, data| {
+        let mut pause = self.pause.take();
+        let received = port.poll_receive(cx, &mut batch, &mut pause, |path, data| {
             self.route(now, path, data, &mut accept)
         });
-        self.batch = batch;
+        (self.batch, self.pause) = (batch, pause);
         self.hand_over();
-        self.tell(now);
-        received.map_ok(|_| ())
+        let counters = || self.endpoint.counters();
+        self.passed_over.tell(now, counters, self.overflowed);
+        received
     }
 
     fn route(
@@ -218,38 +205,6 @@ impl<C> Receive<C> {
         }
     }
 
-    /// Logs what was passed over since the last line, at most once per interval: what hostile or lost datagrams cause is
-    /// seen, and cannot fill the log.
-    fn tell(&mut self, now: Instant) {
-        let recent = |at| now.saturating_duration_since(at) < TELL_INTERVAL;
-        if self.told.at.is_some_and(recent) {
-            return;
-        }
-        let counters = self.endpoint.counters();
-        let before = self.told.counters;
-        // Accepted handshakes have lines of their own.
-        let quiet = EndpointCounters {
-            accepted: before.accepted,
-            ..counters
-        } == before;
-        if !quiet || self.told.overflowed != self.overflowed {
-            tracing::info!(
-                retried = counters.retried - before.retried,
-                refused = counters.refused.total() - before.refused.total(),
-                malformed = counters.malformed - before.malformed,
-                resets_withheld = counters.resets_withheld - before.resets_withheld,
-                dropped = counters.dropped - before.dropped,
-                overflowed = self.overflowed - self.told.overflowed,
-                "datagrams passed over: strays, garbage, or more handshakes than the limits allow"
-            );
-        }
-        self.told = Told {
-            at: Some(now),
-            counters,
-            overflowed: self.overflowed,
-        };
-    }
-
     /// One wake-up for a batch of datagrams.
     fn hand_over(&mut self) {
         let Some(id) = self.pending_for.take() else {
@@ -263,7 +218,7 @@ impl<C> Receive<C> {
 
     /// Stateless answers are sent if the socket takes them now; the peer asks again otherwise.
     fn send_reply(&self, transmit: &Transmit) {
-        let _sent = self.port.try_send(transmit, &self.reply);
+        let _sent = self.port.get().try_send(transmit, &self.reply);
     }
 }
 

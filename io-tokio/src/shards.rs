@@ -31,8 +31,6 @@ struct Shard {
 #[derive(Debug)]
 pub(crate) struct Place {
     pub(crate) runtime: Handle,
-    /// The caller's.
-    pub(crate) is_first: bool,
     connections: Arc<AtomicUsize>,
 }
 
@@ -66,21 +64,15 @@ impl Shards {
 
     /// Gives a place on the shard with the fewest connections, the first of equals.
     pub(crate) fn place(&self) -> Place {
-        let by_load = |(_, shard): &(usize, &Shard)| shard.connections.load(Ordering::Relaxed);
-        let least = self.list.iter().enumerate().min_by_key(by_load);
-        let (is_first, runtime, connections) = match least {
-            Some((index, shard)) => (
-                index == 0,
-                shard.runtime.clone(),
-                Arc::clone(&shard.connections),
-            ),
+        let by_load = |shard: &&Shard| shard.connections.load(Ordering::Relaxed);
+        let (runtime, connections) = match self.list.iter().min_by_key(by_load) {
+            Some(shard) => (shard.runtime.clone(), Arc::clone(&shard.connections)),
             // There is always the caller's.
-            None => (true, Handle::current(), Arc::default()),
+            None => (Handle::current(), Arc::default()),
         };
         connections.fetch_add(1, Ordering::Relaxed);
         Place {
             runtime,
-            is_first,
             connections,
         }
     }

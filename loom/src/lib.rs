@@ -7,7 +7,7 @@
 #![cfg(test)]
 
 #[expect(dead_code, reason = "a model needs not all of it")]
-#[path = "../../io-tokio/src/handoff.rs"]
+#[path = "../../io-common/src/handoff.rs"]
 mod handoff;
 #[path = "../../io-tokio/src/ready.rs"]
 mod ready;

@@ -2,7 +2,7 @@
 
 use std::{collections::BTreeMap, net::SocketAddr, time::Duration};
 
-use adit_io_tokio::Glance;
+use adit_io_common::{gateway, glance::Glance};
 use adit_proto_core::{gateway::info, id::ConnId};
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
@@ -282,8 +282,8 @@ impl From<info::AgentInfo> for AgentRow {
     }
 }
 
-impl From<adit_io_tokio::SessionRow> for SessionRow {
-    fn from(row: adit_io_tokio::SessionRow) -> Self {
+impl From<gateway::SessionRow> for SessionRow {
+    fn from(row: gateway::SessionRow) -> Self {
         Self {
             id: row.info.id.0,
             user: row.user.map(|user| user.to_string()),

@@ -196,9 +196,20 @@ pub struct GatewayRun {
     /// TCP address for enrolment [default: 0.0.0.0:7171]
     #[arg(long, value_name = "ADDRESS:PORT")]
     pub enroll_listen: Option<String>,
-    /// Threads of the runtime [default: one per core]
+    /// Threads of the runtime; the driver mio has one [default: one per core]
     #[arg(long, value_name = "N")]
     pub threads: Option<String>,
+    /// What carries the tunnel [default: tokio]
+    #[arg(long, value_name = "tokio|mio")]
+    pub driver: Option<String>,
+}
+
+/// `agent run`.
+#[derive(Debug, Args)]
+pub struct AgentRun {
+    /// What carries the tunnel [default: tokio]
+    #[arg(long, value_name = "tokio|mio")]
+    pub driver: Option<String>,
 }
 
 /// `agent`.
@@ -218,8 +229,8 @@ pub enum AgentVerb {
     /// Run the agent in the foreground until SIGINT or SIGTERM; the first one lets sessions end, the second does not
     ///
     /// The agent connects out to the gateway's UDP port, reconnects by itself, and needs no inbound port.
-    #[command(after_help = help!("  adit agent run\n  adit agent run --config ./agent.toml --log-format json"))]
-    Run,
+    #[command(after_help = help!("  adit agent run\n  adit agent run --driver mio --config ./agent.toml --log-format json"))]
+    Run(AgentRun),
     /// Ask the running agent whether it is connected, what it advertises, and how its certificate fares
     #[command(after_help = help!("  adit agent status\n  adit agent status --json"))]
     Status(Json),
@@ -379,7 +390,9 @@ impl Cli {
                     run.enroll_listen.clone(),
                 );
                 set("threads", "--threads", run.threads.clone());
+                set("driver", "--driver", run.driver.clone());
             }
+            Verb::Agent(AgentVerb::Run(run)) => set("driver", "--driver", run.driver.clone()),
             Verb::Gateway(GatewayVerb::Init(init)) if !init.names.is_empty() => {
                 list.push(Override {
                     key: "tunnel.names",

@@ -10,7 +10,7 @@ use adit_proto_core::{
 };
 
 use super::{
-    ConfigError, Loaded, LogConfig, Override, Surroundings,
+    ConfigError, Driver, Loaded, LogConfig, Override, Surroundings,
     file::Kind,
     log, parse,
     reader::{Reader, Source},
@@ -21,6 +21,8 @@ use super::{
 pub struct AgentConfig {
     /// Where key, certificate and the gateway's address are kept.
     pub state_dir: PathBuf,
+    /// What carries the tunnel.
+    pub driver: Driver,
     /// What is offered to the gateway.
     pub advertise: RouteSet,
     /// Where no domain is given: offer the one that the system's resolver searches (agent-tunnel 16.1).
@@ -60,6 +62,7 @@ impl AgentConfig {
     ) -> Result<Loaded<Self>, ConfigError> {
         let mut r = Reader::new(file, overrides, around);
         let state_dir = super::gateway::state_dir(&mut r, around);
+        let driver = super::driver::driver(&mut r);
         let grace = super::gateway::grace(&mut r);
         let subnets = r.list("advertise.subnets", parse::subnet);
         let domains = r.list("advertise.domains", parse::domain);
@@ -87,6 +90,7 @@ impl AgentConfig {
             };
             Some(Self {
                 state_dir: state_dir?,
+                driver: driver?,
                 grace: grace?,
                 advertise: RouteSet {
                     subnets: subnets?.into_iter().map(|s| s.value).collect(),

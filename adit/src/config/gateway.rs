@@ -8,7 +8,7 @@ use adit_proto_core::{
 };
 
 use super::{
-    ConfigError, ForwardConfig, LimitsConfig, Loaded, LogConfig, MetricsConfig, Override,
+    ConfigError, Driver, ForwardConfig, LimitsConfig, Loaded, LogConfig, MetricsConfig, Override,
     ProvisionerConfig, ProxyConfig, Surroundings, WebSocketConfig,
     file::Kind,
     ingress, limits, log, metrics, parse, provisioner,
@@ -23,7 +23,9 @@ use crate::enroll::listener::{ListenError, OperatorCert};
 pub struct GatewayConfig {
     /// Where the CA, the store and the administration socket are.
     pub state_dir: PathBuf,
-    /// Threads of the runtime.
+    /// What carries the tunnel.
+    pub driver: Driver,
+    /// Threads of the runtime; the driver mio has one.
     pub threads: NonZeroU32,
     /// Time that sessions have to end after the first signal to stop.
     pub grace: Duration,
@@ -131,6 +133,7 @@ impl GatewayConfig {
     fn read(mut r: Reader<'_>, around: &Surroundings) -> Result<Loaded<Self>, ConfigError> {
         let mut taken = Taken::new();
         let state_dir = state_dir(&mut r, around);
+        let driver = super::driver::driver(&mut r);
         let (threads, grace) = (threads(&mut r), grace(&mut r));
         let tunnel = tunnel(&mut r);
         let enroll = enroll(&mut r, &mut taken);
@@ -145,6 +148,7 @@ impl GatewayConfig {
             let ways_in = ways_in?;
             Some(Self {
                 state_dir: state_dir?,
+                driver: driver?,
                 threads: threads?,
                 grace: grace?,
                 tunnel: tunnel?,

@@ -1,6 +1,7 @@
 //! Configuration: text from flags, environment and a TOML file becomes checked values, or every problem at once.
 
 mod agent;
+mod driver;
 mod entrance;
 mod file;
 mod gateway;
@@ -18,6 +19,7 @@ mod websocket;
 use std::fmt;
 
 pub use agent::{AgentConfig, HeartbeatConfig, advertised};
+pub use driver::Driver;
 pub use entrance::Entrance;
 pub use gateway::{EnrollConfig, EnrollTls, GatewayConfig, TunnelConfig};
 pub use ingress::{ForwardConfig, ProxyConfig};

@@ -4,7 +4,7 @@ mod changes;
 
 use std::{collections::BTreeMap, fmt, sync::Arc};
 
-use adit_io_tokio::{GatewayHandle, SessionRow, Stopped};
+use adit_io_common::gateway::{GatewayHandle, SessionRow, Stopped};
 use adit_proto_core::{
     gateway::info::AgentInfo,
     id::{AgentId, SessionId},

@@ -8,7 +8,7 @@ use std::{
     time::Duration,
 };
 
-use adit_io_tokio::tune;
+use adit_io_common::tcp::tune;
 use axum::{Router, http::StatusCode};
 use hyper::{
     Request,

@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use adit_io_tokio::agent::Validity;
+use adit_io_common::agent::Validity;
 use adit_proto_core::link::tls::AgentTls;
 use rcgen::{KeyPair, PublicKeyData};
 use rustls_pki_types::{CertificateDer, PrivateKeyDer, pem::PemObject};

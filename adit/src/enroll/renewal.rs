@@ -2,7 +2,7 @@
 
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
-use adit_io_tokio::agent::{Credentials, KeptPairs, KeyPairs, Swap, Validity};
+use adit_io_common::agent::{Credentials, KeptPairs, KeyPairs, Swap, Validity};
 use adit_proto_core::{link::tls::AgentTls, output::Renewed};
 use rcgen::{CertificateParams, DistinguishedName, DnType, KeyPair};
 use zeroize::Zeroizing;

@@ -6,7 +6,7 @@
 
 use std::{fmt, future::Future, pin::Pin, sync::Arc, time::Duration};
 
-use adit_io_tokio::Lines;
+use adit_io_common::lines::Lines;
 use adit_proto_core::id::AgentId;
 use axum::{
     Json, Router,

@@ -9,7 +9,7 @@ use std::{
     },
 };
 
-use adit_io_tokio::Lines;
+use adit_io_common::lines::Lines;
 
 use crate::http::ListenerCounters;
 

@@ -13,7 +13,7 @@ use std::{
     },
 };
 
-use adit_io_tokio::{GatewayHandle, gateway::GatewayCounters};
+use adit_io_common::gateway::{GatewayCounters, GatewayHandle};
 use axum::{
     Router,
     extract::State,

@@ -1,6 +1,6 @@
 //! Why the gateway refuses a call, as HTTP (agent-tunnel 14.3 and 15).
 
-use adit_io_tokio::Lines;
+use adit_io_common::lines::Lines;
 use adit_proto_core::id::AgentId;
 use axum::{
     extract::rejection::JsonRejection,

@@ -7,7 +7,7 @@ use std::{
     time::Duration,
 };
 
-use adit_io_tokio::OpenRequest;
+use adit_io_common::gateway::OpenRequest;
 use adit_proto_core::{
     gateway::OpenError, id::AgentId, ingress::socks5::Socks5Error, target::Target,
 };

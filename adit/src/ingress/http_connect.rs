@@ -1,6 +1,6 @@
 //! HTTP CONNECT: one request, one answer, then the bytes are the user's (RFC 9110 section 9.3.6).
 
-use adit_io_tokio::OpenRequest;
+use adit_io_common::gateway::OpenRequest;
 use adit_proto_core::{gateway::OpenError, target::Target};
 use base64::{Engine as _, engine::general_purpose::STANDARD};
 use bytes::{Buf, BytesMut};

@@ -2,7 +2,7 @@
 
 use std::{io, net::SocketAddr, sync::Arc, time::Duration};
 
-use adit_io_tokio::{GatewayHandle, Lines, tune};
+use adit_io_common::{gateway::GatewayHandle, lines::Lines, tcp::tune};
 use socket2::{Domain, SockRef, Socket, Type};
 use tokio::{net::TcpListener, sync::Semaphore, time::sleep};
 

@@ -20,7 +20,7 @@ use std::{
     },
 };
 
-use adit_io_tokio::{GatewayHandle, Lines};
+use adit_io_common::{gateway::GatewayHandle, lines::Lines};
 use adit_proto_core::{gateway::OpenError, id::AgentId, target::Target};
 use bytes::BytesMut;
 use tokio::net::TcpStream;
@@ -192,9 +192,12 @@ impl Shared {
                 bump(&door.counters.opened);
                 let mut first = BytesMut::from(self.entrance.preface(user, local));
                 first.extend_from_slice(&established.early);
-                established
-                    .session
-                    .attach(established.stream, first.freeze());
+                match adit_io_tokio::socket(established.stream) {
+                    Ok(socket) => established.session.attach(socket, first.freeze()),
+                    Err(error) => {
+                        tracing::warn!(%user, %error, "a user's socket cannot be handed over; the session is ended");
+                    }
+                }
             }
             Err(ended) => door.note(user, target.as_ref(), &ended),
         }

@@ -1,6 +1,6 @@
 //! SOCKS5: moves bytes between a user's socket and the core's codec.
 
-use adit_io_tokio::OpenRequest;
+use adit_io_common::gateway::OpenRequest;
 use adit_proto_core::{
     gateway::OpenError,
     ingress::socks5::{Reply, Socks5, Socks5Error, Step},

@@ -77,7 +77,7 @@ impl Context<'_> {
             Verb::Gateway(GatewayVerb::Reload(json)) => gateway::reload(self, *json),
             Verb::Gateway(GatewayVerb::Status(json)) => gateway::status(self, *json),
             Verb::Agent(AgentVerb::Up(args)) => agent::up(self, args),
-            Verb::Agent(AgentVerb::Run) => agent::run(self),
+            Verb::Agent(AgentVerb::Run(_)) => agent::run(self),
             Verb::Agent(AgentVerb::Status(json)) => agent::status(self, *json),
             Verb::Agent(AgentVerb::Renew(json)) => agent::renew(self, *json),
             Verb::Agent(AgentVerb::Reload(json)) => agent::reload(self, *json),

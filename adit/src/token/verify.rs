@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use adit_io_tokio::Lines;
+use adit_io_common::lines::Lines;
 use base64::prelude::{BASE64_URL_SAFE_NO_PAD, Engine};
 use jsonwebtoken::{Algorithm, Validation, errors::ErrorKind};
 use rustls_pki_types::UnixTime;

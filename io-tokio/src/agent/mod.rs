@@ -1,228 +1,33 @@
-//! The agent: one connection to one of its gateways, kept up by the core's `Supervisor`.
+//! The agent: one task that receives and keeps one connection up, and a task for each connection.
 
-mod attempt;
-mod files;
 mod network;
 pub mod probe;
-mod renewal;
-mod role;
 mod task;
 
 use std::{
-    fmt, io,
-    net::{IpAddr, Ipv6Addr, SocketAddr},
-    sync::{Arc, atomic::AtomicUsize},
-    time::SystemTime,
+    io,
+    net::Ipv6Addr,
+    sync::Arc,
+    time::{Duration, Instant},
 };
 
-use adit_proto_core::{
-    agent::{
-        dial::ResolveError,
-        policy::Policy,
-        role::{RoutesError, check_routes},
-        supervisor::{DialId, GatewayIndex, SupervisorError},
-    },
-    close::Closed,
-    endpoint::{Endpoint, EndpointLimits},
-    env::Env,
-    link::tls::AgentTls,
-    output::Renewed,
-    route::RouteSet,
-    target::Target,
+use adit_io_common::{
+    agent::{AgentConfig, AgentCore, AgentHandle, INPUTS_LEN, StartError, Status},
+    handoff::handoff,
 };
-use tokio::{
-    sync::{oneshot, watch},
-    task::JoinHandle,
-};
+use adit_proto_core::env::Env;
+use tokio::{sync::watch, task::JoinHandle};
 
-use self::{attempt::Attempt, renewal::RenewalNews, task::AgentTask};
-use crate::{
-    handoff::{Sender, handoff},
-    receive::Receive,
-    udp::UdpPort,
-};
-
-pub use adit_proto_core::agent::{
-    advertise::AdvertiserConfig,
-    policy::Restrictions,
-    renewal::Validity,
-    supervisor::{Credentials, KeptPairs, Swap},
-};
-
-/// What an agent is started with.
-pub struct AgentConfig {
-    /// Gateways, tried in turn.
-    pub gateways: Vec<Target>,
-    /// Certificates, keys and pin, and what becomes of them.
-    pub pairs: Arc<dyn KeyPairs>,
-    /// What is advertised, and allowed.
-    pub routes: Arc<RouteSet>,
-    /// What is forbidden all the same.
-    pub restrictions: Restrictions,
-    /// Intervals of control messages.
-    pub intervals: AdvertiserConfig,
-    /// Bytes that may wait for targets that do not read; see [`EndpointLimits::unread`].
-    pub unread: u64,
-}
-
-/// Where an agent keeps its key pair, and the renewed one until it has proved itself (design 8.6). Every call may read
-/// and write files; errors are texts for the log.
-pub trait KeyPairs: Send + Sync {
-    /// Reads a pair; asked before every attempt, so that files that were exchanged are used (agent-tunnel 13).
-    ///
-    /// # Errors
-    /// What is unusable.
-    fn tls(&self, which: Credentials) -> Result<AgentTls, String>;
-
-    /// The life of the current certificate.
-    ///
-    /// # Errors
-    /// What is unusable.
-    fn validity(&self) -> Result<Validity, String>;
-
-    /// Tells which pairs there are beside the current one. One that cannot be read at the moment counts as there.
-    fn kept(&self) -> KeptPairs;
-
-    /// What the gateway can take.
-    fn swap(&self) -> Swap;
-
-    /// Makes a certificate request, PEM, and keeps its key for [`store`](Self::store).
-    ///
-    /// # Errors
-    /// Why there is none.
-    fn request(&self) -> Result<String, String>;
-
-    /// Checks what the gateway issued for the latest request, and makes it the next pair, durably.
-    ///
-    /// # Errors
-    /// What is wrong with it, or with the disk.
-    fn store(&self, renewed: Renewed) -> Result<(), String>;
-
-    /// Puts the next pair in the place of the current one, durably and at once, and keeps that one as the previous.
-    ///
-    /// # Errors
-    /// What is wrong with the disk; the next pair stays.
-    fn adopt(&self) -> Result<Validity, String>;
-
-    /// Puts the next pair aside, as the previous one.
-    ///
-    /// # Errors
-    /// What is wrong with the disk.
-    fn discard(&self) -> Result<(), String>;
-
-    /// Exchanges the previous pair, as [`tls`](Self::tls) gave it last, with the current one; a next pair goes. A crash
-    /// leaves what is found by trying. Done again it changes nothing: a call that was given up may end late, and is asked
-    /// for again.
-    ///
-    /// # Errors
-    /// What is wrong with the disk.
-    fn revert(&self) -> Result<Validity, String>;
-}
-
-impl fmt::Debug for AgentConfig {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("AgentConfig")
-            .field("gateways", &self.gateways)
-            .finish_non_exhaustive()
-    }
-}
-
-/// Why an agent did not start.
-#[derive(Debug, thiserror::Error)]
-pub enum StartError {
-    /// The UDP socket.
-    #[error("UDP socket: {0}")]
-    Io(#[from] io::Error),
-    /// The list of gateways.
-    #[error(transparent)]
-    Gateways(#[from] SupervisorError),
-    /// Certificates, key or routes.
-    #[error("{0}")]
-    Unusable(String),
-}
-
-/// How the agent is.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Status {
-    /// The gateway's address while connected.
-    pub connected: Option<SocketAddr>,
-    /// Since when.
-    pub since: Option<SystemTime>,
-    /// Why the last connection or attempt ended.
-    pub last_error: Option<String>,
-    /// How the latest renewal of the certificate fares.
-    pub renewal: RenewalStatus,
-}
-
-/// How the latest renewal fares.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub enum RenewalStatus {
-    /// There was none since the start.
-    #[default]
-    None,
-    /// It is asked for, or what came of it has to prove itself.
-    UnderWay,
-    /// The renewed certificate is in use.
-    Done {
-        /// Since when.
-        at: SystemTime,
-    },
-    /// It came to nothing; it is tried again.
-    Failed {
-        /// When.
-        at: SystemTime,
-        /// Why.
-        why: String,
-        /// When the next attempt is made as things are, in Unix seconds; none for the moment before that is known.
-        next_unix_s: Option<i64>,
-    },
-}
-
-impl Status {
-    /// A connection or an attempt ended. One that lost against the connection in use is no error to tell of.
-    fn ended(&mut self, was_up: bool, why: String) {
-        if was_up {
-            self.connected = None;
-            self.since = None;
-        }
-        if self.connected.is_none() {
-            self.last_error = Some(why);
-        }
-    }
-}
+use self::task::AgentTask;
+use crate::{receive::Receive, udp::Port};
 
 /// A running agent.
 #[derive(Debug)]
 pub struct Agent {
+    handle: AgentHandle,
     status: watch::Receiver<Status>,
-    sessions: Arc<AtomicUsize>,
-    inputs: Sender<AgentInput>,
     task: JoinHandle<io::Error>,
 }
-
-/// What the agent's task is told.
-#[derive(Debug)]
-pub(crate) enum AgentInput {
-    Resolved(GatewayIndex, Result<Vec<IpAddr>, ResolveError>),
-    /// The key pair for an attempt has been read.
-    Attempt(Box<Attempt>),
-    Established(DialId),
-    Closed(DialId, Closed),
-    /// What is advertised from here on, and what may be dialled, where that changes.
-    Routes(Arc<RouteSet>, Option<Arc<Policy>>),
-    Renewal(RenewalNews),
-    /// Addresses or routes of this machine have changed.
-    NetworkChanged,
-    /// An operator wants a renewal; the answer tells whether one begins.
-    Renew(oneshot::Sender<bool>),
-    /// Close once all has reached the gateway.
-    Farewell,
-    /// Close now, or as good as.
-    Stop,
-}
-
-/// Messages that wait for the agent's task; a handful per connection.
-const INPUTS_LEN: usize = 65_536;
 
 impl Agent {
     /// Starts an agent on the present tokio runtime, which carries all of it.
@@ -230,32 +35,18 @@ impl Agent {
     /// # Errors
     /// [`StartError`].
     pub fn start(config: AgentConfig, env: Env) -> Result<Self, StartError> {
-        check_routes(&config.routes).map_err(|error| StartError::Unusable(error.to_string()))?;
-        let port = Arc::new(UdpPort::bind((Ipv6Addr::UNSPECIFIED, 0).into())?);
-        let mut endpoint = Endpoint::agent(&env);
-        endpoint.set_limits(EndpointLimits {
-            unread: config.unread,
-            unread_in_all: config.unread,
-            ..EndpointLimits::default()
-        });
-        let receive = Receive::new(endpoint, port);
-        let (inputs, inputs_rx) = handoff(INPUTS_LEN);
-        let (status_tx, status) = watch::channel(Status::default());
-        let sessions = Arc::<AtomicUsize>::default();
-        let queues = (inputs.clone(), inputs_rx);
-        let task = AgentTask::new(
-            config,
-            env,
-            receive,
-            queues,
-            status_tx,
-            Arc::clone(&sessions),
-        )?;
+        let port = Arc::new(Port::bind((Ipv6Addr::UNSPECIFIED, 0).into())?);
+        let (own, inputs) = handoff(INPUTS_LEN);
+        let local = port.get().local_addr()?;
+        let core = AgentCore::new(Instant::now(), config, env, local, own.clone())?;
+        let receive = Receive::new(core.endpoint(), port);
+        let (publish, status) = watch::channel(Status::default());
+        let handle = AgentHandle::new(own.clone(), core.sessions());
+        let task = AgentTask::new(core, receive, (own, inputs), publish);
         let task = tokio::spawn(tokio::task::unconstrained(task));
         Ok(Self {
+            handle,
             status,
-            sessions,
-            inputs,
             task,
         })
     }
@@ -266,38 +57,10 @@ impl Agent {
         self.status.clone()
     }
 
-    /// Counts open sessions, as they come and go.
+    /// The way to the agent.
     #[must_use]
-    pub fn sessions(&self) -> Arc<AtomicUsize> {
-        Arc::clone(&self.sessions)
-    }
-
-    /// Advertises nothing more, on this connection and on later ones: the gateway asks for no more sessions, and those
-    /// that are open go on.
-    pub fn withdraw(&self) {
-        self.inputs
-            .push_or_stop(AgentInput::Routes(Arc::default(), None));
-    }
-
-    /// Exchanges what is advertised and what may be dialled, on this connection and on later ones. Open sessions go on,
-    /// whatever their targets are.
-    ///
-    /// # Errors
-    /// [`RoutesError`] for a set that cannot be advertised; nothing is changed then.
-    pub fn reload(&self, routes: RouteSet, restrictions: &Restrictions) -> Result<(), RoutesError> {
-        check_routes(&routes)?;
-        let policy = Arc::new(Policy::new(&routes).restricted(restrictions));
-        self.inputs
-            .push_or_stop(AgentInput::Routes(Arc::new(routes), Some(policy)));
-        Ok(())
-    }
-
-    /// Renews the certificate now, or with the next connection. Gives false where a renewal is under way already, or the
-    /// agent has stopped.
-    pub async fn renew(&self) -> bool {
-        let (reply, answer) = oneshot::channel();
-        self.inputs.push_or_stop(AgentInput::Renew(reply));
-        answer.await.unwrap_or(false)
+    pub fn handle(&self) -> &AgentHandle {
+        &self.handle
     }
 
     /// Waits for the end of a task that never ends by itself, and tells why it did. The process should end too.
@@ -308,40 +71,18 @@ impl Agent {
     /// Closes the connection as soon as the gateway has all that sessions which are over have sent, however long that
     /// takes; those that are open are cut then. Whoever gives up on it calls [`stop`](Self::stop).
     pub async fn farewell(&mut self) {
-        self.inputs.push_or_stop(AgentInput::Farewell);
+        self.handle.farewell();
         let _stopped = (&mut self.task).await;
     }
 
     /// Closes the connection, so that the gateway knows at once. Returns when that is sent, or after `patience`.
-    pub async fn stop(self, patience: std::time::Duration) {
+    pub async fn stop(self, patience: Duration) {
         if self.task.is_finished() {
             return;
         }
-        self.inputs.push_or_stop(AgentInput::Stop);
+        self.handle.stop();
         let abort = self.task.abort_handle();
         let _patience_over = tokio::time::timeout(patience, self.task).await;
         abort.abort();
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn the_loser_of_a_race_is_no_error_of_the_connection() {
-        let mut status = Status {
-            connected: Some(([192, 0, 2, 1], 4433).into()),
-            since: Some(SystemTime::now()),
-            last_error: None,
-            renewal: RenewalStatus::None,
-        };
-        status.ended(false, "redundant".to_owned());
-        assert_eq!(status.last_error, None);
-        status.ended(true, "lost".to_owned());
-        assert_eq!((status.connected, status.since), (None, None));
-        assert_eq!(status.last_error.as_deref(), Some("lost"));
-        status.ended(false, "timed out".to_owned());
-        assert_eq!(status.last_error.as_deref(), Some("timed out"));
     }
 }

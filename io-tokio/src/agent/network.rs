@@ -1,11 +1,8 @@
 //! Watches this machine's addresses and routes (rtnetlink(7)), so that an agent need not find out by waiting.
 
-use std::{
-    io,
-    net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket},
-    time::Duration,
-};
+use std::{io, time::Duration};
 
+use adit_io_common::{agent::AgentInput, handoff::Sender};
 use netlink_sys::{
     AsyncSocket, AsyncSocketExt, SocketAddr as NetlinkAddr, TokioSocket, protocols::NETLINK_ROUTE,
 };
@@ -13,9 +10,6 @@ use tokio::{
     task::AbortHandle,
     time::{Instant, sleep, timeout_at},
 };
-
-use super::AgentInput;
-use crate::handoff::Sender;
 
 /// Groups of rtnetlink(7): addresses and routes, of IPv4 and of IPv6.
 const GROUPS: u32 = 0x10 | 0x40 | 0x100 | 0x400;
@@ -120,32 +114,6 @@ async fn message(socket: &TokioSocket) -> io::Result<()> {
     }
 }
 
-/// The address from which this machine would send to another one now; none without a route.
-pub(super) fn source_towards(remote: SocketAddr) -> Option<IpAddr> {
-    let any: IpAddr = match remote {
-        SocketAddr::V4(_) => Ipv4Addr::UNSPECIFIED.into(),
-        SocketAddr::V6(_) => Ipv6Addr::UNSPECIFIED.into(),
-    };
-    // Connecting a UDP socket only looks the route up.
-    let socket = UdpSocket::bind((any, 0)).ok()?;
-    socket.connect(remote).ok()?;
-    Some(socket.local_addr().ok()?.ip())
-}
-
-/// From where this machine would send: to a gateway, and to anywhere by IPv4 and by IPv6.
-pub(super) type Sources = [Option<IpAddr>; 3];
-
-/// Looks the routes up.
-pub(super) fn sources(gateway: Option<SocketAddr>) -> Sources {
-    // Addresses that are nobody's (RFC 5737, RFC 3849); nothing is sent to them.
-    let anywhere = [
-        IpAddr::from(Ipv4Addr::new(192, 0, 2, 1)),
-        Ipv6Addr::new(0x2001, 0xdb8, 0, 0, 0, 0, 0, 1).into(),
-    ];
-    let [v4, v6] = anywhere.map(|ip| source_towards((ip, 9).into()));
-    [gateway.and_then(source_towards), v4, v6]
-}
-
 /// Rest after a watch that has failed; the first one, and the longest.
 const PAUSE_FIRST: Duration = Duration::from_secs(5);
 const PAUSE_MAX: Duration = Duration::from_secs(600);
@@ -159,13 +127,6 @@ mod tests {
     use tokio::time::timeout;
 
     use super::*;
-
-    #[test]
-    fn loopback_is_reached_from_loopback() {
-        for ip in [IpAddr::from([127, 0, 0, 1]), Ipv6Addr::LOCALHOST.into()] {
-            assert_eq!(source_towards((ip, 9).into()), Some(ip));
-        }
-    }
 
     #[tokio::test(start_paused = true)]
     async fn a_watch_that_fails_begins_again() {
@@ -200,7 +161,7 @@ mod tests {
 
     #[tokio::test]
     async fn the_system_lets_an_ordinary_program_watch() {
-        let (sender, _receiver) = crate::handoff::handoff(1);
+        let (sender, _receiver) = adit_io_common::handoff::handoff(1);
         assert!(Watch::begin(sender).is_ok());
     }
 }

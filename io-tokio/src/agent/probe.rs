@@ -7,6 +7,7 @@ use std::{
     time::{Duration, Instant},
 };
 
+use adit_io_common::clock::system_env;
 use adit_proto_core::{
     agent::advertise::AdvertiserConfig,
     close::{CloseReason, Closed},
@@ -17,8 +18,6 @@ use adit_proto_core::{
 };
 use bytes::BytesMut;
 use tokio::{net::UdpSocket, time::timeout};
-
-use crate::system_env;
 
 /// Sends datagrams of a QUIC version that nobody has, which every QUIC server answers (RFC 9000 6, agent-tunnel 16.2), and
 /// gives the time to the first answer; none where there is none within `patience`.

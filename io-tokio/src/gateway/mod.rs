@@ -1,146 +1,46 @@
-//! The gateway: one UDP socket, a task per agent, one node that decides where sessions go.
+//! The gateway: one task that receives, a task per agent, one for the node that decides where sessions go.
 
-mod agent_lines;
-mod counters;
-mod handle;
-mod input;
-mod node;
-mod role;
+mod node_task;
 
 use std::{
-    fmt,
     future::Future,
     io,
     net::SocketAddr,
     pin::Pin,
     sync::Arc,
     task::{Context, Poll},
+    time::Duration,
 };
 
-use adit_proto_core::{
-    connection::Connection,
-    endpoint::{Endpoint, EndpointLimits},
-    env::Env,
-    gateway::dispatch::DispatchConfig,
-    id::AgentId,
-    identity::AgentIdentity,
-    link::tls::{GatewayTls, TlsError},
-    output::Renewed,
-    session_timer::SessionBounds,
+use adit_io_common::{
+    gateway::{
+        AgentConnection, AgentLines, EndpointOrder, GatewayCommand, GatewayConfig, GatewayHandle,
+        Hooks, NODE_LEN, Node, NodeInput, NodeSettings, Shared, StartError,
+    },
+    handoff::{Sender, handoff},
+    resolver::{Resolver, TARGETS_MAX},
 };
+use adit_proto_core::{connection::Connection, endpoint::Endpoint, env::Env};
 use tokio::task::JoinHandle;
 
-pub use self::counters::{GatewayCounters, NodeCounters, SessionEnding};
-pub use self::handle::{
-    GatewayHandle, OpenRequest, PendingSession, SessionRow, SetTlsError, Stopped,
-};
-use self::{
-    agent_lines::AgentLines,
-    input::{NodeInput, NodeSettings},
-    node::Node,
-    role::{AgentConnection, GatewayCommand, Shared},
-};
 use crate::{
-    connection_task::{ConnectionSender, ConnectionTask, connection_queues},
-    handoff::{Sender, handoff},
+    connection_task::{ConnectionReceiver, ConnectionTask, connection_queues},
+    dial::TokioDialler,
     receive::{FromTask, Receive},
     shards::Shards,
-    udp::UdpPort,
+    udp::Port,
 };
-
-/// Answers an agent's wish for a new certificate: its proven identity and its signing request in PEM.
-pub type Renew = Arc<
-    dyn Fn(AgentIdentity, String) -> Pin<Box<dyn Future<Output = Result<Renewed, String>> + Send>>
-        + Send
-        + Sync,
->;
-
-/// Notes that an agent has connected with what it was issued last: a renewed key becomes its only one, and the string of an
-/// enrolment is good no more.
-pub type Confirm = Arc<dyn Fn(&AgentIdentity) + Send + Sync>;
-
-/// What a gateway asks of whoever keeps its certificates and agents.
-#[derive(Clone)]
-pub struct Hooks {
-    /// Signs renewals.
-    pub renew: Renew,
-    /// Tells whether an agent shows what it was issued last, by an enrolment or a renewal, and that has not been confirmed
-    /// yet; may not block.
-    pub is_renewed: Arc<dyn Fn(&AgentIdentity) -> bool + Send + Sync>,
-    /// Told of an agent that is registered with such a key or certificate: what it had before counts no more. May not
-    /// block.
-    pub confirm: Confirm,
-    /// Told of an agent whose connection ended; it may have another one. May not block.
-    pub left: Arc<dyn Fn(&AgentIdentity) + Send + Sync>,
-}
-
-impl fmt::Debug for Hooks {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("Hooks")
-    }
-}
-
-/// What a gateway is started with.
-pub struct GatewayConfig {
-    /// UDP address of the tunnel.
-    pub listen: SocketAddr,
-    /// Certificates, keys, admission.
-    pub tls: GatewayTls,
-    /// Bounds of the endpoint.
-    pub limits: EndpointLimits,
-    /// Direct dialling and bounds of sessions.
-    pub dispatch: DispatchConfig,
-    /// Bounds on the time of a session.
-    pub sessions: SessionBounds,
-    /// Agents that get no new sessions by routing from the start on.
-    pub drained: Vec<AgentId>,
-    /// Certificates and agents.
-    pub hooks: Hooks,
-    /// Threads, at least 1; the caller's is the first.
-    pub threads: usize,
-}
-
-impl fmt::Debug for GatewayConfig {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("GatewayConfig")
-            .field("listen", &self.listen)
-            .finish_non_exhaustive()
-    }
-}
-
-/// Why a gateway did not start.
-#[derive(Debug)]
-pub enum StartError {
-    /// The UDP socket or a thread.
-    Io(io::Error),
-    /// Certificates or keys.
-    Tls(TlsError),
-}
-
-impl fmt::Display for StartError {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Io(error) => error.fmt(f),
-            Self::Tls(error) => error.fmt(f),
-        }
-    }
-}
-
-impl std::error::Error for StartError {}
 
 /// A running gateway.
 #[derive(Debug)]
 pub struct Gateway {
     handle: GatewayHandle,
     node: Sender<NodeInput>,
-    to_endpoint: Sender<FromTask>,
+    orders: Sender<EndpointOrder>,
     local_addr: SocketAddr,
     endpoint: JoinHandle<io::Result<()>>,
     node_task: JoinHandle<()>,
 }
-
-/// Messages that wait for the node. Each producer's own are bounded: by its sessions and opens.
-const NODE_LEN: usize = 1 << 22;
 
 impl Gateway {
     /// Starts a gateway. Must be called on a tokio runtime with I/O and time; that runtime receives all datagrams.
@@ -150,9 +50,9 @@ impl Gateway {
     pub fn start(config: GatewayConfig, env: &Env) -> Result<Self, StartError> {
         let endpoint =
             Endpoint::gateway(&config.tls, config.limits, env).map_err(StartError::Tls)?;
-        let port = Arc::new(UdpPort::bind(config.listen).map_err(StartError::Io)?);
+        let port = Arc::new(Port::bind(config.listen).map_err(StartError::Io)?);
+        let local_addr = port.get().local_addr().map_err(StartError::Io)?;
         let receive = Receive::new(endpoint, port);
-        let local_addr = receive.local_addr().map_err(StartError::Io)?;
         let shards = Shards::start(config.threads.max(1)).map_err(StartError::Io)?;
         let (node, inputs) = handoff(NODE_LEN);
         let settings = NodeSettings {
@@ -160,15 +60,16 @@ impl Gateway {
             sessions: config.sessions,
         };
         let confirm = Arc::clone(&config.hooks.confirm);
-        let own = node.clone();
         let admission = Arc::clone(&config.tls.admission);
-        let mut task = Node::new(settings, admission, confirm, &env.seed, inputs, own);
+        let dialler = Arc::new(TokioDialler::new(Resolver::new(TARGETS_MAX)));
+        let own = node.clone();
+        let mut machine = Node::new(settings, admission, confirm, &env.seed, dialler, own);
         for agent in config.drained {
-            task.set_drained(agent);
+            machine.set_drained(agent);
         }
-        let bytes = task.bytes();
-        let node_task = tokio::spawn(task.run());
-        let to_endpoint = receive.to_endpoint();
+        let bytes = machine.bytes();
+        let node_task = tokio::spawn(node_task::run(machine, inputs, node.clone()));
+        let orders = receive.to_order();
         let task = GatewayTask {
             receive,
             shards,
@@ -181,9 +82,9 @@ impl Gateway {
         };
         let endpoint = tokio::spawn(tokio::task::unconstrained(task));
         Ok(Self {
-            handle: GatewayHandle::new(node.clone(), to_endpoint.clone(), bytes, env.clone()),
+            handle: GatewayHandle::new(node.clone(), orders.clone(), bytes, env.clone()),
             node,
-            to_endpoint,
+            orders,
             local_addr,
             endpoint,
             node_task,
@@ -228,9 +129,9 @@ impl Gateway {
 
     /// Closes every connection, so that agents know at once, and sessions with them. Returns when the closes have
     /// been sent and the sessions' ends logged, or after `patience`.
-    pub async fn stop(mut self, patience: std::time::Duration) {
+    pub async fn stop(mut self, patience: Duration) {
         self.node.push_or_stop(NodeInput::Stop);
-        self.to_endpoint.push_or_stop(FromTask::Stop);
+        self.orders.push_or_stop(EndpointOrder::Stop);
         let both = async { tokio::join!(ended(&mut self.endpoint), ended(&mut self.node_task)) };
         let _patience_over = tokio::time::timeout(patience, both).await;
         self.endpoint.abort();
@@ -270,19 +171,9 @@ impl Future for GatewayTask {
             let tasks = this.receive.poll_tasks(cx);
             let received = this.receive.poll_receive(cx, |conn| {
                 let (sender, queues) = connection_queues();
-                spawn(
-                    *conn,
-                    shards,
-                    node,
-                    hooks,
-                    &sender,
-                    ConnectionTaskParts {
-                        port: Arc::clone(&port),
-                        queues,
-                        to_endpoint: to_endpoint.clone(),
-                        shared: shared.clone(),
-                    },
-                );
+                let (node, hooks, own) = (node.clone(), hooks.clone(), sender.commands.clone());
+                let role = AgentConnection::new(&conn, node, hooks, own, shared.clone());
+                spawn((*conn, role), shards, &port, queues, &to_endpoint);
                 sender
             });
             if this.receive.is_done() {
@@ -302,39 +193,18 @@ impl Future for GatewayTask {
     }
 }
 
-struct ConnectionTaskParts {
-    port: Arc<UdpPort>,
-    queues: crate::connection_task::ConnectionReceiver<GatewayCommand>,
-    to_endpoint: Sender<FromTask>,
-    shared: Shared,
-}
-
 fn spawn(
-    conn: Connection,
+    (conn, role): (Connection, AgentConnection),
     shards: &Shards,
-    node: &Sender<NodeInput>,
-    hooks: &Hooks,
-    sender: &ConnectionSender<GatewayCommand>,
-    parts: ConnectionTaskParts,
+    port: &Arc<Port>,
+    queues: ConnectionReceiver<GatewayCommand>,
+    to_endpoint: &Sender<FromTask>,
 ) {
-    let role = AgentConnection::new(
-        &conn,
-        node.clone(),
-        hooks.clone(),
-        sender.clone(),
-        parts.shared,
-    );
     let place = shards.place();
     let runtime = place.runtime.clone();
+    let (port, to_endpoint) = (Arc::clone(port), to_endpoint.clone());
     runtime.spawn(async move {
-        let task = ConnectionTask::new(
-            conn,
-            role,
-            parts.port,
-            parts.queues,
-            parts.to_endpoint,
-            place.is_first,
-        );
+        let task = ConnectionTask::new(conn, role, port, queues, to_endpoint);
         // It bounds its own work per poll.
         tokio::task::unconstrained(task).await;
         drop(place);

@@ -10,7 +10,7 @@ mod target_tls;
 
 use std::{net::SocketAddr, sync::Arc, time::Duration};
 
-use adit_io_tokio::{GatewayHandle, Lines};
+use adit_io_common::{gateway::GatewayHandle, lines::Lines};
 use axum::{
     Extension, Router,
     extract::{

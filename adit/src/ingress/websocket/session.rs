@@ -2,7 +2,8 @@
 
 use std::{sync::Arc, time::Duration};
 
-use adit_io_tokio::{OpenRequest, Pipe};
+use adit_io_common::gateway::OpenRequest;
+use adit_io_tokio::Pipe;
 use adit_proto_core::{gateway::OpenError, id::SessionId, target::Target};
 use axum::extract::ws::WebSocket;
 use tokio::time::{Instant, timeout};

@@ -1,5 +1,6 @@
 //! An agent process: its enrolment, its routes, the driver, and what its operator asks of it.
 
+mod driver;
 mod routes;
 mod status;
 
@@ -9,9 +10,9 @@ use std::{
     time::Duration,
 };
 
-use adit_io_tokio::{
-    agent::{AdvertiserConfig, Agent, AgentConfig as DriverConfig, StartError},
-    system_env,
+use adit_io_common::{
+    agent::{AdvertiserConfig, AgentConfig as DriverConfig, StartError, Status},
+    clock::system_env,
 };
 use adit_proto_core::{
     route::{DomainRoute, RouteSet},
@@ -22,6 +23,7 @@ use tokio::{
     task::JoinSet,
 };
 
+use self::driver::AgentDriver;
 use super::{reading::Reading, signals::Signals};
 use crate::{
     admin::{AdminListener, AgentBackend, AgentOrder, AgentStatus, Backend},
@@ -36,7 +38,7 @@ use crate::{
 
 /// A running agent.
 pub struct AgentProcess {
-    agent: Agent,
+    agent: AgentDriver,
     config: AgentConfig,
     dir: StateDir,
     /// What is advertised, for the status.
@@ -82,7 +84,8 @@ impl AgentProcess {
             gateways: gateways.iter().map(ToString::to_string).collect(),
             dir: dir.clone(),
         };
-        let agent = Agent::start(
+        let agent = AgentDriver::start(
+            config.driver,
             DriverConfig {
                 gateways,
                 pairs: Arc::new(AgentPairs::new(dir.clone())),
@@ -109,7 +112,7 @@ impl AgentProcess {
         services.spawn(socket.serve(Backend::Agent(backend)));
         services.spawn(status::report(
             agent.status(),
-            agent.sessions(),
+            agent.handle().sessions(),
             routes,
             publish,
             own,
@@ -128,7 +131,7 @@ impl AgentProcess {
 
     /// How the connection is, as it changes.
     #[must_use]
-    pub fn status(&self) -> watch::Receiver<adit_io_tokio::agent::Status> {
+    pub fn status(&self) -> watch::Receiver<Status> {
         self.agent.status()
     }
 
@@ -174,8 +177,8 @@ impl AgentProcess {
             grace_s = self.config.grace.as_secs(),
             "stopping: routes withdrawn; a second signal ends at once"
         );
-        self.agent.withdraw();
-        let (sessions, grace) = (self.agent.sessions(), self.config.grace);
+        self.agent.handle().withdraw();
+        let (sessions, grace) = (self.agent.handle().sessions(), self.config.grace);
         let ended = async {
             let mut tick = tokio::time::interval(TICK);
             while sessions.load(Ordering::Relaxed) > 0 {
@@ -200,7 +203,10 @@ impl AgentProcess {
         // Whoever asked may have gone; what was asked for is done.
         match order {
             AgentOrder::Reload(reply) => drop(reply.send(self.reload(source).await)),
-            AgentOrder::Renew(reply) => drop(reply.send(self.agent.renew().await)),
+            AgentOrder::Renew(reply) => {
+                let begun = self.agent.handle().renew().await;
+                let _gone = reply.send(begun.unwrap_or(false));
+            }
         }
     }
 
@@ -258,7 +264,7 @@ impl AgentProcess {
             remark(&config, &routes);
         }
         self.detected = detected(&routes);
-        let taken = self.agent.reload(routes, &config.restrictions);
+        let taken = self.agent.handle().reload(routes, &config.restrictions);
         taken.map_err(|error| error.to_string())?;
         crate::log::set_level(&config.log.level)?;
         let restart = restart_only(&self.config, &config);
@@ -329,6 +335,7 @@ fn remark(config: &AgentConfig, routes: &RouteSet) {
 fn restart_only(now: &AgentConfig, new: &AgentConfig) -> Vec<&'static str> {
     let keys = [
         ("state_dir", now.state_dir == new.state_dir),
+        ("driver", now.driver == new.driver),
         ("heartbeat", now.heartbeat == new.heartbeat),
         ("limits", now.unread == new.unread),
         ("gateway.endpoints", now.endpoints == new.endpoints),

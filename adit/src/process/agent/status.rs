@@ -8,7 +8,7 @@ use std::{
     time::{Duration, SystemTime, UNIX_EPOCH},
 };
 
-use adit_io_tokio::agent::{RenewalStatus, Status};
+use adit_io_common::agent::{RenewalStatus, Status};
 use tokio::sync::watch;
 use uuid::Uuid;
 

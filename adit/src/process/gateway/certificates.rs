@@ -3,7 +3,7 @@
 
 use std::{sync::Arc, time::Duration};
 
-use adit_io_tokio::{GatewayHandle, gateway::SetTlsError};
+use adit_io_common::gateway::{GatewayHandle, SetTlsError};
 use adit_proto_core::link::tls::Admission;
 use rustls::ServerConfig;
 use rustls_pki_types::UnixTime;

@@ -2,9 +2,9 @@
 
 use std::{sync::Arc, time::Duration};
 
-use adit_io_tokio::{
-    Lines,
+use adit_io_common::{
     gateway::{GatewayConfig as DriverConfig, Hooks},
+    lines::Lines,
 };
 use adit_proto_core::{
     endpoint::EndpointLimits,
@@ -14,7 +14,10 @@ use adit_proto_core::{
     link::tls::{Admission, GatewayTls},
     output::Renewed,
 };
-use tokio::time::{Instant, timeout, timeout_at};
+use tokio::{
+    runtime::Handle,
+    time::{Instant, timeout, timeout_at},
+};
 use zeroize::Zeroizing;
 
 use super::GatewayState;
@@ -139,12 +142,15 @@ fn hooks(state: &GatewayState, watch: &Watch) -> Hooks {
     let (presence, counters) = (watch.presence.clone(), Arc::clone(&watch.counters));
     let (ca, store) = (Arc::clone(&state.ca), state.store.clone());
     let offload = Offload::new();
+    // The driver may call from a thread of its own.
+    let runtime = Handle::current();
+    let renewing = runtime.clone();
     let (confirming, directory) = (state.store.clone(), state.store.directory());
     Hooks {
-        renew: Arc::new(move |identity, csr_pem| {
+        renew: Arc::new(move |identity, csr_pem, answer| {
             let (ca, store, counters) = (ca.get(), store.clone(), Arc::clone(&counters));
             let offload = offload.clone();
-            Box::pin(async move {
+            renewing.spawn(async move {
                 let renewed = renew(offload, ca, store, identity, csr_pem).await;
                 let word = if renewed.is_ok() {
                     "granted"
@@ -152,8 +158,8 @@ fn hooks(state: &GatewayState, watch: &Watch) -> Hooks {
                     "refused"
                 };
                 counters.renewals.add(word);
-                renewed
-            })
+                answer(renewed);
+            });
         }),
         is_renewed: Arc::new(move |identity| directory.awaits_confirmation(identity)),
         confirm: Arc::new(move |identity| {
@@ -162,7 +168,7 @@ fn hooks(state: &GatewayState, watch: &Watch) -> Hooks {
             // former CA useless to that agent.
             let reply = confirming.confirm(identity.clone());
             let agent = identity.id;
-            tokio::spawn(async move {
+            runtime.spawn(async move {
                 if let Err(error) = reply.await {
                     tracing::error!(%agent, %error, "not recorded that the agent has its present certificate; what it had before, a former one or the enrolment string, stays valid until it connects again");
                 }

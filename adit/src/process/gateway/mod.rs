@@ -6,6 +6,7 @@ mod http;
 mod orders;
 mod reload;
 mod tokens;
+mod tunnel;
 
 use std::{
     net::{SocketAddr, TcpListener},
@@ -13,10 +14,9 @@ use std::{
     time::Duration,
 };
 
-use adit_io_tokio::{
-    GatewayHandle,
-    gateway::{Gateway, StartError},
-    system_env,
+use adit_io_common::{
+    clock::system_env,
+    gateway::{GatewayHandle, StartError},
 };
 use adit_proto_core::{
     env::EndpointSecrets,
@@ -31,6 +31,7 @@ pub use self::reload::ConfigSource;
 use self::{
     certificates::{CHECK_INTERVAL, Certificates, Shown},
     reload::Reloadable,
+    tunnel::Tunnel,
 };
 use super::{signals::Signals, unix_now};
 use crate::{
@@ -66,7 +67,7 @@ pub struct GatewayState {
 
 /// A running gateway.
 pub struct GatewayProcess {
-    gateway: Gateway,
+    gateway: Tunnel,
     /// Ends with the process: enrolment, ingress, administration.
     services: JoinSet<()>,
     /// Listeners that stop first.
@@ -344,13 +345,13 @@ fn start_tunnel(
     config: &GatewayConfig,
     state: &GatewayState,
     watch: &driver::Watch,
-) -> Result<Gateway, CommandFailure> {
+) -> Result<Tunnel, CommandFailure> {
     let env = system_env(Some(EndpointSecrets::new(
         *state.keys.reset_key,
         *state.keys.address_token_key,
     )))?;
     let driver = driver::config(config, state, watch);
-    Gateway::start(driver, &env).map_err(|error| match error {
+    Tunnel::start(config.driver, driver, &env).map_err(|error| match error {
         StartError::Io(error) => CommandFailure::message(
             Code::Failure,
             format!(

@@ -2,7 +2,7 @@
 
 use std::{mem::discriminant, net::IpAddr, sync::Arc};
 
-use adit_io_tokio::GatewayHandle;
+use adit_io_common::gateway::GatewayHandle;
 
 use super::{GatewayProcess, driver, operator_tls};
 use crate::{
@@ -155,6 +155,7 @@ fn restart_only(
     let keys = [
         ("state_dir", now.state_dir == new.state_dir),
         ("threads", now.threads == new.threads),
+        ("driver", now.driver == new.driver),
         ("tunnel.listen", now.tunnel.listen == new.tunnel.listen),
         ("tunnel.names", now.tunnel.names == new.tunnel.names),
         (

@@ -32,6 +32,10 @@ pub(crate) fn adit_by(launcher: &[String], home: &Path) -> Command {
         }
     };
     command.env_clear().env("HOME", home);
+    // The whole suite runs with each driver.
+    if let Ok(driver) = std::env::var("ADIT_E2E_DRIVER") {
+        command.env("ADIT_DRIVER", driver);
+    }
     command
 }
 

@@ -1,6 +1,7 @@
 use std::{net::SocketAddr, time::Instant};
 
-use adit_io_tokio::{PIPE_LEN, Pipe};
+use adit_io_common::pipe::PIPE_LEN;
+use adit_io_tokio::Pipe;
 use axum::{Router, routing::any};
 use futures_util::{SinkExt, StreamExt};
 use tokio::{

@@ -1,0 +1,521 @@
+//! The gateway's one owner of `Dispatch` and of the table of sessions: users' wishes in, commands to connections out.
+
+mod ends;
+mod operate;
+#[cfg(test)]
+mod tests;
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    fmt,
+    net::TcpStream,
+    sync::Arc,
+    time::Instant,
+};
+
+use adit_proto_core::{
+    agent::{dial::DialError, policy::Policy},
+    close::CloseReason,
+    env::Seed,
+    gateway::{
+        OpenError,
+        dispatch::{AgentEvent, Dispatch, DispatchOutput},
+    },
+    id::{AgentId, ConnId, SessionId, Slot},
+    link::tls::Admission,
+    session_table::{Carrier, SessionTable},
+    session_timer::SessionBounds,
+    target::Target,
+};
+use futures_channel::oneshot;
+use rand_chacha::{ChaCha12Rng, rand_core::Rng};
+use uuid::Builder;
+
+use super::{
+    Confirm,
+    counters::{Bytes, NodeCounters},
+    handle::{OpenRequest, PendingSession},
+    input::{FromConnection, NodeInput, NodeSettings},
+    role::GatewayCommand,
+};
+use crate::{
+    burst::Burst,
+    commands::{Command, Commands},
+    dialling::{Dialler, UnderWay},
+    handoff::Sender,
+    lines::Lines,
+    over::Over,
+    pump::Traffic,
+    socket::Carried,
+};
+
+/// A session's users and wishes that the core does not need to know.
+#[derive(Debug)]
+struct Wish {
+    number: u64,
+    request: OpenRequest,
+    reply: oneshot::Sender<Result<PendingSession, OpenError>>,
+    /// While its target is dialled; dropping it gives up.
+    dial: Option<UnderWay>,
+    dialled: Option<TcpStream>,
+}
+
+/// What a node needs of its driver.
+pub trait NodeHost {
+    /// Joins two sockets; how that ends comes as [`NodeInput::SessionOver`].
+    fn splice(&mut self, session: SessionId, spliced: Spliced);
+
+    /// Ends a session whose sockets are joined.
+    fn end_splice(&mut self, session: SessionId);
+}
+
+/// The sockets of a session that the gateway carries itself.
+#[derive(Debug)]
+pub struct Spliced {
+    /// The user's.
+    pub user: Carried,
+    /// The target's.
+    pub target: Carried,
+    /// What the user has sent already.
+    pub early: bytes::Bytes,
+    /// How long it may be idle, and last.
+    pub bounds: SessionBounds,
+}
+
+/// Decides where sessions go, and knows those that are open.
+pub struct Node {
+    dispatch: Dispatch,
+    sessions: SessionTable,
+    ids: ChaCha12Rng,
+    /// What direct rules mean for a dial, after name resolution; ports were looked at before.
+    direct: Arc<Policy>,
+    dialler: Arc<dyn Dialler>,
+    bounds: SessionBounds,
+    admission: Arc<dyn Admission>,
+    confirm: Confirm,
+    connections: BTreeMap<ConnId, Commands<GatewayCommand>>,
+    /// Sessions being opened.
+    wishes: BTreeMap<SessionId, Wish>,
+    numbers: BTreeMap<u64, SessionId>,
+    /// Open sessions: who asked for them.
+    users: BTreeMap<SessionId, OpenRequest>,
+    /// Open sessions that the gateway carries itself and whose sockets are joined.
+    spliced: BTreeSet<SessionId>,
+    /// Sessions of connections that are over, which still tell their users the rest.
+    flushing: BTreeMap<ConnId, BTreeSet<Slot>>,
+    /// Open sessions that an operator has ended.
+    killed: BTreeSet<SessionId>,
+    own: Sender<NodeInput>,
+    failed_handshakes: Burst,
+    refused_agents: Lines,
+    refused_routes: Lines,
+    counters: NodeCounters,
+    bytes: Arc<Bytes>,
+    /// Ends with the last of the connections that it had when it was told to.
+    stopping: bool,
+}
+
+impl Node {
+    /// Makes a node without agents; `own` is the way to itself.
+    #[must_use]
+    pub fn new(
+        settings: NodeSettings,
+        admission: Arc<dyn Admission>,
+        confirm: Confirm,
+        seed: &Seed,
+        dialler: Arc<dyn Dialler>,
+        own: Sender<NodeInput>,
+    ) -> Self {
+        let direct = Arc::new(operate::direct_policy(&settings.dispatch));
+        Self {
+            dispatch: Dispatch::new(settings.dispatch),
+            bounds: settings.sessions,
+            sessions: SessionTable::new(),
+            ids: seed.derive("session-id"),
+            direct,
+            dialler,
+            admission,
+            confirm,
+            connections: BTreeMap::new(),
+            wishes: BTreeMap::new(),
+            numbers: BTreeMap::new(),
+            users: BTreeMap::new(),
+            spliced: BTreeSet::new(),
+            flushing: BTreeMap::new(),
+            killed: BTreeSet::new(),
+            own,
+            failed_handshakes: Burst::default(),
+            refused_agents: Lines::new("agent not registered"),
+            refused_routes: Lines::new("route set refused: too many routes"),
+            counters: NodeCounters::default(),
+            bytes: Arc::default(),
+            stopping: false,
+        }
+    }
+
+    /// An agent gets no new sessions by routing from the start on.
+    pub fn set_drained(&mut self, agent: AgentId) {
+        self.dispatch.set_drained(agent, true);
+    }
+
+    /// What connections add the bytes of their sessions to.
+    pub fn bytes(&self) -> Arc<Bytes> {
+        Arc::clone(&self.bytes)
+    }
+
+    /// It was told to stop, and all connections that there were then have ended. The connections tell how their sessions
+    /// ended before they tell their own end.
+    #[must_use]
+    pub fn is_over(&self) -> bool {
+        self.stopping && self.connections.is_empty()
+    }
+
+    /// When [`handle_timeout`](Self::handle_timeout) is to be called.
+    #[must_use]
+    pub fn poll_timeout(&self) -> Option<Instant> {
+        self.dispatch.poll_timeout()
+    }
+
+    /// A time may be over.
+    pub fn handle_timeout(&mut self, now: Instant) {
+        self.dispatch.handle_timeout(now);
+        self.drain(now);
+    }
+
+    /// Takes what has come.
+    pub fn handle_input(&mut self, now: Instant, input: NodeInput, host: &mut impl NodeHost) {
+        self.take(now, input, host);
+        self.drain(now);
+    }
+
+    fn take(&mut self, now: Instant, input: NodeInput, host: &mut impl NodeHost) {
+        match input {
+            NodeInput::Open {
+                number,
+                request,
+                reply,
+            } => self.open(now, number, request, reply),
+            NodeInput::GiveUp(number) => {
+                if let Some(session) = self.numbers.remove(&number) {
+                    self.counters.given_up += 1;
+                    self.forget_wish(session);
+                    self.dispatch.cancel(now, session);
+                }
+            }
+            NodeInput::Connection(conn, what) => self.connection(now, conn, what),
+            NodeInput::HandshakeFailed { remote, why } => {
+                self.counters.handshakes_failed += 1;
+                if let Some(count) = self.failed_handshakes.note(now) {
+                    tracing::warn!(%remote, %why, count, "handshake failed; is the agent enrolled with this gateway?");
+                }
+            }
+            NodeInput::Oddities(counters) => self.counters.odd(counters),
+            NodeInput::Dialled(session, result) => self.dialled(now, session, result),
+            NodeInput::Splice(session, spliced) => self.splice(session, spliced, host),
+            NodeInput::SessionOver {
+                session,
+                traffic,
+                how,
+            } => self.session_over(session, traffic, how),
+            // Whoever asked may have gone; then nobody needs the answer.
+            NodeInput::Agents(reply) => drop(reply.send(self.dispatch.hub().list(now))),
+            NodeInput::Agent(id, reply) => drop(reply.send(self.dispatch.hub().list_of(now, id))),
+            NodeInput::Sessions(reply) => drop(reply.send(self.list_sessions(now))),
+            NodeInput::Look(conns, reply) => drop(reply.send(self.look(&conns))),
+            NodeInput::Counters(reply) => drop(reply.send(self.snapshot(now))),
+            NodeInput::IsBusy(reply) => {
+                let _gone = reply.send(!self.users.is_empty() || !self.wishes.is_empty());
+            }
+            NodeInput::Explain {
+                target,
+                agent,
+                reply,
+            } => {
+                drop(reply.send(self.dispatch.explain(now, &target, agent)));
+            }
+            NodeInput::IsConnected { agent, reply } => {
+                let _gone = reply.send(self.dispatch.hub().newest(agent).is_some());
+            }
+            NodeInput::Drain {
+                agent,
+                drained,
+                reply,
+            } => {
+                self.dispatch.set_drained(agent, drained);
+                let _gone = reply.send(());
+            }
+            NodeInput::Kill { session, reply } => {
+                let _gone = reply.send(self.kill(session, host));
+            }
+            NodeInput::Disconnect { agent, reply } => {
+                let _gone = reply.send(self.disconnect(now, agent));
+            }
+            NodeInput::Configure(settings, reply) => {
+                self.configure(settings);
+                let _gone = reply.send(());
+            }
+            NodeInput::Farewell => self.stop(now, Command::Farewell),
+            NodeInput::Stop => self.stop(now, Command::Stop),
+        }
+    }
+
+    fn dialled(&mut self, now: Instant, session: SessionId, result: Result<TcpStream, String>) {
+        let outcome = match (result, self.wishes.get_mut(&session)) {
+            (Ok(tcp), Some(wish)) => {
+                wish.dialled = Some(tcp);
+                Ok(())
+            }
+            (Ok(_unwanted), None) => return,
+            (Err(reason), _) => Err(reason),
+        };
+        self.dispatch.handle_direct(now, session, outcome);
+    }
+
+    fn open(
+        &mut self,
+        now: Instant,
+        number: u64,
+        request: OpenRequest,
+        reply: oneshot::Sender<Result<PendingSession, OpenError>>,
+    ) {
+        let known = request
+            .association
+            .filter(|id| !self.wishes.contains_key(id) && self.sessions.get(*id).is_none());
+        let session = known.unwrap_or_else(|| self.draw_id());
+        let (target, agent) = (request.target.clone(), request.agent);
+        self.numbers.insert(number, session);
+        self.wishes.insert(
+            session,
+            Wish {
+                number,
+                request,
+                reply,
+                dial: None,
+                dialled: None,
+            },
+        );
+        self.dispatch.open(now, session, target, agent);
+    }
+
+    fn draw_id(&mut self) -> SessionId {
+        let mut bytes = [0; 16];
+        self.ids.fill_bytes(&mut bytes);
+        SessionId(Builder::from_random_bytes(bytes).into_uuid())
+    }
+
+    fn connection(&mut self, now: Instant, conn: ConnId, what: FromConnection) {
+        match what {
+            FromConnection::Up(sender) => self.connection_up(conn, sender),
+            FromConnection::SessionOver { slot, traffic, how } => {
+                if let Some(session) = self.sessions.at(conn, slot) {
+                    self.session_over(session, traffic, how);
+                }
+                self.flushed(conn, slot);
+            }
+            FromConnection::Flushing(slots) => self.connection_flushes(conn, slots),
+            // Its handshake was admitted before the agent was deleted, and its connections were closed before this
+            // one was known. Deleting comes before closing, so either this look or the closing finds it (design 3.8).
+            FromConnection::Event(AgentEvent::Registered { identity, .. })
+                if !self.admission.admit(&identity) =>
+            {
+                self.command(conn, Command::Close(CloseReason::Revoked));
+            }
+            FromConnection::Event(event) => {
+                let closed = matches!(event, AgentEvent::Closed);
+                let renewed = matches!(event, AgentEvent::Registered { renewed: true, .. });
+                self.dispatch.handle_event(now, conn, event);
+                // Only now: an agent that is refused must keep its former key.
+                if renewed && let Some(identity) = self.dispatch.hub().identity(conn) {
+                    (self.confirm)(identity);
+                }
+                if closed {
+                    self.connection_over(conn);
+                }
+            }
+        }
+    }
+
+    fn drain(&mut self, now: Instant) {
+        while let Some(output) = self.dispatch.poll_output() {
+            match output {
+                DispatchOutput::Open {
+                    conn,
+                    attempt,
+                    session,
+                    target,
+                } => {
+                    self.command(
+                        conn,
+                        Command::Role(GatewayCommand::Open {
+                            attempt,
+                            session,
+                            target,
+                        }),
+                    );
+                }
+                DispatchOutput::Cancel { conn, attempt } => {
+                    self.command(conn, Command::Role(GatewayCommand::Cancel(attempt)));
+                }
+                DispatchOutput::Discard { conn, slot } => {
+                    self.command(conn, Command::Discard(slot))
+                }
+                DispatchOutput::DialDirect { session, target } => self.dial_direct(session, target),
+                DispatchOutput::AbortDirect { session } => {
+                    if let Some(wish) = self.wishes.get_mut(&session) {
+                        wish.dial = None;
+                    }
+                }
+                DispatchOutput::Committed {
+                    session,
+                    agent,
+                    route,
+                } => self.committed(now, session, agent, route),
+                DispatchOutput::Failed { session, error } => self.failed(session, error),
+                DispatchOutput::Retire { conn } => {
+                    self.command(conn, Command::Close(CloseReason::Superseded))
+                }
+                DispatchOutput::Refused { conn, error } => {
+                    self.counters.not_registered += 1;
+                    if self.refused_agents.allow() {
+                        tracing::warn!(%conn, %error, "agent not registered");
+                    }
+                    self.command(
+                        conn,
+                        Command::Close(CloseReason::NotAdmitted(error.to_string())),
+                    );
+                }
+                DispatchOutput::RoutesRefused { conn, count } => {
+                    self.counters.routes_refused += 1;
+                    if self.refused_routes.allow() {
+                        tracing::warn!(%conn, count, "route set refused: too many routes");
+                    }
+                }
+            }
+        }
+    }
+
+    /// A connection that is gone answers with its end, which the core takes for an answer.
+    fn command(&self, conn: ConnId, command: Command<GatewayCommand>) {
+        if let Some(sender) = self.connections.get(&conn) {
+            sender.push_or_stop(command);
+        }
+    }
+
+    fn dial_direct(&mut self, session: SessionId, target: Target) {
+        let own = self.own.clone();
+        let done = move |result: Result<TcpStream, DialError>| {
+            let result = result.map_err(|error| error.to_string());
+            own.push_or_stop(NodeInput::Dialled(session, result));
+        };
+        let policy = Arc::clone(&self.direct);
+        let dial = self.dialler.dial(target, policy, Box::new(done));
+        if let Some(wish) = self.wishes.get_mut(&session) {
+            wish.dial = Some(dial);
+        }
+    }
+
+    /// One that an operator has ended meanwhile gets no further.
+    fn splice(&mut self, session: SessionId, spliced: Spliced, host: &mut impl NodeHost) {
+        if self.killed.contains(&session) {
+            spliced.user.reset(Over::Killed.text());
+            return self.session_over(session, Traffic::begin(), Over::Killed);
+        }
+        self.spliced.insert(session);
+        host.splice(session, spliced);
+    }
+
+    fn committed(
+        &mut self,
+        now: Instant,
+        session: SessionId,
+        agent: Option<AgentId>,
+        route: Carrier,
+    ) {
+        let Some(wish) = self.forget_wish(session) else {
+            return;
+        };
+        let pending = match (route, wish.dialled) {
+            (Carrier::Agent { conn, slot }, _) => {
+                let Some(sender) = self.connections.get(&conn) else {
+                    return;
+                };
+                PendingSession::through_agent(
+                    session,
+                    slot,
+                    sender.clone(),
+                    self.own.clone(),
+                    self.bounds,
+                )
+            }
+            (Carrier::Direct, Some(tcp)) => {
+                PendingSession::direct(session, tcp, self.own.clone(), self.bounds)
+            }
+            (Carrier::Direct, None) => return,
+        };
+        // The id was drawn here, and a place on a connection is never used twice.
+        let entered = self
+            .sessions
+            .insert(now, session, route, wish.request.target.clone(), agent);
+        debug_assert!(entered.is_ok(), "a session is entered once");
+        self.users.insert(session, wish.request);
+        self.counters.opened += 1;
+        // A user who went away meanwhile drops the session, which ends it.
+        drop(wish.reply.send(Ok(pending)));
+    }
+
+    fn failed(&mut self, session: SessionId, error: OpenError) {
+        if let Some(wish) = self.forget_wish(session) {
+            self.counters.failed(error.cause());
+            drop(wish.reply.send(Err(error)));
+        }
+    }
+
+    fn forget_wish(&mut self, session: SessionId) -> Option<Wish> {
+        let wish = self.wishes.remove(&session)?;
+        self.numbers.remove(&wish.number);
+        Some(wish)
+    }
+
+    fn session_over(&mut self, session: SessionId, traffic: Traffic, how: Over) {
+        let Some(entry) = self.sessions.remove(session) else {
+            return;
+        };
+        self.spliced.remove(&session);
+        self.killed.remove(&session);
+        let user = self.users.remove(&session);
+        self.counters.ended(how);
+        if entry.agent.is_none() {
+            self.bytes.add_all(traffic);
+        }
+        tracing::info!(
+            %session,
+            user = user.as_ref().map(|user| tracing::field::display(user.user)),
+            account = user.as_ref().and_then(|user| user.account.as_deref()),
+            ingress = user.as_ref().map(|user| tracing::field::display(&user.ingress)),
+            target = %entry.target,
+            agent = entry.agent.map(tracing::field::display),
+            sent = traffic.sent,
+            received = traffic.received,
+            ms = u64::try_from(traffic.duration().as_millis()).unwrap_or(u64::MAX),
+            reason = how.text(),
+            "session ended"
+        );
+        if let Over::NotRead(unread_for) = how {
+            tracing::warn!(
+                %session,
+                agent = entry.agent.map(tracing::field::display),
+                unread_s = unread_for.as_secs(),
+                "its user reads less than 64 KiB/s: have the program read on, or raise limits.unread_per_agent and limits.unread"
+            );
+        }
+    }
+}
+
+impl fmt::Debug for Node {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Node")
+            .field("connections", &self.connections.len())
+            .field("sessions", &self.users.len())
+            .finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,106 @@
+//! How the node ends with its connections, and sessions with their connection, or after it.
+
+use std::{collections::BTreeSet, time::Instant};
+
+use adit_proto_core::{
+    close::CloseReason,
+    id::{AgentId, ConnId, Slot},
+    session_table::Carrier,
+};
+
+use super::Node;
+use crate::{
+    commands::{Command, Commands},
+    gateway::role::GatewayCommand,
+    over::Over,
+};
+
+impl Node {
+    pub(super) fn stop(&mut self, now: Instant, how: fn(CloseReason) -> Command<GatewayCommand>) {
+        self.stopping = true;
+        self.dispatch.stop(now);
+        self.drain(now);
+        for sender in self.connections.values() {
+            let command = how(CloseReason::GatewayStopping);
+            sender.push_or_stop(command);
+        }
+    }
+
+    /// Agents that are told of the stop come back at once, and among many there is always one that has: they are told
+    /// again, and not waited for. Nothing is open with them.
+    pub(super) fn connection_up(&mut self, conn: ConnId, sender: Commands<GatewayCommand>) {
+        if self.stopping {
+            let stop = Command::Stop(CloseReason::GatewayStopping);
+            sender.push_or_stop(stop);
+        } else {
+            self.connections.insert(conn, sender);
+        }
+    }
+
+    /// A connection is over. Sessions whose sockets were attached have been told of one by one already, but for those
+    /// that still flush: they stay open, and may be listed and ended, until they are told of.
+    pub(super) fn connection_over(&mut self, conn: ConnId) {
+        let is_flushing = |carrier| match carrier {
+            Carrier::Agent { conn, slot } => {
+                (self.flushing.get(&conn)).is_some_and(|slots| slots.contains(&slot))
+            }
+            Carrier::Direct => false,
+        };
+        let sessions = self.sessions.remove_conn(conn);
+        let (stay, gone): (Vec<_>, Vec<_>) = sessions
+            .into_iter()
+            .partition(|(_, entry)| is_flushing(entry.carrier));
+        for (session, _) in gone {
+            self.users.remove(&session);
+            self.killed.remove(&session);
+            self.counters.ended(Over::ConnectionLost);
+        }
+        for (session, entry) in stay {
+            let entered = self.sessions.insert(
+                entry.since,
+                session,
+                entry.carrier,
+                entry.target,
+                entry.agent,
+            );
+            debug_assert!(entered.is_ok(), "its place has just become free");
+        }
+        if !self.flushing.contains_key(&conn) {
+            self.connections.remove(&conn);
+        }
+    }
+
+    /// A connection is over, and these sessions flush. It is registered until that is told, unless its agent was deleted
+    /// meanwhile: with that they end, too.
+    pub(super) fn connection_flushes(&mut self, conn: ConnId, slots: BTreeSet<Slot>) {
+        if self.dispatch.hub().identity(conn).is_none() {
+            for slot in &slots {
+                self.command(conn, Command::Kill(*slot));
+            }
+        }
+        self.flushing.insert(conn, slots);
+    }
+
+    /// Where sessions of an agent flush whose connection is over.
+    pub(super) fn flushing_of(&self, agent: AgentId) -> Vec<(ConnId, Slot)> {
+        let places = (self.flushing.iter())
+            .flat_map(|(conn, slots)| slots.iter().map(|slot| (*conn, *slot)));
+        let is_of_agent = |(conn, slot): &(ConnId, Slot)| {
+            let session = self.sessions.at(*conn, *slot);
+            let entry = session.and_then(|session| self.sessions.get(session));
+            entry.is_some_and(|entry| entry.agent == Some(agent))
+        };
+        places.filter(is_of_agent).collect()
+    }
+
+    /// A session is over; with the last one that flushed its connection's task is, too.
+    pub(super) fn flushed(&mut self, conn: ConnId, slot: Slot) {
+        if let Some(slots) = self.flushing.get_mut(&conn)
+            && slots.remove(&slot)
+            && slots.is_empty()
+        {
+            self.flushing.remove(&conn);
+            self.connections.remove(&conn);
+        }
+    }
+}
