@@ -187,3 +187,133 @@ impl Way {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::{
+        task::{Context, Waker},
+        time::Duration,
+    };
+
+    use super::*;
+    use crate::pipe::{PIPE_LEN, Pipe};
+
+    /// A pipe that is asked again and again.
+    #[derive(Debug)]
+    struct Asked(Pipe);
+
+    impl Leg for Asked {
+        type Buffer = ();
+
+        fn begin_turn(&mut self) {}
+
+        fn poll_read(&mut self, (): &mut ()) -> Poll<io::Result<Bytes>> {
+            self.0.poll_read(&cx(), usize::MAX)
+        }
+
+        fn poll_write(&mut self, slices: &[IoSlice<'_>]) -> Poll<io::Result<usize>> {
+            self.0.poll_write(&cx(), slices)
+        }
+
+        fn poll_shutdown(&mut self) -> Poll<io::Result<()>> {
+            self.0.shutdown();
+            Poll::Ready(Ok(()))
+        }
+
+        fn reset(self, why: &'static str) {
+            self.0.reset(why);
+        }
+
+        fn has_failed(&self) -> bool {
+            self.0.is_reset()
+        }
+    }
+
+    fn cx() -> Context<'static> {
+        Context::from_waker(Waker::noop())
+    }
+
+    fn write(pipe: &mut Pipe, bytes: &[u8]) {
+        let written = pipe.poll_write(&cx(), &[IoSlice::new(bytes)]);
+        assert!(matches!(written, Poll::Ready(Ok(len)) if len == bytes.len()));
+    }
+
+    fn read(pipe: &mut Pipe) -> Option<io::Result<Bytes>> {
+        match pipe.poll_read(&cx(), usize::MAX) {
+            Poll::Ready(read) => Some(read),
+            Poll::Pending => None,
+        }
+    }
+
+    #[test]
+    fn what_was_carried_is_known_however_a_session_ends() {
+        let s = Duration::from_secs;
+        for how in [Over::Clean, Over::TcpReset, Over::Killed, Over::Idle] {
+            let start = Instant::now();
+            let ((mut user, near), (far, mut target)) = (Pipe::pair(), Pipe::pair());
+            let bounds = SessionBounds {
+                idle: Some(s(30)),
+                ..SessionBounds::default()
+            };
+            let early = Bytes::from_static(b"early");
+            let mut splice = Splice::new(start, (Asked(near), Asked(far)), early, bounds);
+            write(&mut user, b" and late");
+            assert_eq!(splice.turn(start + s(20)), SpliceTurn::Waiting);
+            assert_eq!(read(&mut target).unwrap().unwrap(), "early and late");
+            write(&mut target, b"answer");
+            assert_eq!(splice.turn(start + s(40)), SpliceTurn::Waiting);
+            assert_eq!(read(&mut user).unwrap().unwrap(), "answer");
+            assert!(splice.poll_timeout().is_some());
+            // Bytes have moved since, so its time is not over yet.
+            assert_eq!(splice.turn(start + s(69)), SpliceTurn::Waiting);
+            if how == Over::Clean {
+                user.shutdown();
+                assert_eq!(splice.turn(start + s(69)), SpliceTurn::Waiting);
+                assert!(read(&mut target).unwrap().unwrap().is_empty());
+                target.shutdown();
+                assert_eq!(splice.turn(start + s(69)), SpliceTurn::Over(how));
+            } else if how == Over::TcpReset {
+                drop(target);
+                assert_eq!(splice.turn(start + s(69)), SpliceTurn::Over(how));
+            } else if how == Over::Idle {
+                assert_eq!(splice.turn(start + s(70)), SpliceTurn::Over(how));
+            }
+            let traffic = splice.end(how);
+            assert_eq!((traffic.sent, traffic.received), (14, 6), "{how:?}");
+            let told = read(&mut user).unwrap();
+            if how == Over::Clean {
+                assert!(told.unwrap().is_empty());
+            } else if how != Over::TcpReset {
+                assert_eq!(told.unwrap_err().to_string(), how.text());
+            }
+        }
+    }
+
+    #[test]
+    fn one_who_does_not_read_stops_the_other_and_nobody_else() {
+        let start = Instant::now();
+        let ((mut user, near), (far, mut target)) = (Pipe::pair(), Pipe::pair());
+        let mut splice = Splice::new(
+            start,
+            (Asked(near), Asked(far)),
+            Bytes::new(),
+            SessionBounds::default(),
+        );
+        let bytes = vec![7; PIPE_LEN];
+        let mut sent = 0;
+        while let Poll::Ready(Ok(len)) = user.poll_write(&cx(), &[IoSlice::new(&bytes)]) {
+            sent += len;
+            splice.turn(start);
+        }
+        // What is in both pipes, and one read's worth in between.
+        assert!(sent <= 3 * PIPE_LEN, "{sent}");
+        write(&mut target, b"answer");
+        splice.turn(start);
+        assert_eq!(read(&mut user).unwrap().unwrap(), "answer");
+        let mut got = 0;
+        while got < sent {
+            got += read(&mut target).unwrap().unwrap().len();
+            splice.turn(start);
+        }
+    }
+}

@@ -242,6 +242,14 @@ fn the_core_depends_on_no_driver() {
 }
 
 #[test]
+fn what_drivers_share_and_the_driver_mio_need_no_runtime() {
+    for package in ["adit-io-common", "adit-io-mio"] {
+        let found = forbidden(&tree(&["-p", package]), &["tokio*", "async-*", "smol"]);
+        assert!(found.is_empty(), "{package} may not depend on: {found:?}");
+    }
+}
+
+#[test]
 fn there_is_one_tls_stack() {
     let packages = tree(&["--workspace"]);
     let found = forbidden(&packages, NOT_IN_ADIT);

@@ -80,4 +80,15 @@ mod tests {
         );
         assert!((2..2_000).all(|n| lines.allow(id(n), About::Visits)));
     }
+
+    #[test]
+    fn those_that_stay_away_are_not_kept_for_ever() {
+        let lines = AgentLines::default();
+        let id = |n| AgentId(Uuid::from_u128(n));
+        let quiet = (0..1_023).map(|n| ((id(n), About::Path), Lines::new("x")));
+        lines.0.lock().unwrap().extend(quiet);
+        assert!(lines.allow(id(2_000), About::Path));
+        assert!(lines.allow(id(2_001), About::Path));
+        assert_eq!(lines.0.lock().unwrap().len(), 2);
+    }
 }

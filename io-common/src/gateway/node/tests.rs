@@ -1,11 +1,13 @@
 use std::{
     collections::VecDeque,
+    net::TcpListener,
     sync::atomic::{AtomicBool, Ordering},
     task::{Context, Poll, Waker},
 };
 
 use adit_proto_core::{
-    gateway::dispatch::DispatchConfig,
+    domain::DomainPattern,
+    gateway::dispatch::{DirectRange, DirectRule, DispatchConfig},
     id::{AgentId, AttemptId, Slot},
     identity::AgentIdentity,
     route::RouteSet,
@@ -16,6 +18,7 @@ use super::*;
 use crate::{
     dialling::Done,
     handoff::{Receiver, handoff},
+    pipe::Pipe,
 };
 
 #[test]
@@ -137,6 +140,39 @@ fn a_session_is_ended_by_whoever_carries_it() {
 }
 
 #[test]
+fn a_session_that_the_gateway_carries_itself_is_ended_whenever_that_is_asked() {
+    let mut bed = Bed::new();
+    let early = bed.open_direct(1);
+    // Its user's socket is still with the ingress.
+    assert!(bed.kill(early.id()));
+    let (mut user, far) = Pipe::pair();
+    early.attach(far, bytes::Bytes::new());
+    bed.take_own();
+    let cx = Context::from_waker(Waker::noop());
+    let Poll::Ready(Err(reset)) = user.poll_read(&cx, 1) else {
+        panic!("the user is not told");
+    };
+    assert_eq!(reset.to_string(), Over::Killed.text());
+    assert!(bed.host.0.is_empty() && bed.node.sessions.is_empty());
+    // Its sockets are joined.
+    let late = bed.open_direct(2);
+    let session = late.id();
+    late.attach(Pipe::pair().1, bytes::Bytes::new());
+    bed.take_own();
+    assert_eq!(bed.host.0, [session]);
+    assert!(bed.kill(session));
+    assert!(!bed.kill(session), "it is ending already");
+    assert_eq!(bed.host.1, [session]);
+    let (traffic, how) = (Traffic::begin(), Over::Killed);
+    bed.input(NodeInput::SessionOver {
+        session,
+        traffic,
+        how,
+    });
+    assert!(bed.node.sessions.is_empty() && bed.node.users.is_empty());
+}
+
+#[test]
 fn a_session_that_flushes_after_its_connection_is_still_known() {
     let mut bed = Bed::new();
     let conn = bed.up(1);
@@ -241,6 +277,7 @@ impl Admission for Enrolled {
 struct Bed {
     node: Node,
     enrolled: Arc<Enrolled>,
+    own: Receiver<NodeInput>,
     host: Joined,
     now: Instant,
 }
@@ -269,10 +306,16 @@ impl Dialler for NoDialler {
 
 impl Bed {
     fn new() -> Self {
-        let (own, _inputs) = handoff(16);
+        let (own, inputs) = handoff(16);
         let enrolled = Arc::new(Enrolled(AtomicBool::new(true)));
         let settings = NodeSettings {
-            dispatch: DispatchConfig::default(),
+            dispatch: DispatchConfig {
+                direct: vec![DirectRule {
+                    range: DirectRange::Domain(DomainPattern::parse("db.corp").unwrap()),
+                    port: None,
+                }],
+                ..DispatchConfig::default()
+            },
             sessions: SessionBounds::default(),
         };
         let node = Node::new(
@@ -287,8 +330,38 @@ impl Bed {
         Self {
             node,
             enrolled,
+            own: inputs,
             host: Joined::default(),
             now,
+        }
+    }
+
+    /// Opens a session to a target that the gateway dials itself, and that answers.
+    fn open_direct(&mut self, number: u64) -> PendingSession {
+        let (reply, mut opened) = oneshot::channel();
+        let request = OpenRequest {
+            agent: None,
+            target: "db.corp:22".parse().unwrap(),
+            ..request()
+        };
+        self.input(NodeInput::Open {
+            number,
+            request,
+            reply,
+        });
+        let session = *self.node.wishes.keys().next().unwrap();
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let tcp = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
+        self.input(NodeInput::Dialled(session, Ok(tcp)));
+        opened.try_recv().unwrap().unwrap().unwrap()
+    }
+
+    /// Takes what the node has been told by those that it made.
+    fn take_own(&mut self) {
+        let mut own = VecDeque::new();
+        let cx = Context::from_waker(Waker::noop());
+        if self.own.poll_take(&cx, &mut own).is_ready() {
+            own.into_iter().for_each(|input| self.input(input));
         }
     }
 
