@@ -4,80 +4,82 @@
     reason = "a failed test may panic, in its helpers too"
 )]
 
-use std::{os::unix::fs::PermissionsExt, path::Path};
+use std::{
+    io::{Read, Write},
+    net::Shutdown,
+    os::unix::{fs::PermissionsExt, net::UnixStream},
+    path::Path,
+    sync::{Arc, Mutex},
+};
 
 use adit::admin::{
-    AdminListener, AgentBackend, AgentOrder, AgentStatus, Answer, Backend, BindError, ClientError,
-    ErrorKind, LINE_LEN_MAX, Request, Response, call,
-};
-use tokio::{
-    io::{AsyncReadExt, AsyncWriteExt},
-    net::UnixStream,
-    sync::{mpsc, watch},
-    task::JoinHandle,
+    AdminListener, AdminServer, AgentBackend, AgentOrder, AgentStatus, Answer, BindError,
+    ClientError, ErrorKind, LINE_LEN_MAX, Request, Response, call,
 };
 
-fn agent(path: &Path) -> (watch::Sender<AgentStatus>, JoinHandle<()>) {
-    let (sender, receiver) = watch::channel(AgentStatus::default());
-    let listener = AdminListener::bind(path).unwrap();
-    let (order, mut orders) = mpsc::channel(1);
-    tokio::spawn(async move {
-        while let Some(order) = orders.recv().await {
-            match order {
-                AgentOrder::Reload(reply) => reply.send(Err("line 3".to_owned())).unwrap(),
-                AgentOrder::Renew(reply) => reply.send(true).unwrap(),
-            }
-        }
-    });
-    let backend = AgentBackend {
-        status: receiver,
-        order,
+/// An agent's socket, with as many sessions as are given and an order that it cannot take.
+fn agent(path: &Path, sessions: usize) -> AdminServer {
+    let take = |order: AgentOrder| match order {
+        AgentOrder::Reload(reply) => reply.send(Err("line 3".to_owned())).is_ok(),
+        AgentOrder::Renew(reply) => reply.send(true).is_ok(),
     };
-    (
-        sender,
-        tokio::spawn(listener.serve(Backend::Agent(backend))),
-    )
+    serving(path, sessions, take)
 }
 
-async fn raw(path: &Path, bytes: &[u8]) -> Option<Response> {
-    let mut stream = UnixStream::connect(path).await.unwrap();
+fn serving(
+    path: &Path,
+    sessions: usize,
+    take: impl Fn(AgentOrder) -> bool + Send + Sync + 'static,
+) -> AdminServer {
+    let status = move || AgentStatus {
+        sessions,
+        ..AgentStatus::default()
+    };
+    let backend = AgentBackend {
+        status: Box::new(status),
+        order: Box::new(take),
+    };
+    AdminListener::bind(path).unwrap().answer(backend).unwrap()
+}
+
+fn raw(path: &Path, bytes: &[u8]) -> Option<Response> {
+    let mut stream = UnixStream::connect(path).unwrap();
     // The other side may refuse before it has read everything.
-    let _sent = stream.write_all(bytes).await;
-    let _ended = stream.shutdown().await;
+    let _sent = stream.write_all(bytes);
+    let _ended = stream.shutdown(Shutdown::Write);
     let mut answer = Vec::new();
-    let _read = stream.read_to_end(&mut answer).await;
+    let _read = stream.read_to_end(&mut answer);
     serde_json::from_slice(&answer).ok()
 }
 
-#[tokio::test]
-async fn questions_have_answers() {
+#[test]
+fn questions_have_answers() {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("sub/agent.sock");
-    let (status, _server) = agent(&path);
+    let _server = agent(&path, 3);
     let mode = |p: &Path| std::fs::metadata(p).unwrap().permissions().mode() & 0o777;
     assert_eq!((mode(&path), mode(path.parent().unwrap())), (0o600, 0o700));
-    status.send_modify(|s| s.sessions = 3);
-    let answer = call(&path, &Request::Status {}).await.unwrap();
+    let answer = call(&path, &Request::Status {}).unwrap();
     assert!(matches!(answer, Answer::Agent(s) if s.sessions == 3 && !s.connected));
     assert!(matches!(
-        call(&path, &Request::Version {}).await,
+        call(&path, &Request::Version {}),
         Ok(Answer::Version(_))
     ));
-    let refused = call(&path, &Request::AgentsList {}).await.unwrap_err();
+    let refused = call(&path, &Request::AgentsList {}).unwrap_err();
     assert!(matches!(refused, ClientError::Refused(e) if e.kind == ErrorKind::BadRequest));
-    let renewed = call(&path, &Request::AgentRenew {}).await;
+    let renewed = call(&path, &Request::AgentRenew {});
     assert!(matches!(renewed, Ok(Answer::Done {})));
-    let failed = call(&path, &Request::Reload {}).await.unwrap_err();
+    let failed = call(&path, &Request::Reload {}).unwrap_err();
     assert!(
         matches!(failed, ClientError::Refused(e) if e.kind == ErrorKind::Failed && e.message == "line 3")
     );
 }
 
-#[tokio::test]
-async fn garbage_is_refused_and_harms_nobody() {
+#[test]
+fn garbage_is_refused_and_harms_nobody() {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("agent.sock");
-    let (_status, _server) = agent(&path);
+    let _server = agent(&path, 0);
     let long = vec![b'['; LINE_LEN_MAX + 1];
     for bytes in [
         &b"\n"[..],
@@ -87,23 +89,23 @@ async fn garbage_is_refused_and_harms_nobody() {
         b"{\"op\":\"status\",\"x\":1}\n",
         b"\xff\xfe\n",
     ] {
-        let answer = raw(&path, bytes).await;
+        let answer = raw(&path, bytes);
         assert!(
             matches!(answer, Some(Response::Error(e)) if e.kind == ErrorKind::BadRequest),
             "{bytes:?}"
         );
     }
     // The answer to too long a line may be lost with the rest of the line.
-    assert!(!matches!(raw(&path, &long).await, Some(Response::Ok(_))));
-    assert!(call(&path, &Request::Status {}).await.is_ok());
+    assert!(!matches!(raw(&path, &long), Some(Response::Ok(_))));
+    assert!(call(&path, &Request::Status {}).is_ok());
 }
 
-#[tokio::test]
-async fn a_live_socket_is_left_alone_and_a_stale_one_replaced() {
+#[test]
+fn a_live_socket_is_left_alone_and_a_stale_one_replaced() {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("admin.sock");
     assert!(matches!(
-        call(&path, &Request::Status {}).await,
+        call(&path, &Request::Status {}),
         Err(ClientError::NotRunning(_))
     ));
 
@@ -118,7 +120,7 @@ async fn a_live_socket_is_left_alone_and_a_stale_one_replaced() {
     // What a process leaves that was killed: the file, and nobody behind it.
     drop(std::os::unix::net::UnixListener::bind(&path).unwrap());
     assert!(matches!(
-        call(&path, &Request::Status {}).await,
+        call(&path, &Request::Status {}),
         Err(ClientError::NotRunning(_))
     ));
     drop(AdminListener::bind(&path).unwrap());
@@ -129,6 +131,44 @@ async fn a_live_socket_is_left_alone_and_a_stale_one_replaced() {
         Err(BindError::NotASocket(_))
     ));
     assert_eq!(std::fs::read_to_string(&path).unwrap(), "precious");
+}
+
+#[test]
+fn slow_callers_hold_up_nobody_and_the_end_waits_for_none() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("agent.sock");
+    let server = agent(&path, 0);
+    let slow: Vec<_> = (0..31)
+        .map(|_| UnixStream::connect(&path).unwrap())
+        .collect();
+    assert!(call(&path, &Request::Status {}).is_ok());
+    // As many as are answered at a time; the socket ends all the same.
+    let last = UnixStream::connect(&path).unwrap();
+    drop(server);
+    assert!(!path.exists());
+    drop((slow, last));
+}
+
+#[test]
+fn an_order_that_finds_no_room_and_one_that_is_dropped_are_told_apart() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("agent.sock");
+    let refusal = |path: &Path| match call(path, &Request::Reload {}) {
+        Err(ClientError::Refused(error)) => error.kind,
+        other => panic!("{other:?}"),
+    };
+    let kept = Arc::new(Mutex::new(None));
+    let full = serving(&path, 0, move |order| {
+        *kept.lock().unwrap() = Some(order);
+        false
+    });
+    assert_eq!(refusal(&path), ErrorKind::Failed);
+    drop(full);
+    let _stopping = serving(&path, 0, |order| {
+        drop(order);
+        true
+    });
+    assert_eq!(refusal(&path), ErrorKind::Stopping);
 }
 
 #[test]

@@ -32,7 +32,7 @@ async fn a_caller_that_hangs_up_does_not_stop_a_change_half_way() {
     assert!(matches!(drained, Err(ControlError::UnknownAgent(_))));
     assert!(control.agents().await.unwrap().is_empty());
     assert!(!gateway.handle().is_connected(id).await.unwrap());
-    agent.stop().await;
+    tokio::task::spawn_blocking(|| agent.stop()).await.unwrap();
     gateway.stop().await;
 }
 
@@ -55,7 +55,7 @@ async fn changes_that_come_at_once_leave_store_and_gateway_agreed() {
     assert_eq!(control.delete_agent(BY, id).await.unwrap().closed, 1);
     let again = control.delete_agent(BY, id).await;
     assert!(matches!(again, Err(ControlError::UnknownAgent(unknown)) if unknown == id));
-    agent.stop().await;
+    tokio::task::spawn_blocking(|| agent.stop()).await.unwrap();
     gateway.stop().await;
 }
 

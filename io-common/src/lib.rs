@@ -2,7 +2,7 @@
 //!
 //! Nothing here waits. A driver calls when something has come or a time is over, and performs what it is told. The
 //! exceptions are two of the operating system's calls that block, the resolver's and a disk's: each has threads of its
-//! own ([`resolver`], [`turns`]).
+//! own ([`resolver`], [`turns`]); and [`agent::probe`], which no driver calls.
 
 pub mod agent;
 pub mod burst;

@@ -1,44 +1,52 @@
 //! What an agent's socket answers.
 
-use tokio::sync::{mpsc, oneshot, watch};
+use std::{
+    fmt,
+    sync::mpsc::{RecvTimeoutError, SyncSender, sync_channel},
+    time::Instant,
+};
 
 use super::protocol::{
     AdminError, AgentStatus, Answer, ErrorKind, HealthView, Reloaded, Request, VersionInfo,
 };
 
 /// What an agent's socket answers from.
-#[derive(Clone, Debug)]
 pub struct AgentBackend {
-    /// Where the agent publishes its status.
-    pub status: watch::Receiver<AgentStatus>,
-    /// What it is asked to do.
-    pub order: mpsc::Sender<AgentOrder>,
+    /// Tells how the agent is.
+    pub status: Box<dyn Fn() -> AgentStatus + Send + Sync>,
+    /// Has the agent do something; false where too much waits already.
+    pub order: Box<dyn Fn(AgentOrder) -> bool + Send + Sync>,
 }
 
-/// What an agent is asked to do; each with the way for its answer.
+impl fmt::Debug for AgentBackend {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("AgentBackend").finish_non_exhaustive()
+    }
+}
+
+/// What an agent is asked to do; each with the way for its answer, which is dropped where the agent stops first.
 #[derive(Debug)]
 pub enum AgentOrder {
     /// Read the configuration again; the answer names the keys whose change needs a restart, the error is for people.
-    Reload(oneshot::Sender<Result<Vec<String>, String>>),
+    Reload(SyncSender<Result<Vec<String>, String>>),
     /// Renew the certificate; false where that is under way already.
-    Renew(oneshot::Sender<bool>),
+    Renew(SyncSender<bool>),
 }
 
 impl AgentBackend {
-    pub(super) async fn answer(&self, request: Request) -> Result<Answer, AdminError> {
-        let failed = |text: String| AdminError::new(ErrorKind::Failed, text);
+    pub(super) fn answer(&self, request: Request, until: Instant) -> Result<Answer, AdminError> {
         match request {
-            Request::Status {} => Ok(Answer::Agent(Box::new(self.status.borrow().clone()))),
+            Request::Status {} => Ok(Answer::Agent(Box::new((self.status)()))),
             Request::Health {} => Ok(Answer::Health(self.health())),
             Request::Version {} => Ok(Answer::Version(VersionInfo::own())),
             Request::Reload {} => {
-                let outcome = self.ask(AgentOrder::Reload).await?;
+                let outcome = self.ask(AgentOrder::Reload, until)?;
                 let reloaded = outcome.map(|needs_restart| Reloaded { needs_restart });
-                reloaded.map(Answer::Reloaded).map_err(failed)
+                reloaded.map(Answer::Reloaded).map_err(|e| failed(&e))
             }
-            Request::AgentRenew {} => match self.ask(AgentOrder::Renew).await? {
+            Request::AgentRenew {} => match self.ask(AgentOrder::Renew, until)? {
                 true => Ok(Answer::Done {}),
-                false => Err(failed("a renewal is under way already".to_owned())),
+                false => Err(failed("a renewal is under way already")),
             },
             Request::AgentsList {}
             | Request::AgentsShow { .. }
@@ -61,7 +69,7 @@ impl AgentBackend {
     }
 
     fn health(&self) -> HealthView {
-        let status = self.status.borrow();
+        let status = (self.status)();
         let detail = match (&status.gateway, &status.last_error) {
             (Some(gateway), _) if status.connected => format!("connected to {gateway}"),
             (_, Some(error)) => format!("not connected: {error}"),
@@ -74,14 +82,25 @@ impl AgentBackend {
         }
     }
 
-    async fn ask<T>(
+    fn ask<T>(
         &self,
-        order: impl FnOnce(oneshot::Sender<T>) -> AgentOrder,
+        order: impl FnOnce(SyncSender<T>) -> AgentOrder,
+        until: Instant,
     ) -> Result<T, AdminError> {
-        let stopping = || AdminError::new(ErrorKind::Stopping, "the agent is stopping");
-        let (reply, answer) = oneshot::channel();
-        let sent = self.order.send(order(reply)).await;
-        sent.map_err(|_| stopping())?;
-        answer.await.map_err(|_| stopping())
+        let (reply, answer) = sync_channel(1);
+        if !(self.order)(order(reply)) {
+            return Err(failed("too much is asked of the agent at once"));
+        }
+        let left = until.saturating_duration_since(Instant::now());
+        answer.recv_timeout(left).map_err(|error| match error {
+            RecvTimeoutError::Timeout => failed("it takes too long; the agent goes on with it"),
+            RecvTimeoutError::Disconnected => {
+                AdminError::new(ErrorKind::Stopping, "the agent is stopping")
+            }
+        })
     }
+}
+
+fn failed(text: &str) -> AdminError {
+    AdminError::new(ErrorKind::Failed, text)
 }

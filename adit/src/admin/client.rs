@@ -1,17 +1,18 @@
 //! The asking side of an administration socket.
 
 use std::{
-    io,
+    io::{self, BufRead, BufReader, Read, Write},
+    os::unix::net::UnixStream,
     path::{Path, PathBuf},
+    time::Instant,
 };
 
-use tokio::{
-    io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader},
-    net::UnixStream,
-    time::timeout,
-};
+use socket2::{Domain, SockAddr, Socket, Type};
 
-use super::protocol::{AdminError, Answer, DEADLINE, ErrorKind, Request, Response};
+use super::{
+    protocol::{AdminError, Answer, DEADLINE, ErrorKind, Request, Response},
+    socket::Until,
+};
 use crate::exit::{Code, CommandFailure};
 
 /// Why there is no answer.
@@ -42,43 +43,41 @@ pub enum ClientError {
 ///
 /// # Errors
 /// [`ClientError`], within 10 s.
-pub async fn call(path: &Path, request: &Request) -> Result<Answer, ClientError> {
-    match timeout(DEADLINE, exchange(path, request)).await {
-        Ok(result) => result,
-        Err(_) => Err(ClientError::TimedOut),
-    }
-}
-
-async fn exchange(path: &Path, request: &Request) -> Result<Answer, ClientError> {
-    let mut stream = UnixStream::connect(path)
-        .await
-        .map_err(|e| connect_error(path, e))?;
+pub fn call(path: &Path, request: &Request) -> Result<Answer, ClientError> {
+    let until = Instant::now() + DEADLINE;
+    let stream = connect(path).map_err(|error| match error.kind() {
+        io::ErrorKind::NotFound | io::ErrorKind::ConnectionRefused => {
+            ClientError::NotRunning(path.to_owned())
+        }
+        io::ErrorKind::PermissionDenied => ClientError::Denied(path.to_owned()),
+        _ => broken(error),
+    })?;
+    let mut stream = Until(&stream, until);
     let mut line = serde_json::to_vec(request).map_err(ClientError::Malformed)?;
     line.push(b'\n');
-    stream.write_all(&line).await.map_err(ClientError::Io)?;
+    stream.write_all(&line).map_err(broken)?;
     let mut answer = Vec::new();
     let mut reader = BufReader::new(stream).take(ANSWER_LEN_MAX);
-    reader
-        .read_until(b'\n', &mut answer)
-        .await
-        .map_err(ClientError::Io)?;
+    reader.read_until(b'\n', &mut answer).map_err(broken)?;
     match serde_json::from_slice(&answer).map_err(ClientError::Malformed)? {
         Response::Ok(answer) => Ok(answer),
         Response::Error(error) => Err(error.into()),
     }
 }
 
-fn connect_error(path: &Path, error: io::Error) -> ClientError {
-    let kind = error.kind();
-    if matches!(
-        kind,
-        io::ErrorKind::NotFound | io::ErrorKind::ConnectionRefused
-    ) {
-        ClientError::NotRunning(path.to_owned())
-    } else if kind == io::ErrorKind::PermissionDenied {
-        ClientError::Denied(path.to_owned())
-    } else {
-        ClientError::Io(error)
+/// Connects; the time to send bounds how long a socket with many callers is waited for.
+fn connect(path: &Path) -> io::Result<UnixStream> {
+    let socket = Socket::new(Domain::UNIX, Type::STREAM, None)?;
+    socket.set_write_timeout(Some(DEADLINE))?;
+    socket.connect(&SockAddr::unix(path)?)?;
+    Ok(socket.into())
+}
+
+fn broken(error: io::Error) -> ClientError {
+    match error.kind() {
+        // A socket says the former.
+        io::ErrorKind::WouldBlock | io::ErrorKind::TimedOut => ClientError::TimedOut,
+        _ => ClientError::Io(error),
     }
 }
 

@@ -6,6 +6,8 @@ mod gateway;
 mod protocol;
 mod rows;
 mod server;
+mod socket;
+mod threads;
 
 pub use agent::{AgentBackend, AgentOrder};
 pub use client::{ClientError, call};
@@ -18,4 +20,6 @@ pub use rows::{
     AgentDetails, AgentRow, CandidateRow, DeletedAgent, DrainedAgent, ExplanationView,
     PassedOverRow, SessionRow, TokenRow,
 };
-pub use server::{AdminListener, Backend, BindError, BoxFuture};
+pub use server::BoxFuture;
+pub use socket::{AdminListener, BindError};
+pub use threads::AdminServer;

@@ -4,12 +4,11 @@ use std::{
     sync::{
         Arc,
         atomic::{AtomicBool, Ordering},
+        mpsc::{RecvTimeoutError, sync_channel},
     },
     thread,
     time::Duration,
 };
-
-use tokio::{sync::oneshot, time::timeout};
 
 /// Reads on a thread that nobody has to wait for, since the caller's carries users' bytes and a disk may not answer. One
 /// at a time: threads that hang do not pile up.
@@ -25,6 +24,32 @@ impl Reading {
         &self,
         read: impl FnOnce() -> Result<T, String> + Send + 'static,
     ) -> Result<T, String> {
+        let (tell, told) = tokio::sync::oneshot::channel();
+        // Whoever waits may have given up.
+        self.begin(read, |outcome| drop(tell.send(outcome)))?;
+        let read = tokio::time::timeout(PATIENCE, told).await;
+        read.map_err(|_| LATE)?
+            .unwrap_or_else(|_| Err(PANICKED.to_owned()))
+    }
+
+    /// The same where nothing else is to be done meanwhile.
+    pub(super) fn wait<T: Send + 'static>(
+        &self,
+        read: impl FnOnce() -> Result<T, String> + Send + 'static,
+    ) -> Result<T, String> {
+        let (tell, told) = sync_channel(1);
+        self.begin(read, move |outcome| drop(tell.send(outcome)))?;
+        told.recv_timeout(PATIENCE).map_err(|error| match error {
+            RecvTimeoutError::Timeout => LATE,
+            RecvTimeoutError::Disconnected => PANICKED,
+        })?
+    }
+
+    fn begin<T>(
+        &self,
+        read: impl FnOnce() -> Result<T, String> + Send + 'static,
+        tell: impl FnOnce(Result<T, String>) + Send + 'static,
+    ) -> Result<(), String> {
         if self.0.swap(true, Ordering::Relaxed) {
             return Err(
                 "files of an earlier reload are still being read; is a disk not answering?"
@@ -32,20 +57,16 @@ impl Reading {
             );
         }
         let busy = Busy(Arc::clone(&self.0));
-        let (tell, told) = oneshot::channel();
         let read = move || {
             let outcome = read();
             drop(busy);
-            // Whoever waits may have given up.
-            drop(tell.send(outcome));
+            tell(outcome);
         };
         thread::Builder::new()
             .name("reload".to_owned())
             .spawn(read)
-            .map_err(|error| format!("cannot start a thread: {error}"))?;
-        let late = "the files that the configuration names cannot be read in time; is a disk not answering?";
-        let read = timeout(PATIENCE, told).await.map_err(|_| late)?;
-        read.unwrap_or_else(|_| Err("internal error".to_owned()))
+            .map(drop)
+            .map_err(|error| format!("cannot start a thread: {error}"))
     }
 }
 
@@ -59,6 +80,9 @@ impl Drop for Busy {
 }
 
 const PATIENCE: Duration = Duration::from_secs(10);
+const LATE: &str =
+    "the files that the configuration names cannot be read in time; is a disk not answering?";
+const PANICKED: &str = "internal error";
 
 #[cfg(test)]
 mod tests {
@@ -83,5 +107,16 @@ mod tests {
         }
         tokio::time::resume();
         assert_eq!(reading.run(|| Ok(7)).await, Ok(7));
+    }
+
+    #[test]
+    fn who_waits_gets_what_was_read_or_why_there_is_nothing() {
+        let reading = Reading::default();
+        assert_eq!(reading.wait(|| Ok(7)), Ok(7));
+        let refused = reading.wait(|| Err::<(), _>("line 3".to_owned()));
+        assert_eq!(refused.unwrap_err(), "line 3");
+        let panicked = reading.wait(|| -> Result<(), String> { panic!("in a test") });
+        assert_eq!(panicked.unwrap_err(), PANICKED);
+        assert_eq!(reading.wait(|| Ok(8)), Ok(8));
     }
 }

@@ -23,7 +23,7 @@ use crate::{
     exit::{Code, CommandFailure},
     output::{printable, unix_time},
     pki::names::is_hostname,
-    process::{agent::AgentProcess, signals::Signals},
+    process::agent::{AgentProcess, ConfigSource, Signals},
     state::StateDir,
 };
 
@@ -122,17 +122,15 @@ pub(super) fn run(ctx: &Context<'_>) -> Result<(), CommandFailure> {
     ctx.start_log(&loaded.config.log)?;
     let open_files = super::raise_open_files();
     tracing::debug!(?open_files, "limit of open descriptors");
-    super::runtime()?.block_on(async {
-        let signals = Signals::listen()?;
-        let process = AgentProcess::start(&loaded.config)?;
-        // A file that was there is not to go unmissed.
-        let file = ctx.file(Role::Agent);
-        let file = file.map(|(path, named)| (path.clone(), named || path.exists()));
-        let (overrides, around) = (ctx.cli.overrides(), ctx.around.clone());
-        let load = move || AgentConfig::load(file.clone(), &overrides, &around);
-        let source = move || load().map(|loaded| loaded.config);
-        process.run(signals, Arc::new(source)).await
-    })
+    let signals = Signals::listen()?;
+    let process = AgentProcess::start(&loaded.config)?;
+    // A file that was there is not to go unmissed.
+    let file = ctx.file(Role::Agent);
+    let file = file.map(|(path, named)| (path.clone(), named || path.exists()));
+    let (overrides, around) = (ctx.cli.overrides(), ctx.around.clone());
+    let load = move || AgentConfig::load(file.clone(), &overrides, &around);
+    let source: ConfigSource = Arc::new(move || load().map(|loaded| loaded.config));
+    process.run(signals, &source)
 }
 
 fn enrol_failure(error: EnrolError) -> CommandFailure {

@@ -38,21 +38,25 @@ async fn run(ctx: &Context<'_>, args: &DemoArgs, folder: &Path) -> Result<(), Co
     let around = Surroundings::default();
     let gateway = gateway(args, folder, target_addr, &around)?;
     let agent = agent(folder, &gateway, &around).await?;
-    let mut status = agent.status();
-    let connected = status.wait_for(|status| status.connected.is_some());
-    tokio::time::timeout(CONNECT_PATIENCE, connected)
-        .await
-        .map_err(|_| {
-            CommandFailure::message(
-                Code::Unreachable,
-                "the demo's agent did not connect; try again with -v",
-            )
-        })?
-        .map_err(|_| CommandFailure::message(Code::Failure, "the demo's agent stopped"))?;
+    let (agent, connected) = blocking(move || {
+        let connected = agent.connects(CONNECT_PATIENCE);
+        Ok((agent, connected))
+    })
+    .await?;
+    if !connected {
+        return Err(CommandFailure::message(
+            Code::Unreachable,
+            "the demo's agent did not connect; try again with -v",
+        ));
+    }
     routed(&gateway, target_addr).await?;
     print(ctx, folder, &gateway, target_addr)?;
     signals.next().await;
-    agent.stop().await;
+    blocking(move || {
+        agent.stop();
+        Ok(())
+    })
+    .await?;
     gateway.stop().await;
     serving.abort();
     Ok(())
@@ -151,14 +155,20 @@ async fn agent(
         hostname: None,
         state_dir: state_dir.clone(),
     };
-    let enrolled = tokio::task::spawn_blocking(move || enrol(&request)).await;
-    let enrolled =
-        enrolled.map_err(|_| CommandFailure::message(Code::Failure, "the enrolment failed"))?;
-    enrolled.map_err(|error| CommandFailure::new(Code::Failure, error))?;
+    let enrolled = move || enrol(&request).map_err(|e| CommandFailure::new(Code::Failure, e));
+    blocking(enrolled).await?;
     let file = folder.join("agent.toml");
     std::fs::write(&file, AGENT.replace("STATE", &state_dir.to_string_lossy()))?;
     let config = AgentConfig::load(Some((file, true)), &[], around)?.config;
-    AgentProcess::start(&config)
+    blocking(move || AgentProcess::start(&config)).await
+}
+
+/// Does what waits, which the agent's own process may do on its thread.
+async fn blocking<T: Send + 'static>(
+    work: impl FnOnce() -> Result<T, CommandFailure> + Send + 'static,
+) -> Result<T, CommandFailure> {
+    let done = tokio::task::spawn_blocking(work).await;
+    done.map_err(|error| CommandFailure::new(Code::Failure, error))?
 }
 
 /// Waits until the gateway routes to the agent: connected is one thing, its first advertisement another.

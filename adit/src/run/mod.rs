@@ -168,7 +168,7 @@ impl Context<'_> {
     }
 
     fn ask(&self, socket: PathBuf, request: &Request) -> Result<Answer, CommandFailure> {
-        Ok(small_runtime()?.block_on(admin::call(&socket, request))?)
+        Ok(admin::call(&socket, request)?)
     }
 
     pub(crate) fn file(&self, role: Role) -> Option<(PathBuf, bool)> {
@@ -190,16 +190,11 @@ fn print_reloaded(ctx: &Context<'_>, json: Json, answer: Answer) -> Result<(), C
     })
 }
 
-/// The runtime of a gateway or an agent: one thread; more are the driver's to start.
+/// The runtime of a gateway: one thread; more are the driver's to start.
 fn runtime() -> io::Result<Runtime> {
     tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()
-}
-
-/// A runtime for a short exchange.
-fn small_runtime() -> io::Result<Runtime> {
-    runtime()
 }
 
 /// The other side answered a question that was not asked.

@@ -5,7 +5,7 @@ use std::{
     time::Duration,
 };
 
-use adit_io_tokio::agent::probe;
+use adit_io_common::agent::probe;
 use adit_proto_core::{
     close::Closed,
     link::tls::AgentTls,
@@ -95,9 +95,8 @@ pub(super) fn probe(ctx: &Context<'_>, json: Json) -> Result<(), CommandFailure>
     if gateways.is_empty() {
         gateways = enrolled.filter_map(|text| text.parse().ok()).collect();
     }
-    let runtime = super::small_runtime()?;
     for gateway in &gateways {
-        runtime.block_on(reach(gateway, files.as_ref(), &mut checks))?;
+        reach(gateway, files.as_ref(), &mut checks)?;
     }
     ctx.print(json.json, &checks, |out| {
         for check in &checks {
@@ -153,7 +152,7 @@ fn certificate(files: &AgentFiles) -> Check {
 }
 
 /// The way to one gateway, step by step; a step that fails ends it.
-async fn reach(
+fn reach(
     gateway: &Target,
     files: Option<&AgentFiles>,
     checks: &mut Vec<Check>,
@@ -178,7 +177,7 @@ async fn reach(
     checks.push(Check::ok("name", text));
     let mut answered = None;
     for addr in addrs {
-        if let Some(time) = probe::ping(addr, PATIENCE).await? {
+        if let Some(time) = probe::ping(addr, PATIENCE)? {
             answered = Some((addr, time));
             break;
         }
@@ -193,25 +192,21 @@ async fn reach(
     let text = format!("{addr} answered after {} ms", time.as_millis());
     checks.push(Check::ok("udp", text));
     if let Some(files) = files {
-        checks.push(identity(gateway, addr, files).await?);
+        checks.push(identity(gateway, addr, files)?);
     }
     Ok(())
 }
 
 /// Whether the gateway is the one that the agent enrolled with. The agent's own certificate is not shown: the running
 /// agent's connection stays its newest.
-async fn identity(
-    gateway: &Target,
-    addr: SocketAddr,
-    files: &AgentFiles,
-) -> std::io::Result<Check> {
+fn identity(gateway: &Target, addr: SocketAddr, files: &AgentFiles) -> std::io::Result<Check> {
     const NAME: &str = "gateway";
     let tls = stranger(files).map_err(std::io::Error::other)?;
     let name = match &gateway.host {
         Host::Ip(ip) => ip.to_string(),
         Host::Name(name) => name.to_string(),
     };
-    Ok(match probe::handshake(tls, addr, &name, PATIENCE).await? {
+    Ok(match probe::handshake(tls, addr, &name, PATIENCE)? {
         Ok(time) => {
             let text = format!("proved its identity after {} ms", time.as_millis());
             Check::ok(NAME, text)

@@ -3,6 +3,7 @@
 mod attempt;
 mod core;
 mod files;
+pub mod probe;
 mod renewal;
 mod role;
 mod sources;

@@ -1,7 +1,6 @@
 //! The agent: one task that receives and keeps one connection up, and a task for each connection.
 
 mod network;
-pub mod probe;
 mod task;
 
 use std::{

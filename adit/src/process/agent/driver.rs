@@ -1,43 +1,43 @@
-//! The agent, whichever driver carries it.
+//! The agent, whichever driver carries it: on a thread of its own, which tells of what has happened.
 
-use std::{io, time::Duration};
+use std::{
+    io,
+    sync::{Arc, mpsc::SyncSender},
+    time::Duration,
+};
 
 use adit_io_common::agent::{AgentConfig, AgentHandle, StartError, Status};
 use adit_io_mio::Agent as MioAgent;
-use adit_io_tokio::agent::Agent as TokioAgent;
 use adit_proto_core::env::Env;
-use tokio::{sync::watch, time::timeout};
 
+use super::{
+    events::{Event, offer},
+    on_tokio::TokioAgent,
+    status::Watched,
+    wait::wait,
+};
 use crate::config::Driver;
 
 /// A running agent.
 #[derive(Debug)]
 pub(super) enum AgentDriver {
     Tokio(TokioAgent),
-    Mio(MioAgent, watch::Receiver<Status>),
+    Mio(MioAgent),
 }
 
 impl AgentDriver {
-    /// Starts an agent; needs a tokio runtime.
-    pub(super) fn start(driver: Driver, config: AgentConfig, env: Env) -> Result<Self, StartError> {
+    pub(super) fn start(
+        driver: Driver,
+        config: AgentConfig,
+        env: Env,
+        told: Told,
+    ) -> Result<Self, StartError> {
         match driver {
-            Driver::Tokio => TokioAgent::start(config, env).map(Self::Tokio),
+            Driver::Tokio => TokioAgent::start(config, env, told).map(Self::Tokio),
             Driver::Mio => {
-                let (publish, status) = watch::channel(Status::default());
-                let publish = move |status: &Status| {
-                    publish.send_replace(status.clone());
-                };
-                let agent = MioAgent::start(config, env, Box::new(publish))?;
-                Ok(Self::Mio(agent, status))
+                let publish = move |status: &Status| told.status(status);
+                MioAgent::start(config, env, Box::new(publish)).map(Self::Mio)
             }
-        }
-    }
-
-    /// How the agent is, as it changes.
-    pub(super) fn status(&self) -> watch::Receiver<Status> {
-        match self {
-            Self::Tokio(agent) => agent.status(),
-            Self::Mio(_, status) => status.clone(),
         }
     }
 
@@ -45,39 +45,52 @@ impl AgentDriver {
     pub(super) fn handle(&self) -> &AgentHandle {
         match self {
             Self::Tokio(agent) => agent.handle(),
-            Self::Mio(agent, _) => agent.handle(),
+            Self::Mio(agent) => agent.handle(),
         }
     }
 
-    /// Waits for an end that never comes by itself, and tells why it did. The process should end too.
-    pub(super) async fn failed(&mut self) -> io::Error {
-        match self {
-            Self::Tokio(agent) => agent.failed().await,
-            Self::Mio(agent, _) => match agent.ended().await {
-                Ok(why) => why,
-                Err(_panicked) => io::Error::other("the agent's thread has panicked"),
-            },
-        }
+    /// Why it has ended, once it has told that it did.
+    pub(super) fn why(&mut self) -> io::Error {
+        let why = match self {
+            Self::Tokio(agent) => wait(agent.ended(), WHY_PATIENCE).and_then(Result::ok),
+            Self::Mio(agent) => wait(agent.ended(), WHY_PATIENCE).and_then(Result::ok),
+        };
+        why.unwrap_or_else(|| io::Error::other("the agent's thread has panicked"))
     }
+}
 
-    /// Closes the connection as soon as the gateway has all that sessions which are over have sent, however long that
-    /// takes. Whoever gives up on it calls [`stop`](Self::stop).
-    pub(super) async fn farewell(&mut self) {
-        self.handle().farewell();
-        // However it ends.
-        let _why = self.failed().await;
-    }
-
-    /// Closes the connection, so that the gateway knows at once. Returns when that is sent, or after `patience`.
-    pub(super) async fn stop(self, patience: Duration) {
+impl Drop for AgentDriver {
+    /// Ends it at once, whatever is under way.
+    fn drop(&mut self) {
         match self {
-            Self::Tokio(agent) => agent.stop(patience).await,
-            Self::Mio(mut agent, _) => {
-                agent.handle().stop();
-                if timeout(patience, agent.ended()).await.is_err() {
-                    agent.quit();
-                }
-            }
+            Self::Tokio(agent) => agent.quit(),
+            Self::Mio(agent) => agent.quit(),
         }
     }
 }
+
+/// Where a driver tells how the agent is. It is dropped when the driver ends, which is an event, too.
+#[derive(Debug)]
+pub(super) struct Told {
+    pub(super) watched: Arc<Watched>,
+    pub(super) events: SyncSender<Event>,
+}
+
+impl Told {
+    /// Notes how the agent is; does not wait.
+    pub(super) fn status(&self, status: &Status) {
+        self.watched.set(status.clone());
+        // Where there is no room, events wait whose taker looks at the status, too.
+        let _noted = offer(&self.events, Event::Status);
+    }
+}
+
+impl Drop for Told {
+    fn drop(&mut self) {
+        // Nobody may be left to hear it.
+        let _heard = self.events.send(Event::Ended);
+    }
+}
+
+/// From the word that a driver has ended until it has said why.
+const WHY_PATIENCE: Duration = Duration::from_secs(1);

@@ -1,53 +1,65 @@
-//! An agent process: its enrolment, its routes, the driver, and what its operator asks of it.
+//! An agent process: its enrolment, its routes, the driver, and what its operator asks of it. A plain loop over what has
+//! happened, whichever driver carries the traffic.
 
 mod driver;
+mod events;
+mod on_tokio;
+mod reload;
 mod routes;
 mod status;
+mod wait;
 
 use std::{
-    path::Path,
-    sync::{Arc, atomic::Ordering},
-    time::Duration,
+    mem,
+    sync::{
+        Arc,
+        mpsc::{Receiver, RecvTimeoutError, SyncSender, sync_channel},
+    },
+    time::{Duration, Instant},
 };
 
 use adit_io_common::{
-    agent::{AdvertiserConfig, AgentConfig as DriverConfig, StartError, Status},
+    agent::{AdvertiserConfig, AgentConfig as DriverConfig, StartError},
     clock::system_env,
 };
 use adit_proto_core::{
     route::{DomainRoute, RouteSet},
     target::Target,
 };
-use tokio::{
-    sync::{mpsc, watch},
-    task::JoinSet,
-};
 
-use self::driver::AgentDriver;
-use super::{reading::Reading, signals::Signals};
+use self::{
+    driver::{AgentDriver, Told},
+    events::{EVENTS_MAX, Event, offer},
+    reload::{advertised, detected, remark},
+    status::{Board, Identity, Watched},
+    wait::wait,
+};
+use super::reading::Reading;
 use crate::{
-    admin::{AdminListener, AgentBackend, AgentOrder, AgentStatus, Backend},
+    admin::{AdminListener, AdminServer, AgentBackend, AgentOrder},
     config::{AgentConfig, ConfigError, agent_socket},
-    enroll::{
-        files::{AgentFiles, FilesError},
-        renewal::AgentPairs,
-    },
+    enroll::{files::AgentFiles, renewal::AgentPairs},
     exit::{Code, CommandFailure},
     state::StateDir,
 };
 
+pub use self::events::Signals;
+
 /// A running agent.
 pub struct AgentProcess {
-    agent: AgentDriver,
+    driver: AgentDriver,
+    has_ended: bool,
     config: AgentConfig,
     dir: StateDir,
-    /// What is advertised, for the status.
-    routes: watch::Sender<Vec<String>>,
+    watched: Arc<Watched>,
+    board: Arc<Board>,
     /// A domain that was detected.
     detected: Option<DomainRoute>,
     reading: Reading,
-    orders: mpsc::Receiver<AgentOrder>,
-    services: JoinSet<()>,
+    events: Receiver<Event>,
+    /// The way in for more of them.
+    teller: SyncSender<Event>,
+    socket: AdminServer,
 }
 
 /// Reads the configuration again.
@@ -60,7 +72,7 @@ impl std::fmt::Debug for AgentProcess {
 }
 
 impl AgentProcess {
-    /// Starts an agent that is enrolled. Needs a tokio runtime, which carries all of it.
+    /// Starts an agent that is enrolled.
     ///
     /// # Errors
     /// What is unusable, and what to do.
@@ -71,68 +83,49 @@ impl AgentProcess {
         AgentFiles::replace_damaged_pair(&dir).map_err(failure)?;
         let files = AgentFiles::load(&dir).map_err(failure)?;
         let gateways = gateways(config, &files)?;
-        let routes = advertised(config, &dir).map_err(failure)?;
-        remark(config, &routes);
-        let detected = detected(&routes);
-        let socket = AdminListener::bind(&agent_socket(&config.state_dir)).map_err(failure)?;
-        // The key of resets need not survive: a restarted agent has another port.
-        let env = system_env(None)?;
-        let routes = Arc::new(routes);
-        let own = status::Identity {
+        let own = Identity {
             id: files.id.0,
             name: files.name.clone(),
             gateways: gateways.iter().map(ToString::to_string).collect(),
             dir: dir.clone(),
         };
-        let agent = AgentDriver::start(
-            config.driver,
-            DriverConfig {
-                gateways,
-                pairs: Arc::new(AgentPairs::new(dir.clone())),
-                routes: Arc::clone(&routes),
-                restrictions: config.restrictions.clone(),
-                intervals: AdvertiserConfig {
-                    advertise_interval: config.heartbeat.routes_interval,
-                    heartbeat_interval: config.heartbeat.interval,
-                },
-                unread: u64::from(config.unread.get()) << 20,
-            },
-            env,
-        )
-        .map_err(|error| match error {
-            StartError::Unusable(text) => CommandFailure::message(Code::Failure, text),
-            error @ (StartError::Io(_) | StartError::Gateways(_)) => failure(error),
-        })?;
+        let routes = Arc::new(advertised(config, &dir).map_err(failure)?);
+        remark(config, &routes);
+        let socket = AdminListener::bind(&agent_socket(&config.state_dir)).map_err(failure)?;
+        let (teller, events) = sync_channel(EVENTS_MAX);
+        let watched = Arc::<Watched>::default();
+        let told = Told {
+            watched: Arc::clone(&watched),
+            events: teller.clone(),
+        };
+        let driver = drive(config, gateways, &dir, &routes, told)?;
         tracing::info!(agent = %files.id, name = %files.name, routes = routes.len(), "agent running");
-        let mut services = JoinSet::new();
-        let (publish, status) = watch::channel(AgentStatus::default());
-        let (shown, routes) = watch::channel(routes::shown(&routes));
-        let (order, orders) = mpsc::channel(ORDERS_MAX);
-        let backend = AgentBackend { status, order };
-        services.spawn(socket.serve(Backend::Agent(backend)));
-        services.spawn(status::report(
-            agent.status(),
-            agent.handle().sessions(),
-            routes,
-            publish,
+        let board = Arc::new(Board::new(
             own,
+            Arc::clone(&watched),
+            driver.handle().sessions(),
+            routes::shown(&routes),
         ));
+        let socket = socket.answer(backend(Arc::clone(&board), teller.clone()))?;
         Ok(Self {
-            agent,
+            driver,
+            has_ended: false,
             config: config.clone(),
             dir,
-            routes: shown,
-            detected,
+            watched,
+            board,
+            detected: detected(&routes),
             reading: Reading::default(),
-            orders,
-            services,
+            events,
+            teller,
+            socket,
         })
     }
 
-    /// How the connection is, as it changes.
+    /// Waits until there is a connection to a gateway, for so long at most; tells whether there is one.
     #[must_use]
-    pub fn status(&self) -> watch::Receiver<Status> {
-        self.agent.status()
+    pub fn connects(&self, patience: Duration) -> bool {
+        self.watched.connects(patience)
     }
 
     /// Runs until a signal asks for the end. The first one withdraws the routes, so that new sessions go elsewhere, and
@@ -141,149 +134,141 @@ impl AgentProcess {
     ///
     /// # Errors
     /// When what carries the traffic has failed.
-    pub async fn run(
-        mut self,
-        signals: Signals,
-        source: ConfigSource,
-    ) -> Result<(), CommandFailure> {
-        let Signals {
-            stop: mut signals,
-            reload: mut hangup,
-        } = signals;
-        let (mut status, mut was_up, mut was_lost) = (self.agent.status(), false, false);
-        loop {
-            tokio::select! {
-                () = signals.next() => break,
-                () = hangup.next() => {
-                    // Told in the log.
-                    let _outcome = self.reload(&source).await;
+    pub fn run(mut self, signals: Signals, source: &ConfigSource) -> Result<(), CommandFailure> {
+        signals.forward(self.teller.clone())?;
+        let (mut was_up, mut was_lost) = (false, false);
+        while let Ok(event) = self.events.recv() {
+            match event {
+                Event::Stop => break,
+                // Told in the log.
+                Event::Hangup => drop(self.reload(source)),
+                Event::Status => {}
+                Event::Order(order) => self.take(order, source),
+                Event::Ended => {
+                    self.has_ended = true;
+                    let why = format!("the agent failed: {}", self.driver.why());
+                    return Err(CommandFailure::message(Code::Failure, why));
                 }
-                Ok(()) = status.changed() => {
-                    let is_up = status.borrow_and_update().connected.is_some();
-                    was_lost |= was_up && !is_up;
-                    was_up = is_up;
-                    // Only now has the network that it comes over told what it has to tell.
-                    if is_up && std::mem::take(&mut was_lost) {
-                        self.refresh(&source).await;
-                    }
-                }
-                Some(order) = self.orders.recv() => self.take(order, &source).await,
-                why = self.agent.failed() => {
-                    return Err(CommandFailure::message(Code::Failure, format!("the agent failed: {why}")));
-                }
+            }
+            let is_up = self.watched.is_connected();
+            was_lost |= was_up && !is_up;
+            was_up = is_up;
+            // Only now has the network that it comes over told what it has to tell.
+            if is_up && mem::take(&mut was_lost) {
+                self.refresh(source);
             }
         }
-        tracing::info!(
-            grace_s = self.config.grace.as_secs(),
-            "stopping: routes withdrawn; a second signal ends at once"
-        );
-        self.agent.handle().withdraw();
-        let (sessions, grace) = (self.agent.handle().sessions(), self.config.grace);
-        let ended = async {
-            let mut tick = tokio::time::interval(TICK);
-            while sessions.load(Ordering::Relaxed) > 0 {
-                tick.tick().await;
-            }
-            // What they have sent may still be under way.
-            if status.borrow().connected.is_some() {
-                self.agent.farewell().await;
-            }
-        };
-        tokio::select! {
-            () = ended => {}
-            () = tokio::time::sleep(grace) => tracing::warn!("grace period over; cutting the sessions left"),
-            () = signals.next() => tracing::warn!("second signal; cutting the sessions left"),
-        }
-        self.stop().await;
+        self.wind_down();
+        self.stop();
         Ok(())
     }
 
+    /// Lets the sessions end that are open, and what they have sent reach the gateway, for the grace period.
+    fn wind_down(&mut self) {
+        let (began, grace) = (Instant::now(), self.config.grace);
+        tracing::info!(
+            grace_s = grace.as_secs(),
+            "stopping: routes withdrawn; a second signal ends at once"
+        );
+        self.driver.handle().withdraw();
+        let mut is_leaving = false;
+        loop {
+            if !is_leaving && self.board.sessions() == 0 {
+                if !self.watched.is_connected() {
+                    return;
+                }
+                // What they have sent may still be under way.
+                self.driver.handle().farewell();
+                is_leaving = true;
+            }
+            let left = grace.saturating_sub(began.elapsed());
+            if left.is_zero() {
+                tracing::warn!("grace period over; cutting the sessions left");
+                return;
+            }
+            match self.next(if is_leaving { left } else { left.min(TICK) }) {
+                Some(Event::Stop) => {
+                    tracing::warn!("second signal; cutting the sessions left");
+                    return;
+                }
+                Some(Event::Ended) => return,
+                Some(Event::Hangup | Event::Status | Event::Order(_)) | None => {}
+            }
+        }
+    }
+
     /// Does what the operator asks for over the socket.
-    async fn take(&mut self, order: AgentOrder, source: &ConfigSource) {
+    fn take(&mut self, order: AgentOrder, source: &ConfigSource) {
         // Whoever asked may have gone; what was asked for is done.
         match order {
-            AgentOrder::Reload(reply) => drop(reply.send(self.reload(source).await)),
+            AgentOrder::Reload(reply) => drop(reply.send(self.reload(source))),
             AgentOrder::Renew(reply) => {
-                let begun = self.agent.handle().renew().await;
-                let _gone = reply.send(begun.unwrap_or(false));
+                let begun = wait(self.driver.handle().renew(), RENEW_PATIENCE);
+                let _gone = reply.send(matches!(begun, Some(Ok(true))));
             }
         }
     }
 
-    /// Takes a changed configuration over; one that is bad changes nothing. Sessions are not touched.
-    async fn reload(&mut self, source: &ConfigSource) -> Result<Vec<String>, String> {
-        let outcome = self.try_reload(source).await;
-        match &outcome {
-            Ok(restart) => {
-                for key in restart {
-                    tracing::warn!(key, "this change takes effect when the agent is restarted");
-                }
-                tracing::info!(
-                    routes = self.routes.borrow().len(),
-                    "configuration reloaded"
-                );
-            }
-            Err(error) => {
-                tracing::error!(%error, "configuration not reloaded; the former one stays in force");
-            }
-        }
-        outcome
-    }
-
-    /// The connection is another one than before, perhaps over another network: a domain that is detected may be another
-    /// one, too. Nothing is said where nothing has changed.
-    async fn refresh(&mut self, source: &ConfigSource) {
-        let now = |process: &Self| (process.routes.borrow().clone(), process.config.clone());
-        let before = now(self);
-        match self.try_reload(source).await {
-            Ok(_) if now(self) == before => {}
-            Ok(_) => tracing::info!(
-                routes = self.routes.borrow().len(),
-                "configuration read again, as the connection was lost"
-            ),
-            Err(error) => {
-                tracing::error!(%error, "configuration not read again, as the connection was lost; the former one stays in force");
-            }
-        }
-    }
-
-    async fn try_reload(&mut self, source: &ConfigSource) -> Result<Vec<String>, String> {
-        let (source, dir) = (Arc::clone(source), self.dir.clone());
-        let read = move || {
-            let config = source().map_err(|error| error.to_string())?;
-            let routes = advertised(&config, &dir).map_err(|error| error.to_string())?;
-            Ok((config, routes))
+    /// The next event, if one comes within `patience`.
+    fn next(&mut self, patience: Duration) -> Option<Event> {
+        let event = match self.events.recv_timeout(patience) {
+            Ok(event) => Some(event),
+            Err(RecvTimeoutError::Timeout | RecvTimeoutError::Disconnected) => None,
         };
-        let (config, mut routes) = self.reading.run(read).await?;
-        // A network that names no domain takes none away: it may only be about to come up.
-        if config.detect_domain && routes.domains.is_empty() {
-            routes.domains.extend(self.detected.clone());
-        }
-        let shown = routes::shown(&routes);
-        if *self.routes.borrow() != shown {
-            remark(&config, &routes);
-        }
-        self.detected = detected(&routes);
-        let taken = self.agent.handle().reload(routes, &config.restrictions);
-        taken.map_err(|error| error.to_string())?;
-        crate::log::set_level(&config.log.level)?;
-        let restart = restart_only(&self.config, &config);
-        self.routes.send_replace(shown);
-        self.config = AgentConfig {
-            advertise: config.advertise,
-            detect_domain: config.detect_domain,
-            restrictions: config.restrictions,
-            grace: config.grace,
-            ..self.config.clone()
-        };
-        Ok(restart.into_iter().map(str::to_owned).collect())
+        self.has_ended |= matches!(event, Some(Event::Ended));
+        event
     }
 
     /// Ends now: the gateway is told, sessions are cut.
-    pub async fn stop(mut self) {
-        self.services.abort_all();
-        self.agent.stop(CLOSE_PATIENCE).await;
+    pub fn stop(self) {
+        drop(self.socket);
+        let began = Instant::now();
+        self.driver.handle().stop();
+        while !self.has_ended {
+            let left = CLOSE_PATIENCE.saturating_sub(began.elapsed());
+            match self.events.recv_timeout(left) {
+                Ok(Event::Ended) | Err(_) => break,
+                Ok(Event::Stop | Event::Hangup | Event::Status | Event::Order(_)) => {}
+            }
+        }
+        drop(self.driver);
         tracing::info!("agent stopped");
+    }
+}
+
+/// Starts the driver.
+fn drive(
+    config: &AgentConfig,
+    gateways: Vec<Target>,
+    dir: &StateDir,
+    routes: &Arc<RouteSet>,
+    told: Told,
+) -> Result<AgentDriver, CommandFailure> {
+    let driver_config = DriverConfig {
+        gateways,
+        pairs: Arc::new(AgentPairs::new(dir.clone())),
+        routes: Arc::clone(routes),
+        restrictions: config.restrictions.clone(),
+        intervals: AdvertiserConfig {
+            advertise_interval: config.heartbeat.routes_interval,
+            heartbeat_interval: config.heartbeat.interval,
+        },
+        unread: u64::from(config.unread.get()) << 20,
+    };
+    // The key of resets need not survive: a restarted agent has another port.
+    let env = system_env(None)?;
+    let started = AgentDriver::start(config.driver, driver_config, env, told);
+    started.map_err(|error| match error {
+        StartError::Unusable(text) => CommandFailure::message(Code::Failure, text),
+        error @ (StartError::Io(_) | StartError::Gateways(_)) => failure(error),
+    })
+}
+
+/// What the socket answers from.
+fn backend(board: Arc<Board>, teller: SyncSender<Event>) -> AgentBackend {
+    AgentBackend {
+        status: Box::new(move || board.view()),
+        order: Box::new(move |order| offer(&teller, Event::Order(order))),
     }
 }
 
@@ -299,60 +284,13 @@ fn gateways(config: &AgentConfig, files: &AgentFiles) -> Result<Vec<Target>, Com
     files.quic_endpoints.iter().map(parse).collect()
 }
 
-fn advertised(config: &AgentConfig, dir: &StateDir) -> Result<RouteSet, FilesError> {
-    routes::advertised(config, dir, Path::new(RESOLVER_FILE))
-}
-
-fn detected(routes: &RouteSet) -> Option<DomainRoute> {
-    routes.domains.iter().find(|d| d.auto_detected).cloned()
-}
-
-/// Has a word on what cannot work, and on what was found.
-fn remark(config: &AgentConfig, routes: &RouteSet) {
-    match detected(routes) {
-        Some(domain) => {
-            tracing::info!(domain = %domain.pattern, "advertising the domain that this machine searches");
-        }
-        None if config.detect_domain && routes.domains.is_empty() => tracing::warn!(
-            file = RESOLVER_FILE,
-            "no domain of two labels or more is searched by this machine; name one in [advertise]"
-        ),
-        None => {}
-    }
-    if routes.is_empty() {
-        tracing::warn!(
-            "nothing is advertised, so no session will come: set [advertise] or use `agent up --advertise`"
-        );
-    }
-    for net in &routes.subnets {
-        if net.network().is_ipv6() {
-            tracing::warn!(%net, "the protocol cannot carry IPv6 subnets; only names reach IPv6 targets");
-        }
-    }
-}
-
-/// Keys that differ and that only a start looks at.
-fn restart_only(now: &AgentConfig, new: &AgentConfig) -> Vec<&'static str> {
-    let keys = [
-        ("state_dir", now.state_dir == new.state_dir),
-        ("driver", now.driver == new.driver),
-        ("heartbeat", now.heartbeat == new.heartbeat),
-        ("limits", now.unread == new.unread),
-        ("gateway.endpoints", now.endpoints == new.endpoints),
-        ("log.format", now.log.format == new.log.format),
-    ];
-    let changed = keys.into_iter().filter(|(_, same)| !same);
-    changed.map(|(key, _)| key).collect()
-}
-
 fn failure(error: impl std::error::Error + Send + Sync + 'static) -> CommandFailure {
     CommandFailure::new(Code::Failure, error)
 }
 
 /// Time for the farewell to leave.
 const CLOSE_PATIENCE: Duration = Duration::from_secs(2);
+/// Time for the driver to say whether a renewal begins, which it does at once.
+const RENEW_PATIENCE: Duration = Duration::from_secs(5);
 /// How often a stopping agent looks whether sessions are left.
 const TICK: Duration = Duration::from_millis(100);
-/// Orders from the socket that wait.
-const ORDERS_MAX: usize = 16;
-const RESOLVER_FILE: &str = "/etc/resolv.conf";

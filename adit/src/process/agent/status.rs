@@ -1,15 +1,14 @@
-//! Keeps what `agent status` answers up to date.
+//! What `agent status` answers.
 
 use std::{
     sync::{
-        Arc,
+        Arc, Condvar, Mutex, MutexGuard, PoisonError,
         atomic::{AtomicUsize, Ordering},
     },
     time::{Duration, SystemTime, UNIX_EPOCH},
 };
 
 use adit_io_common::agent::{RenewalStatus, Status};
-use tokio::sync::watch;
 use uuid::Uuid;
 
 use crate::{
@@ -18,7 +17,40 @@ use crate::{
     state::StateDir,
 };
 
+/// How the connection is, as the driver told last.
+#[derive(Debug, Default)]
+pub(super) struct Watched {
+    status: Mutex<Status>,
+    changed: Condvar,
+}
+
+impl Watched {
+    pub(super) fn set(&self, status: Status) {
+        *lock(&self.status) = status;
+        self.changed.notify_all();
+    }
+
+    pub(super) fn get(&self) -> Status {
+        lock(&self.status).clone()
+    }
+
+    pub(super) fn is_connected(&self) -> bool {
+        lock(&self.status).connected.is_some()
+    }
+
+    /// Waits until there is a connection, for so long at most; tells whether there is one.
+    pub(super) fn connects(&self, patience: Duration) -> bool {
+        let is_down = |status: &mut Status| status.connected.is_none();
+        let waited = self
+            .changed
+            .wait_timeout_while(lock(&self.status), patience, is_down);
+        let (status, _) = waited.unwrap_or_else(PoisonError::into_inner);
+        status.connected.is_some()
+    }
+}
+
 /// What stays as it is while the agent runs.
+#[derive(Debug)]
 pub(super) struct Identity {
     pub(super) id: Uuid,
     pub(super) name: String,
@@ -27,40 +59,80 @@ pub(super) struct Identity {
     pub(super) dir: StateDir,
 }
 
-/// Publishes until the driver ends.
-pub(super) async fn report(
-    mut driver: watch::Receiver<Status>,
-    sessions: Arc<AtomicUsize>,
-    mut routes: watch::Receiver<Vec<String>>,
-    publish: watch::Sender<AgentStatus>,
+/// All that can be told of a running agent.
+#[derive(Debug)]
+pub(super) struct Board {
     own: Identity,
-) {
-    let mut certified = (RenewalStatus::None, certificate_end(&own.dir));
-    let mut tick = tokio::time::interval(TICK);
-    loop {
-        let now = driver.borrow_and_update().clone();
-        if certified.0 != now.renewal {
-            certified = (now.renewal.clone(), certificate_end(&own.dir));
+    watched: Arc<Watched>,
+    sessions: Arc<AtomicUsize>,
+    /// What is advertised.
+    routes: Mutex<Vec<String>>,
+    /// The end of the certificate, and the renewal after which it was looked up.
+    certified: Mutex<(RenewalStatus, Option<i64>)>,
+}
+
+impl Board {
+    pub(super) fn new(
+        own: Identity,
+        watched: Arc<Watched>,
+        sessions: Arc<AtomicUsize>,
+        routes: Vec<String>,
+    ) -> Self {
+        let certified = (RenewalStatus::None, certificate_end(&own.dir));
+        Self {
+            own,
+            watched,
+            sessions,
+            routes: Mutex::new(routes),
+            certified: Mutex::new(certified),
         }
-        publish.send_replace(AgentStatus {
+    }
+
+    pub(super) fn routes(&self) -> Vec<String> {
+        lock(&self.routes).clone()
+    }
+
+    pub(super) fn set_routes(&self, routes: Vec<String>) {
+        *lock(&self.routes) = routes;
+    }
+
+    /// Open sessions.
+    pub(super) fn sessions(&self) -> usize {
+        self.sessions.load(Ordering::Relaxed)
+    }
+
+    /// The answer.
+    pub(super) fn view(&self) -> AgentStatus {
+        let now = self.watched.get();
+        AgentStatus {
             connected: now.connected.is_some(),
             gateway: now.connected,
             since_unix_s: now.since.and_then(unix_s),
-            sessions: sessions.load(Ordering::Relaxed),
-            routes: routes.borrow_and_update().clone(),
+            sessions: self.sessions(),
+            routes: self.routes(),
             last_error: now.last_error,
-            id: own.id,
-            name: own.name.clone(),
-            gateways: own.gateways.clone(),
-            certificate_ends_unix_s: certified.1,
+            id: self.own.id,
+            name: self.own.name.clone(),
+            gateways: self.own.gateways.clone(),
+            certificate_ends_unix_s: self.certificate_end(&now.renewal),
             renewal: view(now.renewal),
-        });
-        tokio::select! {
-            changed = driver.changed() => if changed.is_err() { return },
-            changed = routes.changed() => if changed.is_err() { return },
-            _ = tick.tick() => {}
         }
     }
+
+    fn certificate_end(&self, renewal: &RenewalStatus) -> Option<i64> {
+        let (after, end) = lock(&self.certified).clone();
+        if after == *renewal {
+            return end;
+        }
+        // Whoever asks may have to wait for the disk; nobody else has to.
+        let end = certificate_end(&self.own.dir);
+        *lock(&self.certified) = (renewal.clone(), end);
+        end
+    }
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 fn unix_s(time: SystemTime) -> Option<u64> {
@@ -98,5 +170,26 @@ fn view(renewal: RenewalStatus) -> RenewalView {
     }
 }
 
-/// How often the number of sessions is refreshed.
-const TICK: Duration = Duration::from_secs(1);
+#[cfg(test)]
+mod tests {
+    use std::{sync::mpsc::sync_channel, thread};
+
+    use super::*;
+
+    #[test]
+    fn a_connection_is_waited_for() {
+        let watched = Arc::new(Watched::default());
+        assert!(!watched.connects(Duration::ZERO));
+        let (setter, (set, wanted)) = (Arc::clone(&watched), sync_channel(1));
+        let setting = thread::spawn(move || {
+            let connected = wanted.recv().unwrap();
+            setter.set(Status {
+                connected,
+                ..Status::default()
+            });
+        });
+        set.send(Some(([192, 0, 2, 1], 4433).into())).unwrap();
+        assert!(watched.connects(Duration::from_secs(10)));
+        setting.join().unwrap();
+    }
+}

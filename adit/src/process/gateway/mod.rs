@@ -35,7 +35,7 @@ use self::{
 };
 use super::{signals::Signals, unix_now};
 use crate::{
-    admin::{AdminBackend, AdminListener, Backend, GatewayOrder, TokenMaker},
+    admin::{AdminBackend, AdminListener, GatewayOrder, TokenMaker},
     config::{EnrollTls, GatewayConfig, admin_socket},
     control::Control,
     enroll::listener::{ListenError, ListenerTls, OperatorCert},
@@ -178,13 +178,13 @@ impl GatewayProcess {
             http::serve_metrics(&mut services, metrics, watch, &listeners)?;
         }
         let (order, orders) = mpsc::channel(ORDERS_MAX);
-        services.spawn(admin.serve(Backend::Gateway(Box::new(AdminBackend {
+        services.spawn(admin.serve(AdminBackend {
             control: control.clone(),
             tokens: Arc::clone(&strings),
             order,
             health: health.clone(),
             usage: served.usage(&doors, websockets.as_ref()),
-        }))));
+        }));
         let mut process = Self {
             services,
             doors: Vec::new(),

@@ -1,13 +1,13 @@
-//! Whether a gateway answers, asked without being its agent.
+//! Whether a gateway answers, asked without being its agent. The calls wait, each for so long at most.
 
 use std::{
     io,
-    net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr},
+    net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket},
     sync::Arc,
     time::{Duration, Instant},
 };
 
-use adit_io_common::clock::system_env;
+use crate::clock::system_env;
 use adit_proto_core::{
     agent::advertise::AdvertiserConfig,
     close::{CloseReason, Closed},
@@ -17,27 +17,25 @@ use adit_proto_core::{
     output::{Event, Input, Output, PathMeta, Routed, TransmitBuf},
 };
 use bytes::BytesMut;
-use tokio::{net::UdpSocket, time::timeout};
 
 /// Sends datagrams of a QUIC version that nobody has, which every QUIC server answers (RFC 9000 6, agent-tunnel 16.2), and
 /// gives the time to the first answer; none where there is none within `patience`.
 ///
 /// # Errors
 /// What the system says of the socket.
-pub async fn ping(remote: SocketAddr, patience: Duration) -> io::Result<Option<Duration>> {
-    let socket = UdpSocket::bind(unspecified(remote)).await?;
+pub fn ping(remote: SocketAddr, patience: Duration) -> io::Result<Option<Duration>> {
+    let socket = UdpSocket::bind(unspecified(remote))?;
     let mut datagram = [0; 1_200];
     // Long header, version, length of the destination id; the rest is the id, an empty source id, and padding.
     datagram[..6].copy_from_slice(&[0xc0, 0x1a, 0x2a, 0x3a, 0x4a, 8]);
     let began = Instant::now();
     while began.elapsed() < patience {
-        socket.send_to(&datagram, remote).await?;
+        socket.send_to(&datagram, remote)?;
         let mut answer = [0; 64];
-        match timeout(PING_INTERVAL, socket.recv_from(&mut answer)).await {
-            Ok(Ok((_, from))) if from == remote => return Ok(Some(began.elapsed())),
-            Ok(Err(error)) => return Err(error),
+        match receive(&socket, &mut answer, PING_INTERVAL)? {
+            Some((_, from)) if from == remote => return Ok(Some(began.elapsed())),
             // A stranger, or nobody yet.
-            Ok(Ok(_)) | Err(_) => {}
+            Some(_) | None => {}
         }
     }
     Ok(None)
@@ -48,7 +46,7 @@ pub async fn ping(remote: SocketAddr, patience: Duration) -> io::Result<Option<D
 ///
 /// # Errors
 /// Certificates that cannot be used, and what the system says of the socket.
-pub async fn handshake(
+pub fn handshake(
     tls: AgentTls,
     remote: SocketAddr,
     server_name: &str,
@@ -56,7 +54,7 @@ pub async fn handshake(
 ) -> io::Result<Result<Duration, Closed>> {
     let env = system_env(None)?;
     let mut endpoint = Endpoint::agent(&env);
-    let socket = UdpSocket::bind(unspecified(remote)).await?;
+    let socket = UdpSocket::bind(unspecified(remote))?;
     let config = AgentConfig {
         tls: Arc::new(tls),
         routes: Arc::default(),
@@ -66,10 +64,10 @@ pub async fn handshake(
     let conn = endpoint.connect(began, &config, remote, server_name, &env);
     let mut conn = conn.map_err(io::Error::other)?;
     loop {
-        let deadline = match drain(&mut endpoint, &mut conn, &socket).await? {
+        let deadline = match drain(&mut endpoint, &mut conn, &socket)? {
             Drained::Established => {
                 conn.close(Instant::now(), &CloseReason::AgentStopping);
-                drain(&mut endpoint, &mut conn, &socket).await?;
+                drain(&mut endpoint, &mut conn, &socket)?;
                 return Ok(Ok(began.elapsed()));
             }
             Drained::Closed(why) => return Ok(Err(why)),
@@ -81,13 +79,12 @@ pub async fn handshake(
         }
         let due = deadline.map_or(left, |at| at.saturating_duration_since(Instant::now()));
         let mut data = BytesMut::zeroed(DATAGRAM_MAX);
-        match timeout(due.min(left), socket.recv_from(&mut data)).await {
-            Ok(received) => {
-                let (len, from) = received?;
+        match receive(&socket, &mut data, due.min(left))? {
+            Some((len, from)) => {
                 data.truncate(len);
                 take(&mut endpoint, &mut conn, from, data);
             }
-            Err(_) => conn.handle_input(Instant::now(), Input::Timeout),
+            None => conn.handle_input(Instant::now(), Input::Timeout),
         }
     }
 }
@@ -98,7 +95,7 @@ enum Drained {
     Wait(Option<Instant>),
 }
 
-async fn drain(
+fn drain(
     endpoint: &mut Endpoint,
     conn: &mut Connection,
     socket: &UdpSocket,
@@ -117,7 +114,7 @@ async fn drain(
             Output::Event(_) => {}
             Output::Transmit(transmit) => {
                 let datagram = buf.bytes().get(..transmit.size).unwrap_or_default();
-                socket.send_to(datagram, transmit.destination).await?;
+                socket.send_to(datagram, transmit.destination)?;
                 buf.clear();
             }
             Output::Wait(deadline) => {
@@ -138,6 +135,25 @@ fn take(endpoint: &mut Endpoint, conn: &mut Connection, remote: SocketAddr, data
         Routed::Existing(_, message) => conn.handle_input(now, Input::FromEndpoint(message)),
         // An agent's endpoint takes no connections, and owes strangers no answer here.
         Routed::New(_) | Routed::Reply(_) | Routed::Dropped => {}
+    }
+}
+
+/// Waits for a datagram; gives its length and where it is from, or none where none comes within `patience`.
+fn receive(
+    socket: &UdpSocket,
+    into: &mut [u8],
+    patience: Duration,
+) -> io::Result<Option<(usize, SocketAddr)>> {
+    // A socket takes zero for no bound.
+    socket.set_read_timeout(Some(patience.max(Duration::from_micros(1))))?;
+    match socket.recv_from(into) {
+        Ok(received) => Ok(Some(received)),
+        Err(error) => match error.kind() {
+            io::ErrorKind::WouldBlock | io::ErrorKind::TimedOut | io::ErrorKind::Interrupted => {
+                Ok(None)
+            }
+            _ => Err(error),
+        },
     }
 }
 
