@@ -4,9 +4,9 @@ use std::sync::Arc;
 
 use adit_io_common::gateway::GatewayCounters;
 use adit_proto_core::limits::ROUTES_PER_AGENT_MAX;
-use serde::{Deserialize, Serialize};
 
 use crate::{
+    admin::UsageRow,
     http::ListenerCounters,
     ingress::{LiveIngress, websocket::WebSockets},
     store::{Store, TokenKind},
@@ -23,17 +23,6 @@ pub struct Usage {
     pub websockets: Option<WebSockets>,
     /// Proxy handshakes at each ingress.
     pub ingress: Vec<Arc<LiveIngress>>,
-}
-
-/// How much of a bound is used.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct UsageRow {
-    /// What is bounded, in small letters with underscores; of an ingress with a colon and its name.
-    pub what: String,
-    /// How much of it there is.
-    pub used: u64,
-    /// How much there may be.
-    pub limit: u64,
 }
 
 impl Usage {

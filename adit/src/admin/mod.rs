@@ -2,15 +2,20 @@
 
 mod agent;
 mod client;
+#[cfg(feature = "gateway")]
 mod gateway;
 mod protocol;
 mod rows;
+#[cfg(feature = "gateway")]
 mod server;
 mod socket;
 mod threads;
+#[cfg(feature = "gateway")]
+mod views;
 
 pub use agent::{AgentBackend, AgentOrder};
 pub use client::{ClientError, call};
+#[cfg(feature = "gateway")]
 pub use gateway::{AdminBackend, CaOrder, GatewayOrder, TokenMaker};
 pub use protocol::{
     AdminError, AgentStatus, Answer, CaView, ErrorKind, GatewayStatus, HealthView, LINE_LEN_MAX,
@@ -18,8 +23,9 @@ pub use protocol::{
 };
 pub use rows::{
     AgentDetails, AgentRow, CandidateRow, DeletedAgent, DrainedAgent, ExplanationView,
-    PassedOverRow, SessionRow, TokenRow,
+    PassedOverRow, SessionRow, TokenRow, UsageRow,
 };
+#[cfg(feature = "gateway")]
 pub use server::BoxFuture;
 pub use socket::{AdminListener, BindError};
 pub use threads::AdminServer;

@@ -7,8 +7,8 @@ use uuid::Uuid;
 
 use super::rows::{
     AgentDetails, AgentRow, DeletedAgent, DrainedAgent, ExplanationView, SessionRow, TokenRow,
+    UsageRow,
 };
-use crate::usage::UsageRow;
 
 /// Longest question that is taken, in bytes, the newline included.
 pub const LINE_LEN_MAX: usize = 1 << 20;

@@ -1,16 +1,21 @@
 //! The command line: text to raw values. What they mean is decided elsewhere.
 
-use std::{net::SocketAddr, path::PathBuf};
+use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand};
 
-pub use self::operate::{
-    AgentsDelete, AgentsDrain, AgentsShow, AgentsVerb, OneAgent, OneSession, RouteExplain,
-    RouteVerb, SessionsKill, SessionsShow, SessionsVerb, TokenCreate, TokenRevoke, TokenVerb,
+#[cfg(feature = "gateway")]
+pub use self::{
+    ca::{CaRetire, CaVerb},
+    gateway::{DemoArgs, GatewayInit, GatewayRun, GatewayVerb, OfGateway},
+    operate::{
+        AgentsDelete, AgentsDrain, AgentsShow, AgentsVerb, OneAgent, OneSession, RouteExplain,
+        RouteVerb, SessionsKill, SessionsShow, SessionsVerb, TokenCreate, TokenRevoke, TokenVerb,
+    },
 };
 use crate::config::{LogFormat, Override, Role};
 
-pub use self::tools::{CaRetire, CaVerb, HealthArgs, ManArgs, ShellArg};
+pub use self::tools::{HealthArgs, ManArgs, ShellArg};
 
 /// Examples and exit codes below the options of a verb.
 macro_rules! help {
@@ -24,13 +29,26 @@ macro_rules! exits {
     };
 }
 
+#[cfg(feature = "gateway")]
+mod ca;
+#[cfg(feature = "gateway")]
+mod gateway;
+#[cfg(feature = "gateway")]
 mod operate;
 mod tools;
 
 /// Reach programs in private networks through one gateway: no VPN, no inbound port.
 ///
 /// A gateway runs on a public host; agents in private networks connect out to it; users come in at the gateway
-/// through port forwards, SOCKS5, HTTP CONNECT or WebSocket. Start with `adit demo`, which shows all of it on this machine.
+/// through port forwards, SOCKS5, HTTP CONNECT or WebSocket.
+#[cfg_attr(
+    feature = "gateway",
+    doc = "Start with `adit demo`, which shows all of it on this machine."
+)]
+#[cfg_attr(
+    not(feature = "gateway"),
+    doc = "This build is an agent without a gateway's verbs."
+)]
 #[derive(Debug, Parser)]
 #[command(name = "adit", version, propagate_version = true, after_help = EXITS, max_term_width = 110)]
 pub struct Cli {
@@ -75,36 +93,16 @@ pub struct Cli {
 /// What to do.
 #[derive(Debug, Subcommand)]
 pub enum Verb {
-    /// Run gateway, agent and a small web server on this machine, and print curl lines to try
-    ///
-    /// Everything listens on loopback and keeps its state in a folder of its own below the temporary directory. The
-    /// agent enrols through the real interface. Ctrl-C ends it all and removes the folder.
-    #[command(after_help = help!("  adit demo\n  adit demo --socks5 127.0.0.1:1080"))]
-    Demo(DemoArgs),
-    /// Prepare or run a gateway
-    #[command(subcommand, after_help = EXITS)]
-    Gateway(GatewayVerb),
+    /// Verbs of a gateway.
+    #[cfg(feature = "gateway")]
+    #[command(flatten)]
+    OfGateway(OfGateway),
     /// Enrol, run or look at an agent
     #[command(subcommand, after_help = EXITS)]
     Agent(AgentVerb),
-    /// Make, list or revoke enrolment strings for agents
-    #[command(subcommand, after_help = EXITS)]
-    Token(TokenVerb),
-    /// Look at the agents of the running gateway, drain or delete them
-    #[command(subcommand, after_help = EXITS)]
-    Agents(AgentsVerb),
-    /// Look at the sessions of the running gateway, or end them
-    #[command(subcommand, after_help = EXITS)]
-    Sessions(SessionsVerb),
-    /// Ask the running gateway about routes
-    #[command(subcommand, after_help = EXITS)]
-    Route(RouteVerb),
     /// Show or check a configuration
     #[command(subcommand, after_help = EXITS)]
     Config(ConfigVerb),
-    /// Show, export or change the CA of a gateway
-    #[command(subcommand, after_help = EXITS)]
-    Ca(CaVerb),
     /// Ask the running gateway or agent whether it serves: exit 0 yes, 1 no, 5 nobody answers
     ///
     /// A gateway serves once its listeners are open, until it stops; an agent while it is connected to a gateway. Without
@@ -128,80 +126,6 @@ pub struct Json {
     /// Answer in JSON on stdout
     #[arg(long)]
     pub json: bool,
-}
-
-/// `demo`.
-#[derive(Debug, Args)]
-pub struct DemoArgs {
-    /// Address of the demo's SOCKS5 listener; port 0 takes any free one
-    #[arg(long, value_name = "ADDRESS:PORT", default_value = "127.0.0.1:0")]
-    pub socks5: SocketAddr,
-}
-
-/// `gateway`.
-#[derive(Debug, Subcommand)]
-pub enum GatewayVerb {
-    /// Make the CA, the keys and the store in the state directory; keeps what is there
-    ///
-    /// Also writes a configuration file to begin with, where there is none. Prints the pin: SHA-256 of the public key
-    /// by which agents know this gateway.
-    #[command(after_help = help!(
-        "  adit gateway init --name gw.example.com\n  adit gateway init --name gw.example.com --name 203.0.113.7"
-    ))]
-    Init(GatewayInit),
-    /// Run the gateway in the foreground until SIGINT or SIGTERM; the first one lets sessions end, the second does not
-    ///
-    /// Agents connect by QUIC to the tunnel's UDP port and enrol by HTTPS at the enrolment port. Users come in by the
-    /// ingress listeners of the configuration: its `forward`, `socks5` and `http_connect` sections.
-    #[command(after_help = help!(
-        "  adit gateway run\n  adit gateway run --config ./gateway.toml --tunnel-listen '[::]:4433' -v"
-    ))]
-    Run(GatewayRun),
-    /// Have the running gateway read its configuration again, as SIGHUP does
-    ///
-    /// Limits, grace, `direct`, the provisioner's key and revocation list, users and targets of ingresses, the operator's
-    /// certificate and the log level change at once; sessions go on. Other keys that differ are named: they need a
-    /// restart. A file with a mistake changes nothing, and the mistake is told.
-    #[command(after_help = help!("  adit gateway reload\n  adit gateway reload --json"))]
-    Reload(Json),
-    /// Ask the running gateway how many agents and sessions it has, and how much of each bound is used
-    ///
-    /// Connections and handshakes of agents, sessions being opened, users by WebSocket, connections of the enrolment
-    /// listener, and used tokens that are remembered. `/metrics` tells more, over time.
-    #[command(after_help = help!("  adit gateway status\n  adit gateway status --json"))]
-    Status(Json),
-}
-
-/// `gateway init`.
-#[derive(Debug, Args)]
-pub struct GatewayInit {
-    /// DNS name or address under which agents reach this gateway; repeatable, the first one goes into enrolment
-    /// strings [default: `tunnel.names` of the configuration]
-    #[arg(long = "name", value_name = "NAME")]
-    pub names: Vec<String>,
-    /// Shape of the answer.
-    #[command(flatten)]
-    pub json: Json,
-}
-
-/// `gateway run`.
-#[derive(Debug, Args)]
-pub struct GatewayRun {
-    /// UDP address for agents [default: port 4433 of every address, IPv6 and IPv4]
-    #[arg(long, value_name = "ADDRESS:PORT")]
-    pub tunnel_listen: Option<String>,
-    /// What agents are told to connect to [default: the first name with the tunnel's port]
-    #[arg(long, value_name = "HOST:PORT")]
-    pub public_endpoint: Option<String>,
-    /// TCP address for enrolment [default: 0.0.0.0:7171]
-    #[arg(long, value_name = "ADDRESS:PORT")]
-    pub enroll_listen: Option<String>,
-    /// Threads of the runtime; the driver mio has one [default: one per core]
-    #[arg(long, value_name = "N")]
-    pub threads: Option<String>,
-    /// What carries the tunnel [default: tokio]
-    #[arg(long, value_name = "tokio|mio")]
-    pub driver: Option<String>,
 }
 
 /// `agent run`.
@@ -331,7 +255,7 @@ pub enum ConfigVerb {
 #[derive(Debug, Args)]
 pub struct ConfigArgs {
     /// Which configuration
-    #[arg(long, value_enum, default_value = "gateway")]
+    #[arg(long, value_enum, default_value_t)]
     pub role: Role,
     /// Shape of the answer.
     #[command(flatten)]
@@ -351,64 +275,22 @@ impl Cli {
     #[must_use]
     pub fn overrides(&self) -> Vec<Override> {
         let mut list = Vec::new();
-        let mut set = |key, flag, value: Option<String>| {
-            list.extend(value.map(|v| Override {
-                key,
-                flag,
-                values: vec![v],
-            }));
-        };
         let path = self.state_dir.as_ref();
-        set(
-            "state_dir",
-            "--state-dir",
-            path.map(|p| p.to_string_lossy().into_owned()),
-        );
+        let path = path.map(|p| p.to_string_lossy().into_owned());
+        list.extend(one("state_dir", "--state-dir", path));
         let format = self
             .log_format
             .and_then(|f| clap::ValueEnum::to_possible_value(&f));
-        set(
-            "log.format",
-            "--log-format",
-            format.map(|f| f.get_name().to_owned()),
-        );
+        let format = format.map(|f| f.get_name().to_owned());
+        list.extend(one("log.format", "--log-format", format));
         match &self.verb {
-            Verb::Gateway(GatewayVerb::Run(run)) => {
-                set(
-                    "tunnel.listen",
-                    "--tunnel-listen",
-                    run.tunnel_listen.clone(),
-                );
-                set(
-                    "tunnel.public_endpoint",
-                    "--public-endpoint",
-                    run.public_endpoint.clone(),
-                );
-                set(
-                    "enroll.listen",
-                    "--enroll-listen",
-                    run.enroll_listen.clone(),
-                );
-                set("threads", "--threads", run.threads.clone());
-                set("driver", "--driver", run.driver.clone());
+            #[cfg(feature = "gateway")]
+            Verb::OfGateway(verb) => list.extend(verb.overrides()),
+            Verb::Agent(AgentVerb::Run(run)) => {
+                list.extend(one("driver", "--driver", run.driver.clone()));
             }
-            Verb::Agent(AgentVerb::Run(run)) => set("driver", "--driver", run.driver.clone()),
-            Verb::Gateway(GatewayVerb::Init(init)) if !init.names.is_empty() => {
-                list.push(Override {
-                    key: "tunnel.names",
-                    flag: "--name",
-                    values: init.names.clone(),
-                })
-            }
-            Verb::Demo(_)
-            | Verb::Gateway(_)
-            | Verb::Agent(_)
-            | Verb::Token(_)
-            | Verb::Agents(_)
-            | Verb::Sessions(_)
-            | Verb::Route(_)
+            Verb::Agent(_)
             | Verb::Config(_)
-            | Verb::Ca(_)
             | Verb::Health(_)
             | Verb::Completion(_)
             | Verb::Man(_)
@@ -416,6 +298,12 @@ impl Cli {
         }
         list
     }
+}
+
+/// What a flag sets, if it was given.
+fn one(key: &'static str, flag: &'static str, value: Option<String>) -> Option<Override> {
+    let values = vec![value?];
+    Some(Override { key, flag, values })
 }
 
 const EXITS: &str = exits!();

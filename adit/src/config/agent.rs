@@ -10,9 +10,9 @@ use adit_proto_core::{
 };
 
 use super::{
-    ConfigError, Driver, Loaded, LogConfig, Override, Surroundings,
+    ConfigError, Driver, Loaded, LogConfig, Override, Surroundings, common,
     file::Kind,
-    log, parse,
+    parse,
     reader::{Reader, Source},
 };
 
@@ -61,9 +61,9 @@ impl AgentConfig {
         around: &Surroundings,
     ) -> Result<Loaded<Self>, ConfigError> {
         let mut r = Reader::new(file, overrides, around);
-        let state_dir = super::gateway::state_dir(&mut r, around);
+        let state_dir = common::state_dir(&mut r, around);
         let driver = super::driver::driver(&mut r);
-        let grace = super::gateway::grace(&mut r);
+        let grace = common::grace(&mut r);
         let subnets = r.list("advertise.subnets", parse::subnet);
         let domains = r.list("advertise.domains", parse::domain);
         let detect = r.scalar(
@@ -75,9 +75,9 @@ impl AgentConfig {
         let ports = r.list("policy.ports", parse::ports);
         let deny = r.list("policy.deny", parse::subnet);
         let heartbeat = heartbeat(&mut r);
-        let unread = super::limits::unread(&mut r, limits::UNREAD_BUDGET);
+        let unread = common::unread(&mut r, limits::UNREAD_BUDGET);
         let endpoints = r.list("gateway.endpoints", parse::target);
-        let log = log(&mut r);
+        let log = common::log(&mut r);
         let gateways = endpoints.iter().flatten().map(|e| &e.source);
         at_most(&mut r, limits::GATEWAYS_MAX, "gateways", gateways);
         let routes = subnets.iter().flatten().map(|s| &s.source);

@@ -10,8 +10,9 @@ use adit_proto_core::{
 use super::{
     ConfigError, Driver, ForwardConfig, LimitsConfig, Loaded, LogConfig, MetricsConfig, Override,
     ProvisionerConfig, ProxyConfig, Surroundings, WebSocketConfig,
+    common::{grace, log, state_dir},
     file::Kind,
-    ingress, limits, log, metrics, parse, provisioner,
+    ingress, limits, metrics, parse, provisioner,
     reader::{Reader, Sourced},
     taken::Taken,
     websocket,
@@ -168,29 +169,13 @@ impl GatewayConfig {
     }
 }
 
-pub(super) fn state_dir(r: &mut Reader<'_>, around: &Surroundings) -> Option<PathBuf> {
-    let default = around.state_dir().unwrap_or_default();
-    let default = default.to_string_lossy();
-    let found = r.scalar("state_dir", Kind::Text, &default, |text| match text {
-        "" => {
-            Err("there is no home directory to keep state in; set it with --state-dir".to_owned())
-        }
-        _ => parse::path(text),
-    });
-    Some(found?.value)
-}
-
-pub(super) fn threads(r: &mut Reader<'_>) -> Option<NonZeroU32> {
+fn threads(r: &mut Reader<'_>) -> Option<NonZeroU32> {
     let cores = std::thread::available_parallelism().map_or(1, usize::from);
     let default = cores.to_string();
     Some(
         r.scalar("threads", Kind::Number, &default, parse::count)?
             .value,
     )
-}
-
-pub(super) fn grace(r: &mut Reader<'_>) -> Option<Duration> {
-    Some(r.scalar("grace", Kind::Text, "10s", parse::duration)?.value)
 }
 
 fn tunnel(r: &mut Reader<'_>) -> Option<TunnelConfig> {

@@ -4,7 +4,12 @@ use std::{num::NonZeroU32, time::Duration};
 
 use adit_proto_core::{limits, session_timer::SessionBounds};
 
-use super::{file::Kind, parse, reader::Reader};
+use super::{
+    common::{budget, unread, within},
+    file::Kind,
+    parse,
+    reader::Reader,
+};
 
 /// Bounds; each refusal that they cause is counted and logged.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -61,41 +66,6 @@ pub(super) fn limits(r: &mut Reader<'_>) -> Option<LimitsConfig> {
             lifetime: lifetime?.map(|time| time.value),
         },
     })
-}
-
-/// Reads `limits.unread`: MiB that may wait for whoever does not read, `default` bytes unless it is given.
-pub(super) fn unread(r: &mut Reader<'_>, default: u64) -> Option<NonZeroU32> {
-    budget(r, "limits.unread", default)
-}
-
-fn budget(r: &mut Reader<'_>, key: &str, default: u64) -> Option<NonZeroU32> {
-    let least = mib(limits::UNREAD_BUDGET_MIN);
-    within(r, key, mib(default), least, mib(limits::UNREAD_BUDGET_MAX))
-}
-
-/// Reads a count. What stands as a bound in the core cannot be raised here.
-fn within(
-    r: &mut Reader<'_>,
-    key: &str,
-    default: usize,
-    least: usize,
-    most: usize,
-) -> Option<NonZeroU32> {
-    let check = |text: &str| match parse::count(text)? {
-        count if count.get() as usize > most => Err(format!(
-            "`{text}` is above {most}, the most that is possible"
-        )),
-        count if (count.get() as usize) < least => Err(format!(
-            "`{text}` is below {least}, the least that is possible"
-        )),
-        count => Ok(count),
-    };
-    r.scalar(key, Kind::Number, &default.to_string(), check)
-        .map(|c| c.value)
-}
-
-fn mib(bytes: u64) -> usize {
-    usize::try_from(bytes >> 20).unwrap_or(usize::MAX)
 }
 
 fn time(text: &str) -> Result<Duration, String> {

@@ -1,35 +1,63 @@
 //! Configuration: text from flags, environment and a TOML file becomes checked values, or every problem at once.
 
 mod agent;
+mod common;
 mod driver;
+#[cfg(feature = "gateway")]
 mod entrance;
 mod file;
+#[cfg(feature = "gateway")]
 mod gateway;
+#[cfg(feature = "gateway")]
 mod ingress;
+#[cfg(feature = "gateway")]
 mod limits;
+#[cfg(feature = "gateway")]
 mod metrics;
+#[cfg_attr(
+    not(feature = "gateway"),
+    allow(dead_code, reason = "some of it is for a gateway's configuration")
+)]
 mod parse;
 mod paths;
+#[cfg(feature = "gateway")]
 mod provisioner;
+#[cfg_attr(
+    not(feature = "gateway"),
+    allow(dead_code, reason = "some of it is for a gateway's configuration")
+)]
 mod reader;
+#[cfg(feature = "gateway")]
 mod taken;
+#[cfg(feature = "gateway")]
 mod users;
+#[cfg(feature = "gateway")]
 mod websocket;
 
 use std::fmt;
 
 pub use agent::{AgentConfig, HeartbeatConfig, advertised};
 pub use driver::Driver;
+#[cfg(feature = "gateway")]
 pub use entrance::Entrance;
+#[cfg(feature = "gateway")]
 pub use gateway::{EnrollConfig, EnrollTls, GatewayConfig, TunnelConfig};
+#[cfg(feature = "gateway")]
 pub use ingress::{ForwardConfig, ProxyConfig};
+#[cfg(feature = "gateway")]
 pub use limits::LimitsConfig;
+#[cfg(feature = "gateway")]
 pub use metrics::MetricsConfig;
 pub use parse::duration;
-pub use paths::{ENROLLMENT_STRING, Role, Surroundings, admin_socket, agent_socket, config_file};
+#[cfg(feature = "gateway")]
+pub use paths::admin_socket;
+pub use paths::{ENROLLMENT_STRING, Role, Surroundings, agent_socket, config_file};
+#[cfg(feature = "gateway")]
 pub use provisioner::ProvisionerConfig;
 pub use reader::{Override, Setting, Source};
+#[cfg(feature = "gateway")]
 pub use users::{Account, Users, UsersError};
+#[cfg(feature = "gateway")]
 pub use websocket::WebSocketConfig;
 
 /// How and what to log.
@@ -105,19 +133,3 @@ impl fmt::Display for ConfigError {
 }
 
 impl std::error::Error for ConfigError {}
-
-/// Reads the `[log]` section, the same for both roles.
-fn log(r: &mut reader::Reader<'_>) -> Option<LogConfig> {
-    let level = r.scalar("log.level", file::Kind::Text, "info", |text| {
-        crate::log::check_level(text)?;
-        Ok(text.to_owned())
-    });
-    let format = r.scalar("log.format", file::Kind::Text, "auto", |text| {
-        clap::ValueEnum::from_str(text, false)
-            .map_err(|_| "write `text`, `json` or `auto`".to_owned())
-    });
-    Some(LogConfig {
-        level: level?.value,
-        format: format?.value,
-    })
-}

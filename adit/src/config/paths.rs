@@ -11,11 +11,14 @@ use secrecy::SecretString;
 pub const ENROLLMENT_STRING: &str = "ADIT_ENROLLMENT_STRING";
 
 /// Which of the two configurations.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, clap::ValueEnum)]
 pub enum Role {
     /// `gateway.toml`.
+    #[cfg(feature = "gateway")]
+    #[default]
     Gateway,
     /// `agent.toml`.
+    #[cfg_attr(not(feature = "gateway"), default)]
     Agent,
 }
 
@@ -123,6 +126,7 @@ pub fn config_file(
         return Some((path.to_owned(), true));
     }
     let name = match role {
+        #[cfg(feature = "gateway")]
         Role::Gateway => "gateway.toml",
         Role::Agent => "agent.toml",
     };
@@ -130,6 +134,7 @@ pub fn config_file(
 }
 
 /// The socket of the gateway whose state is in `state_dir`.
+#[cfg(feature = "gateway")]
 #[must_use]
 pub fn admin_socket(state_dir: &Path) -> PathBuf {
     state_dir.join("admin.sock")

@@ -29,3 +29,17 @@ pub(super) struct Extras {
     #[serde(default)]
     pub(super) renewal: u32,
 }
+
+/// The body of every refusal (RFC 9457). Of a stranger's, only the detail counts.
+#[derive(Serialize, Deserialize)]
+pub(crate) struct Problem {
+    /// A name for programs.
+    #[serde(rename = "type", default)]
+    pub(crate) kind: String,
+    #[serde(default)]
+    pub(crate) title: String,
+    #[serde(default)]
+    pub(crate) status: u16,
+    /// A sentence for people: what to do.
+    pub(crate) detail: String,
+}

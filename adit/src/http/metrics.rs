@@ -30,9 +30,10 @@ use prometheus_client::{
 
 use super::{Causes, HttpCounters, ListenerCounters, Refusal};
 use crate::{
+    admin::UsageRow,
     ingress,
     store::AgentDirectory,
-    usage::{Usage, UsageRow},
+    usage::Usage,
 };
 
 /// Where the figures come from.

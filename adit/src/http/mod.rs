@@ -19,7 +19,6 @@ pub(crate) use bearer::bearer;
 pub use counters::{Causes, HttpCounters, ListenerCounters};
 use health::Health;
 pub(crate) use offload::Offload;
-pub(crate) use refusal::Problem;
 pub use refusal::Refusal;
 
 /// Joins what is served on the public listener.

@@ -10,9 +10,10 @@ use axum::{
     },
     response::{IntoResponse, Response},
 };
-use serde::{Deserialize, Serialize};
 
-use crate::{control::ControlError, pki::PkiError, store::StoreError, token::TokenError};
+use crate::{
+    control::ControlError, enroll::Problem, pki::PkiError, store::StoreError, token::TokenError,
+};
 
 /// A refused call. None of them consumes an enrolment token (design 3.9).
 #[derive(Debug, thiserror::Error)]
@@ -222,20 +223,6 @@ impl IntoResponse for Refusal {
         }
         response
     }
-}
-
-/// The body of every refusal (RFC 9457). Of a stranger's, only the detail counts.
-#[derive(Serialize, Deserialize)]
-pub(crate) struct Problem {
-    /// A name for programs.
-    #[serde(rename = "type", default)]
-    kind: String,
-    #[serde(default)]
-    title: String,
-    #[serde(default)]
-    status: u16,
-    /// A sentence for people: what to do.
-    pub(crate) detail: String,
 }
 
 #[cfg(test)]

@@ -1,10 +1,25 @@
 //! The embedded certificate authority and the gateway's own certificates (agent-tunnel 3, design 3.7).
 
+#[cfg(feature = "gateway")]
 pub mod ca;
+#[cfg_attr(
+    not(feature = "gateway"),
+    allow(dead_code, reason = "some of it is for a gateway's CA")
+)]
 pub mod csr;
+#[cfg_attr(
+    not(feature = "gateway"),
+    allow(dead_code, reason = "some of it is for a gateway's CA")
+)]
 pub mod names;
+#[cfg_attr(
+    not(feature = "gateway"),
+    allow(dead_code, reason = "one kind of pin is for a gateway's targets")
+)]
 pub(crate) mod pinned;
+#[cfg(feature = "gateway")]
 pub mod rotation;
+#[cfg(feature = "gateway")]
 pub mod server;
 
 use std::path::PathBuf;

@@ -1,8 +1,10 @@
 //! Whole processes put together from their parts: the gateway and the agent, as `run` and `demo` use them.
 
 pub mod agent;
+#[cfg(feature = "gateway")]
 pub mod gateway;
 mod reading;
+#[cfg(feature = "gateway")]
 pub mod signals;
 
 use rustls_pki_types::UnixTime;

@@ -15,6 +15,7 @@ use std::{
 #[derive(Debug, Default)]
 pub(super) struct Reading(Arc<AtomicBool>);
 
+#[cfg(feature = "gateway")]
 impl Reading {
     /// Reads, for 10 s at most.
     ///
@@ -31,8 +32,13 @@ impl Reading {
         read.map_err(|_| LATE)?
             .unwrap_or_else(|_| Err(PANICKED.to_owned()))
     }
+}
 
-    /// The same where nothing else is to be done meanwhile.
+impl Reading {
+    /// Reads, for 10 s at most, where nothing else is to be done meanwhile.
+    ///
+    /// # Errors
+    /// Those of `read`, or why it was not done.
     pub(super) fn wait<T: Send + 'static>(
         &self,
         read: impl FnOnce() -> Result<T, String> + Send + 'static,
@@ -90,6 +96,7 @@ mod tests {
 
     use super::*;
 
+    #[cfg(feature = "gateway")]
     #[tokio::test(start_paused = true)]
     async fn a_disk_that_hangs_holds_up_nobody_and_one_thread_only() {
         let reading = Reading::default();

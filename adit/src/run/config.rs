@@ -13,6 +13,7 @@ use crate::{
 /// Shows every value in force and its source.
 pub(super) fn show(ctx: &Context<'_>, args: &ConfigArgs) -> Result<(), CommandFailure> {
     let settings = match args.role {
+        #[cfg(feature = "gateway")]
         Role::Gateway => ctx.gateway_draft()?.settings,
         Role::Agent => ctx.agent_config()?.settings,
     };
@@ -41,6 +42,7 @@ pub(super) fn check(ctx: &Context<'_>, args: &ConfigArgs) -> Result<(), CommandF
 
 fn settings(ctx: &Context<'_>, role: Role) -> Result<Vec<Setting>, ConfigError> {
     match role {
+        #[cfg(feature = "gateway")]
         Role::Gateway => Ok(ctx.gateway_config()?.settings),
         Role::Agent => Ok(ctx.agent_config()?.settings),
     }

@@ -26,7 +26,7 @@ pub(super) fn demo(ctx: &Context<'_>, args: &DemoArgs) -> Result<(), CommandFail
     let open_files = super::raise_open_files();
     tracing::debug!(?open_files, "limit of open descriptors");
     let folder = Folder::make()?;
-    super::runtime()?.block_on(run(ctx, args, &folder.0))
+    super::of_gateway::runtime()?.block_on(run(ctx, args, &folder.0))
 }
 
 async fn run(ctx: &Context<'_>, args: &DemoArgs, folder: &Path) -> Result<(), CommandFailure> {

@@ -10,7 +10,7 @@ use serde::Serialize;
 
 use super::{Context, odd_answer, print_reloaded, starter::Starter};
 use crate::{
-    admin::{Answer, Request},
+    admin::{Answer, Request, UsageRow},
     args::{GatewayInit, Json},
     config::{GatewayConfig, Role},
     exit::{Code, CommandFailure},
@@ -20,7 +20,6 @@ use crate::{
         gateway::{GatewayProcess, GatewayState},
         signals::Signals,
     },
-    usage::UsageRow,
 };
 
 /// Makes CA, keys and store, and a configuration file to begin with where there is none.
@@ -82,7 +81,7 @@ pub(super) fn run(ctx: &Context<'_>) -> Result<(), CommandFailure> {
     ctx.start_log(&loaded.config.log)?;
     let open_files = super::raise_open_files();
     tracing::debug!(?open_files, "limit of open descriptors");
-    super::runtime()?.block_on(async {
+    super::of_gateway::runtime()?.block_on(async {
         let signals = Signals::listen()?;
         let process = GatewayProcess::start(&loaded.config)?;
         let (file, overrides) = (ctx.file(Role::Gateway), ctx.cli.overrides());

@@ -27,6 +27,7 @@ pub(super) fn health(ctx: &Context<'_>, args: &HealthArgs) -> Result<(), Command
 }
 
 /// Asks the gateway, or else the agent. `--config` may name the file of one of them, which the other cannot read.
+#[cfg(feature = "gateway")]
 fn either(ctx: &Context<'_>) -> Result<HealthView, CommandFailure> {
     let is_absent =
         |failure: &CommandFailure| matches!(failure.code(), Code::Unreachable | Code::Config);
@@ -40,8 +41,15 @@ fn either(ctx: &Context<'_>) -> Result<HealthView, CommandFailure> {
     }
 }
 
+/// Asks the agent: there is no gateway in this build.
+#[cfg(not(feature = "gateway"))]
+fn either(ctx: &Context<'_>) -> Result<HealthView, CommandFailure> {
+    ask(ctx, Role::Agent)
+}
+
 fn ask(ctx: &Context<'_>, role: Role) -> Result<HealthView, CommandFailure> {
     let answer = match role {
+        #[cfg(feature = "gateway")]
         Role::Gateway => ctx.ask_gateway(&Request::Health {}),
         Role::Agent => ctx.ask_agent(&Request::Health {}),
     }?;

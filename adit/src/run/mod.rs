@@ -1,17 +1,26 @@
 //! One function per verb, and the way from the command line to it.
 
 mod agent;
+#[cfg(feature = "gateway")]
 mod agents;
+#[cfg(feature = "gateway")]
 mod ca;
 mod config;
+#[cfg(feature = "gateway")]
 mod demo;
+#[cfg(feature = "gateway")]
 mod gateway;
 mod health;
+#[cfg(feature = "gateway")]
+mod of_gateway;
 mod pages;
 mod probe;
+#[cfg(feature = "gateway")]
 mod route;
+#[cfg(feature = "gateway")]
 mod sessions;
 mod starter;
+#[cfg(feature = "gateway")]
 mod token;
 
 use std::{
@@ -22,17 +31,12 @@ use std::{
 
 use clap::Parser;
 use serde::Serialize;
-use tokio::runtime::Runtime;
 
 use crate::{
     admin::{self, Answer, Request, VersionInfo},
-    args::{
-        AgentVerb, AgentsVerb, Cli, ConfigVerb, GatewayVerb, Json, RouteVerb, SessionsVerb,
-        TokenVerb, Verb,
-    },
+    args::{AgentVerb, Cli, ConfigVerb, Json, Verb},
     config::{
-        AgentConfig, ConfigError, GatewayConfig, Loaded, LogConfig, Role, Surroundings,
-        admin_socket, agent_socket, config_file,
+        AgentConfig, ConfigError, Loaded, LogConfig, Role, Surroundings, agent_socket, config_file,
     },
     exit::{Code, CommandFailure},
     output,
@@ -71,31 +75,16 @@ pub(crate) struct Context<'a> {
 impl Context<'_> {
     fn dispatch(&self) -> Result<(), CommandFailure> {
         match &self.cli.verb {
-            Verb::Demo(args) => demo::demo(self, args),
-            Verb::Gateway(GatewayVerb::Init(args)) => gateway::init(self, args),
-            Verb::Gateway(GatewayVerb::Run(_)) => gateway::run(self),
-            Verb::Gateway(GatewayVerb::Reload(json)) => gateway::reload(self, *json),
-            Verb::Gateway(GatewayVerb::Status(json)) => gateway::status(self, *json),
+            #[cfg(feature = "gateway")]
+            Verb::OfGateway(verb) => of_gateway::dispatch(self, verb),
             Verb::Agent(AgentVerb::Up(args)) => agent::up(self, args),
             Verb::Agent(AgentVerb::Run(_)) => agent::run(self),
             Verb::Agent(AgentVerb::Status(json)) => agent::status(self, *json),
             Verb::Agent(AgentVerb::Renew(json)) => agent::renew(self, *json),
             Verb::Agent(AgentVerb::Reload(json)) => agent::reload(self, *json),
             Verb::Agent(AgentVerb::Probe(json)) => probe::probe(self, *json),
-            Verb::Token(TokenVerb::Create(args)) => token::create(self, args),
-            Verb::Token(TokenVerb::List(json)) => token::list(self, *json),
-            Verb::Token(TokenVerb::Revoke(args)) => token::revoke(self, args),
-            Verb::Agents(AgentsVerb::List(json)) => agents::list(self, *json),
-            Verb::Agents(AgentsVerb::Show(args)) => agents::show(self, args),
-            Verb::Agents(AgentsVerb::Delete(args)) => agents::delete(self, args),
-            Verb::Agents(AgentsVerb::Drain(args)) => agents::drain(self, args),
-            Verb::Sessions(SessionsVerb::List(json)) => sessions::list(self, *json),
-            Verb::Sessions(SessionsVerb::Show(args)) => sessions::show(self, args),
-            Verb::Sessions(SessionsVerb::Kill(args)) => sessions::kill(self, args),
-            Verb::Route(RouteVerb::Explain(args)) => route::explain(self, args),
             Verb::Config(ConfigVerb::Show(args)) => config::show(self, args),
             Verb::Config(ConfigVerb::Check(args)) => config::check(self, args),
-            Verb::Ca(verb) => ca::ca(self, verb),
             Verb::Health(args) => health::health(self, args),
             Verb::Completion(args) => pages::completion(self, args),
             Verb::Man(args) => pages::man(self, args),
@@ -104,24 +93,6 @@ impl Context<'_> {
                 self.print(json.json, &own, |out| writeln!(out, "adit {}", own.version))
             }
         }
-    }
-
-    /// The configuration of a gateway that is to run.
-    pub(crate) fn gateway_config(&self) -> Result<Loaded<GatewayConfig>, ConfigError> {
-        GatewayConfig::load_to_run(
-            self.file(Role::Gateway),
-            &self.cli.overrides(),
-            &self.around,
-        )
-    }
-
-    /// The gateway's configuration, which may lack what a gateway cannot run without.
-    pub(crate) fn gateway_draft(&self) -> Result<Loaded<GatewayConfig>, ConfigError> {
-        GatewayConfig::load(
-            self.file(Role::Gateway),
-            &self.cli.overrides(),
-            &self.around,
-        )
     }
 
     /// The agent's configuration.
@@ -148,17 +119,6 @@ impl Context<'_> {
             false => text(&mut out),
         };
         Ok(output::quiet(written.and_then(|()| out.flush()))?)
-    }
-
-    /// Asks the running gateway.
-    pub(crate) fn ask_gateway(&self, request: &Request) -> Result<Answer, CommandFailure> {
-        self.ask(admin_socket(&self.gateway_state_dir()?), request)
-    }
-
-    /// Where the gateway keeps its state, whether or not it could run with its configuration.
-    pub(crate) fn gateway_state_dir(&self) -> Result<PathBuf, ConfigError> {
-        let file = self.file(Role::Gateway);
-        GatewayConfig::state_dir(file, &self.cli.overrides(), &self.around)
     }
 
     /// Asks the running agent.
@@ -188,13 +148,6 @@ fn print_reloaded(ctx: &Context<'_>, json: Json, answer: Answer) -> Result<(), C
         }
         Ok(())
     })
-}
-
-/// The runtime of a gateway: one thread; more are the driver's to start.
-fn runtime() -> io::Result<Runtime> {
-    tokio::runtime::Builder::new_current_thread()
-        .enable_all()
-        .build()
 }
 
 /// The other side answered a question that was not asked.

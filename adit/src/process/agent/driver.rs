@@ -7,12 +7,14 @@ use std::{
 };
 
 use adit_io_common::agent::{AgentConfig, AgentHandle, StartError, Status};
+#[cfg(feature = "agent-mio")]
 use adit_io_mio::Agent as MioAgent;
 use adit_proto_core::env::Env;
 
+#[cfg(feature = "agent-tokio")]
+use super::on_tokio::TokioAgent;
 use super::{
     events::{Event, offer},
-    on_tokio::TokioAgent,
     status::Watched,
     wait::wait,
 };
@@ -21,7 +23,9 @@ use crate::config::Driver;
 /// A running agent.
 #[derive(Debug)]
 pub(super) enum AgentDriver {
+    #[cfg(feature = "agent-tokio")]
     Tokio(TokioAgent),
+    #[cfg(feature = "agent-mio")]
     Mio(MioAgent),
 }
 
@@ -33,7 +37,9 @@ impl AgentDriver {
         told: Told,
     ) -> Result<Self, StartError> {
         match driver {
+            #[cfg(feature = "agent-tokio")]
             Driver::Tokio => TokioAgent::start(config, env, told).map(Self::Tokio),
+            #[cfg(feature = "agent-mio")]
             Driver::Mio => {
                 let publish = move |status: &Status| told.status(status);
                 MioAgent::start(config, env, Box::new(publish)).map(Self::Mio)
@@ -44,7 +50,9 @@ impl AgentDriver {
     /// The way to it.
     pub(super) fn handle(&self) -> &AgentHandle {
         match self {
+            #[cfg(feature = "agent-tokio")]
             Self::Tokio(agent) => agent.handle(),
+            #[cfg(feature = "agent-mio")]
             Self::Mio(agent) => agent.handle(),
         }
     }
@@ -52,7 +60,9 @@ impl AgentDriver {
     /// Why it has ended, once it has told that it did.
     pub(super) fn why(&mut self) -> io::Error {
         let why = match self {
+            #[cfg(feature = "agent-tokio")]
             Self::Tokio(agent) => wait(agent.ended(), WHY_PATIENCE).and_then(Result::ok),
+            #[cfg(feature = "agent-mio")]
             Self::Mio(agent) => wait(agent.ended(), WHY_PATIENCE).and_then(Result::ok),
         };
         why.unwrap_or_else(|| io::Error::other("the agent's thread has panicked"))
@@ -63,7 +73,9 @@ impl Drop for AgentDriver {
     /// Ends it at once, whatever is under way.
     fn drop(&mut self) {
         match self {
+            #[cfg(feature = "agent-tokio")]
             Self::Tokio(agent) => agent.quit(),
+            #[cfg(feature = "agent-mio")]
             Self::Mio(agent) => agent.quit(),
         }
     }

@@ -3,6 +3,7 @@
 
 mod driver;
 mod events;
+#[cfg(feature = "agent-tokio")]
 mod on_tokio;
 mod reload;
 mod routes;
