@@ -1,4 +1,5 @@
 //! The agents API and the tokens of a console, against the real listener on loopback.
+#![cfg(feature = "gateway")]
 #![allow(clippy::unwrap_used, reason = "helpers of tests fail loudly too")]
 
 #[path = "agents_api/headers.rs"]

@@ -1,4 +1,5 @@
 //! The binary as its users see it: help, exit codes, what goes to stdout and what to stderr.
+#![cfg(feature = "gateway")]
 #![allow(
     clippy::unwrap_used,
     reason = "a failed test may panic, in its helpers too"

@@ -1,4 +1,5 @@
 //! What operators change in a running gateway, without a process of its own.
+#![cfg(feature = "gateway")]
 #![allow(
     clippy::unwrap_used,
     reason = "a failed test may panic, in its helpers too"

@@ -1,4 +1,5 @@
 //! Certificates of the embedded authority, judged by the path validation that peers use.
+#![cfg(feature = "gateway")]
 #![allow(clippy::unwrap_used, reason = "helpers of tests fail loudly too")]
 
 use std::sync::Arc;

@@ -134,6 +134,17 @@ const NOT_IN_ADIT: &[&str] = &[
     "s2n-*",
 ];
 
+/// Packages that a build of the agent alone, on mio, must not bring: a runtime, and what only a gateway needs.
+const NOT_IN_THE_SMALL_AGENT: &[&str] = &[
+    "tokio*",
+    "async-*",
+    "axum*",
+    "hyper*",
+    "jsonwebtoken",
+    "prometheus-client",
+    "redb",
+];
+
 /// One file of the workspace, path relative to its root.
 struct File {
     path: String,
@@ -258,6 +269,23 @@ fn there_is_one_tls_stack() {
         packages.contains("aws-lc-rs"),
         "the tree was not read: {packages:?}"
     );
+}
+
+#[test]
+fn the_small_agent_has_no_runtime() {
+    let part = ["-p", "adit", "--no-default-features", "--features"];
+    let packages = tree(&[&part[..], &["agent-mio"]].concat());
+    let found = forbidden(&packages, NOT_IN_THE_SMALL_AGENT);
+    assert!(
+        found.is_empty(),
+        "the small agent may not depend on: {found:?}"
+    );
+    assert!(
+        packages.contains("mio"),
+        "the tree was not read: {packages:?}"
+    );
+    let on_tokio = tree(&[&part[..], &["agent-tokio"]].concat());
+    assert!(!forbidden(&on_tokio, NOT_IN_THE_SMALL_AGENT).is_empty());
 }
 
 // The rules on what they must flag.

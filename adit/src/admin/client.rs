@@ -45,13 +45,7 @@ pub enum ClientError {
 /// [`ClientError`], within 10 s.
 pub fn call(path: &Path, request: &Request) -> Result<Answer, ClientError> {
     let until = Instant::now() + DEADLINE;
-    let stream = connect(path).map_err(|error| match error.kind() {
-        io::ErrorKind::NotFound | io::ErrorKind::ConnectionRefused => {
-            ClientError::NotRunning(path.to_owned())
-        }
-        io::ErrorKind::PermissionDenied => ClientError::Denied(path.to_owned()),
-        _ => broken(error),
-    })?;
+    let stream = connect(path).map_err(|error| unconnected(path, error))?;
     let mut stream = Until(&stream, until);
     let mut line = serde_json::to_vec(request).map_err(ClientError::Malformed)?;
     line.push(b'\n');
@@ -73,11 +67,25 @@ fn connect(path: &Path) -> io::Result<UnixStream> {
     Ok(socket.into())
 }
 
+fn unconnected(path: &Path, error: io::Error) -> ClientError {
+    use io::ErrorKind::{ConnectionRefused, NotFound, PermissionDenied};
+    let kind = error.kind();
+    if matches!(kind, NotFound | ConnectionRefused) {
+        ClientError::NotRunning(path.to_owned())
+    } else if kind == PermissionDenied {
+        ClientError::Denied(path.to_owned())
+    } else {
+        broken(error)
+    }
+}
+
 fn broken(error: io::Error) -> ClientError {
-    match error.kind() {
-        // A socket says the former.
-        io::ErrorKind::WouldBlock | io::ErrorKind::TimedOut => ClientError::TimedOut,
-        _ => ClientError::Io(error),
+    use io::ErrorKind::{TimedOut, WouldBlock};
+    // A socket whose time is over says the latter.
+    if matches!(error.kind(), TimedOut | WouldBlock) {
+        ClientError::TimedOut
+    } else {
+        ClientError::Io(error)
     }
 }
 

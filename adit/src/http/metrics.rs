@@ -29,12 +29,7 @@ use prometheus_client::{
 };
 
 use super::{Causes, HttpCounters, ListenerCounters, Refusal};
-use crate::{
-    admin::UsageRow,
-    ingress,
-    store::AgentDirectory,
-    usage::Usage,
-};
+use crate::{admin::UsageRow, ingress, store::AgentDirectory, usage::Usage};
 
 /// Where the figures come from.
 #[derive(Clone, Debug)]

@@ -1,4 +1,5 @@
 //! The gateway's configuration: each bad input and what is said about it.
+#![cfg(feature = "gateway")]
 #![allow(
     clippy::unwrap_used,
     reason = "a failed test may panic, in its helpers too"

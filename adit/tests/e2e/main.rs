@@ -1,4 +1,5 @@
 //! The real binary from end to end, over loopback: processes, signals, logs, sockets.
+#![cfg(feature = "gateway")]
 #![allow(
     clippy::unwrap_used,
     clippy::expect_used,

@@ -1,5 +1,6 @@
 //! The real binary over real networks: gateway, agents and a router between them, each in a network namespace of its
 //! own; and on disks of its own. Needs root, `mount`, and `ip` of iproute2, and fails without them.
+#![cfg(feature = "gateway")]
 #![allow(
     clippy::unwrap_used,
     clippy::expect_used,

@@ -148,13 +148,15 @@ fn receive(
     socket.set_read_timeout(Some(patience.max(Duration::from_micros(1))))?;
     match socket.recv_from(into) {
         Ok(received) => Ok(Some(received)),
-        Err(error) => match error.kind() {
-            io::ErrorKind::WouldBlock | io::ErrorKind::TimedOut | io::ErrorKind::Interrupted => {
-                Ok(None)
-            }
-            _ => Err(error),
-        },
+        Err(error) if is_nothing(error.kind()) => Ok(None),
+        Err(error) => Err(error),
     }
+}
+
+/// Tells what a socket says where nothing has come in time.
+fn is_nothing(kind: io::ErrorKind) -> bool {
+    use io::ErrorKind::{Interrupted, TimedOut, WouldBlock};
+    matches!(kind, WouldBlock | TimedOut | Interrupted)
 }
 
 fn unspecified(remote: SocketAddr) -> SocketAddr {

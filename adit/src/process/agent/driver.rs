@@ -106,3 +106,29 @@ impl Drop for Told {
 
 /// From the word that a driver has ended until it has said why.
 const WHY_PATIENCE: Duration = Duration::from_secs(1);
+
+#[cfg(test)]
+mod tests {
+    use std::sync::mpsc::sync_channel;
+
+    use super::*;
+
+    #[test]
+    fn a_driver_that_ends_is_an_event_behind_its_status() {
+        let (teller, events) = sync_channel(2);
+        let watched = Arc::<Watched>::default();
+        let told = Told {
+            watched: Arc::clone(&watched),
+            events: teller,
+        };
+        let connected = Some(([192, 0, 2, 1], 4433).into());
+        told.status(&Status {
+            connected,
+            ..Status::default()
+        });
+        drop(told);
+        assert!(watched.is_connected());
+        assert!(matches!(events.recv(), Ok(Event::Status)));
+        assert!(matches!(events.recv(), Ok(Event::Ended)));
+    }
+}

@@ -70,3 +70,35 @@ impl Signals {
         thread.spawn(forward).map(drop)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::{sync::mpsc::sync_channel, time::Duration};
+
+    use rustix::process::{Signal, getpid, kill_process};
+
+    use super::*;
+
+    #[test]
+    fn a_signal_from_before_the_start_counts() {
+        let signals = Signals::listen().unwrap();
+        for signal in [Signal::HUP, Signal::TERM] {
+            kill_process(getpid(), signal).unwrap();
+        }
+        let (teller, events) = sync_channel(EVENTS_MAX);
+        signals.forward(teller).unwrap();
+        let next = || events.recv_timeout(Duration::from_secs(10)).unwrap();
+        let both = [next(), next()];
+        assert!(both.iter().any(|event| matches!(event, Event::Hangup)));
+        assert!(both.iter().any(|event| matches!(event, Event::Stop)));
+    }
+
+    #[test]
+    fn what_finds_no_room_is_not_waited_for() {
+        let (teller, events) = sync_channel(1);
+        assert!(offer(&teller, Event::Status));
+        assert!(!offer(&teller, Event::Status));
+        drop(events);
+        assert!(!offer(&teller, Event::Status));
+    }
+}

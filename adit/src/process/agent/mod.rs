@@ -14,7 +14,7 @@ use std::{
     mem,
     sync::{
         Arc,
-        mpsc::{Receiver, RecvTimeoutError, SyncSender, sync_channel},
+        mpsc::{Receiver, SyncSender, sync_channel},
     },
     time::{Duration, Instant},
 };
@@ -212,10 +212,7 @@ impl AgentProcess {
 
     /// The next event, if one comes within `patience`.
     fn next(&mut self, patience: Duration) -> Option<Event> {
-        let event = match self.events.recv_timeout(patience) {
-            Ok(event) => Some(event),
-            Err(RecvTimeoutError::Timeout | RecvTimeoutError::Disconnected) => None,
-        };
+        let event = self.events.recv_timeout(patience).ok();
         self.has_ended |= matches!(event, Some(Event::Ended));
         event
     }
@@ -225,12 +222,10 @@ impl AgentProcess {
         drop(self.socket);
         let began = Instant::now();
         self.driver.handle().stop();
-        while !self.has_ended {
+        let mut is_over = self.has_ended;
+        while !is_over {
             let left = CLOSE_PATIENCE.saturating_sub(began.elapsed());
-            match self.events.recv_timeout(left) {
-                Ok(Event::Ended) | Err(_) => break,
-                Ok(Event::Stop | Event::Hangup | Event::Status | Event::Order(_)) => {}
-            }
+            is_over = matches!(self.events.recv_timeout(left), Ok(Event::Ended) | Err(_));
         }
         drop(self.driver);
         tracing::info!("agent stopped");

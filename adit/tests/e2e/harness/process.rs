@@ -15,14 +15,21 @@ use serde_json::Value;
 
 use super::SOON;
 
+const BINARY: &str = env!("CARGO_BIN_EXE_adit");
+
 /// A command with a bare environment, so that the developer's own settings have no say.
 pub(crate) fn adit(home: &Path) -> Command {
-    adit_by(&[], home)
+    command_of(BINARY, &[], home)
 }
 
-/// The same, started by another program: its words, before the command line.
-pub(crate) fn adit_by(launcher: &[String], home: &Path) -> Command {
-    let binary = env!("CARGO_BIN_EXE_adit");
+/// The same for an agent, started by another program: its words, before the command line. A run of the suite can name
+/// another binary for agents, as the one that is built without a gateway.
+pub(crate) fn agent_by(launcher: &[String], home: &Path) -> Command {
+    let binary = std::env::var("ADIT_E2E_AGENT");
+    command_of(binary.as_deref().unwrap_or(BINARY), launcher, home)
+}
+
+fn command_of(binary: &str, launcher: &[String], home: &Path) -> Command {
     let mut command = match launcher {
         [] => Command::new(binary),
         [program, words @ ..] => {

@@ -14,7 +14,7 @@ use tempfile::TempDir;
 
 use super::{
     SOON,
-    process::{Process, Ran, adit, adit_by, run},
+    process::{Process, Ran, adit, agent_by, run},
     until,
 };
 
@@ -260,7 +260,7 @@ impl Agent {
 
     /// A command for this agent.
     pub(crate) fn command(&self, args: &[&str]) -> Command {
-        let mut command = adit_by(&self.launcher, &self.home);
+        let mut command = agent_by(&self.launcher, &self.home);
         command.arg("--state-dir").arg(&self.state).args(args);
         command
     }
