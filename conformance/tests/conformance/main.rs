@@ -1,0 +1,82 @@
+//! Both drivers, and both pairings of one with the other, behave alike: the same scenarios lead to the same events, as
+//! seen from outside.
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::print_stdout,
+    reason = "helpers of tests fail loudly too, and show what was seen"
+)]
+
+mod bed;
+mod driver;
+
+mod direct;
+mod draining;
+mod ends;
+mod failover;
+mod many;
+mod pipes;
+mod pressure;
+mod rebinding;
+mod renewal;
+mod restarts;
+mod set_up;
+mod stopping;
+
+use std::{
+    panic::resume_unwind,
+    sync::{PoisonError, RwLock},
+    thread,
+};
+
+use self::{bed::Bed, driver::Pairing};
+
+/// A script, with assertions of its own.
+type Scenario = fn(&mut Bed);
+
+/// Has every pairing carry a scenario out, side by side, and compares what was seen.
+fn conform(scenario: Scenario) {
+    let _beside_others = MACHINE.read().unwrap_or_else(PoisonError::into_inner);
+    let journals = thread::scope(|scope| {
+        let begun = Pairing::ALL.map(|pairing| {
+            let thread = thread::Builder::new().name(pairing.name());
+            let run = thread.spawn_scoped(scope, move || carry_out(scenario, pairing));
+            (pairing, run.unwrap())
+        });
+        let journal = |run: thread::ScopedJoinHandle<'_, String>| match run.join() {
+            Ok(journal) => journal,
+            Err(panic) => resume_unwind(panic),
+        };
+        begun.map(|(pairing, run)| (pairing, journal(run)))
+    });
+    compare(&journals);
+}
+
+/// The same one after the other and without other tests beside: for what takes the whole machine.
+fn conform_alone(scenario: Scenario) {
+    let _alone = MACHINE.write().unwrap_or_else(PoisonError::into_inner);
+    let journals = Pairing::ALL.map(|pairing| (pairing, carry_out(scenario, pairing)));
+    compare(&journals);
+}
+
+static MACHINE: RwLock<()> = RwLock::new(());
+
+fn carry_out(scenario: Scenario, pairing: Pairing) -> String {
+    let mut bed = Bed::new(pairing);
+    scenario(&mut bed);
+    bed.finish()
+}
+
+fn compare(journals: &[(Pairing, String); 4]) {
+    let [(first, recorded), others @ ..] = journals;
+    println!("{recorded}");
+    for (pairing, journal) in others {
+        assert!(
+            journal == recorded,
+            "{} differs from {}:\n{journal}\n--- {}:\n{recorded}",
+            pairing.name(),
+            first.name(),
+            first.name(),
+        );
+    }
+}
