@@ -119,7 +119,7 @@ impl Agent {
 /// The token of the alarm: none that a place among the sources ever has.
 pub(crate) const ALARM: mio::Token = mio::Token(usize::MAX);
 /// Rounds of work before the poll is looked at.
-const ROUNDS_MAX: usize = 16;
+const ROUNDS_MAX: usize = 2;
 /// Events taken from the system at once.
 pub(crate) const EVENTS_MAX: usize = 1_024;
 

@@ -179,7 +179,7 @@ struct Parts {
 }
 
 /// Rounds of work before the poll is looked at.
-const ROUNDS_MAX: usize = 16;
+const ROUNDS_MAX: usize = 2;
 
 struct GatewayLoop {
     node: Node,
