@@ -71,7 +71,10 @@ impl MioLeg {
             Socket::Tcp(tcp) => {
                 let mut socket = TcpStream::from_std(tcp);
                 let both = Interest::READABLE | Interest::WRITABLE;
-                let place = sources.watch(&mut socket, owner, both)?;
+                // A socket that nobody can carry must not look like one that has ended.
+                let place = sources
+                    .watch(&mut socket, owner, both)
+                    .inspect_err(|_| reset_tcp(&socket))?;
                 Ok(Self::Tcp(Tcp {
                     socket,
                     _place: place,
@@ -196,5 +199,37 @@ impl Leg for MioLeg {
             Self::Tcp(tcp) => !matches!(tcp.socket.take_error(), Ok(None)),
             Self::Pipe(pipe, ..) => pipe.is_reset(),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{
+        io::Read,
+        net::{TcpListener, TcpStream as StdStream},
+        os::fd::AsRawFd,
+    };
+
+    use adit_io_common::handoff::handoff;
+    use mio::unix::SourceFd;
+
+    use super::*;
+
+    #[test]
+    fn a_socket_that_cannot_be_watched_is_reset() {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let near = StdStream::connect(listener.local_addr().unwrap()).unwrap();
+        let (mut far, _) = listener.accept().unwrap();
+        let poll = mio::Poll::new().unwrap();
+        let sources = Sources::new(poll.registry().try_clone().unwrap());
+        let fd = near.as_raw_fd();
+        // The system refuses a descriptor that is watched already.
+        let _watched = sources
+            .watch(&mut SourceFd(&fd), Owner::Udp, Interest::READABLE)
+            .unwrap();
+        let (woken, _) = handoff(1);
+        MioLeg::new(near.into(), &sources, Owner::Udp, &woken).unwrap_err();
+        let error = far.read(&mut [0]).unwrap_err();
+        assert_eq!(error.kind(), io::ErrorKind::ConnectionReset);
     }
 }

@@ -8,6 +8,7 @@ use std::{
 use adit_io_common::{
     gateway::{NodeHost, NodeInput, Spliced},
     handoff::Sender,
+    leg::Leg,
     over::Over,
     pump::Traffic,
     splice::{Splice, SpliceTurn},
@@ -132,7 +133,11 @@ impl NodeHost for Splices {
                 self.joined.insert(session, splice);
                 self.queue(session);
             }
-            _ => self.tell(session, Traffic::begin(), Over::TcpReset),
+            (user, target) => {
+                let left = [user, target].into_iter().flatten();
+                left.for_each(|leg| leg.reset(Over::TcpReset.text()));
+                self.tell(session, Traffic::begin(), Over::TcpReset);
+            }
         }
     }
 
