@@ -2,8 +2,8 @@
 # Measures adit beside the yardstick tunnel and prints the ratios. Loopback only.
 #   bench/run.sh [--driver tokio|mio] [YARDSTICK_FOLDER] [ARGUMENTS OF ITS run.py]
 # e.g. bench/run.sh ../shared/bench --only naive-quinn,adit --reps 3 --secs 2
-# `--only naive-quinn,adit,adit-mio` has both drivers in one run. The folder may come from $YARDSTICK instead. $JSON names a file to keep the samples in. Without --driver adit's
-# processes choose their own.
+# `--only naive-quinn,adit,adit-mio` has both drivers in one run. The folder may come from $YARDSTICK instead. $JSON names
+# a file to keep the samples in. Without --driver adit's processes choose their own.
 set -eu
 root=$(cd "$(dirname "$0")/.." && pwd)
 export DRIVER=
