@@ -233,6 +233,8 @@ impl AgentLoop {
                     return error;
                 }
             }
+            self.alarm.set();
+            // Whoever raises it from here on wakes the loop.
             if quit.load(Ordering::SeqCst) {
                 return io::Error::other("stopped");
             }
@@ -285,8 +287,8 @@ impl AgentLoop {
         any
     }
 
+    /// Looks at the queues a last time, and sleeps unless there is something. The alarm is set already.
     fn sleep(&mut self, cx: &Context<'_>, events: &mut Events) -> io::Result<()> {
-        self.alarm.set();
         let now = Instant::now();
         let any = self.take(now, cx);
         let more = self.host.tunnel.has_more();

@@ -32,7 +32,8 @@ impl Alarm {
         Waker::from(Arc::clone(self))
     }
 
-    /// The loop is about to sleep, and looks at its queues a last time: whatever is pushed from here on wakes it.
+    /// The loop is about to sleep, and looks at its queues and flags a last time: whatever is pushed or raised from here on
+    /// wakes it.
     pub(crate) fn set(&self) {
         self.asleep.store(true, Ordering::SeqCst);
     }

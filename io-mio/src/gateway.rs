@@ -258,6 +258,8 @@ impl GatewayLoop {
                     return error;
                 }
             }
+            self.alarm.set();
+            // Whoever raises it from here on wakes the loop.
             if quit.load(Ordering::SeqCst) {
                 return io::Error::other("stopped");
             }
@@ -334,8 +336,8 @@ impl GatewayLoop {
         any
     }
 
+    /// Looks at the queues a last time, and sleeps unless there is something. The alarm is set already.
     fn sleep(&mut self, cx: &Context<'_>, events: &mut Events) -> io::Result<()> {
-        self.alarm.set();
         let now = Instant::now();
         let any = self.take(now, cx);
         let more = self.tunnel.has_more() || self.splices.has_more();
