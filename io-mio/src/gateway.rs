@@ -14,7 +14,7 @@ use std::{
 };
 
 use adit_io_common::{
-    commands::{COMMANDS_LEN, Command, Commands},
+    commands::{Command, Commands},
     gateway::{
         AgentConnection, AgentLines, EndpointOrder, GatewayCommand, GatewayConfig, GatewayHandle,
         Hooks, NODE_LEN, Node, NodeInput, NodeSettings, ORDERS_LEN, Shared, StartError,
@@ -215,7 +215,8 @@ impl GatewayLoop {
     fn new(parts: Parts) -> io::Result<Self> {
         let (own, inputs, orders) = parts.queues;
         let sources = Sources::new(parts.poll.registry().try_clone()?);
-        let (to_woken, woken) = handoff(COMMANDS_LEN);
+        // Each pipe is in it once at most, and sessions are bounded by what the node takes.
+        let (to_woken, woken) = handoff(NODE_LEN);
         let (commands, commands_rx) = handoff(NODE_LEN);
         let dials = Dials::new(parts.requests, Resolver::new(TARGETS_MAX), &sources);
         Ok(Self {
