@@ -52,11 +52,16 @@ fn conform(scenario: Scenario) {
     compare(&journals);
 }
 
-/// The same one after the other and without other tests beside: for what takes the whole machine.
+/// The same one after the other, for what takes much of the machine.
+fn conform_in_turn(scenario: Scenario) {
+    let _beside_others = MACHINE.read().unwrap_or_else(PoisonError::into_inner);
+    compare(&Pairing::ALL.map(|pairing| (pairing, carry_out(scenario, pairing))));
+}
+
+/// The same without other tests beside, for what takes all of it.
 fn conform_alone(scenario: Scenario) {
     let _alone = MACHINE.write().unwrap_or_else(PoisonError::into_inner);
-    let journals = Pairing::ALL.map(|pairing| (pairing, carry_out(scenario, pairing)));
-    compare(&journals);
+    compare(&Pairing::ALL.map(|pairing| (pairing, carry_out(scenario, pairing))));
 }
 
 static MACHINE: RwLock<()> = RwLock::new(());

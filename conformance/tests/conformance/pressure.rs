@@ -8,7 +8,7 @@ use crate::{
         end::{End, bytes, shown},
         wait::block_on,
     },
-    conform, conform_alone,
+    conform, conform_in_turn,
 };
 
 /// Sizes of sockets' buffers that hold little beside a session's window.
@@ -18,7 +18,7 @@ const TINY: Option<usize> = Some(1);
 
 #[test]
 fn who_does_not_read_holds_up_nobody_else_and_loses_nothing() {
-    conform_alone(|bed| {
+    conform_in_turn(|bed| {
         bed.begin();
         let all = bytes(3, 32 << 20);
         let target = bed.target("target", SMALL);
@@ -74,7 +74,7 @@ fn a_session_whose_user_never_reads_can_be_ended() {
 
 #[test]
 fn sockets_that_take_a_few_bytes_at_a_time_carry_everything() {
-    conform_alone(|bed| {
+    conform_in_turn(|bed| {
         bed.begin();
         let target = bed.target("target", TINY);
         let mut s = bed.open_with("s", &target, TINY);
@@ -101,7 +101,7 @@ fn sockets_that_take_a_few_bytes_at_a_time_carry_everything() {
 
 #[test]
 fn very_many_small_messages_arrive_in_order() {
-    conform_alone(|bed| {
+    conform_in_turn(|bed| {
         bed.begin();
         let target = bed.target("target", None);
         let mut s = bed.open("s", &target);

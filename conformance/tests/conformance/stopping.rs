@@ -25,6 +25,7 @@ fn a_gateway_is_killed_in_the_middle_of_everything() {
     conform(|bed| {
         in_the_middle(bed, Bed::quit_gateway);
         bed.statuses("a").wait_down();
+        bed.statuses("a").note_no_more();
     });
 }
 

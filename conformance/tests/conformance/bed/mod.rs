@@ -194,8 +194,8 @@ impl Bed {
         };
         let statuses = Statuses::default();
         let publish = statuses.publish(&self.journal, format!("agent {name}"));
-        let node = self.pairing.agent.start_agent(config, env(), publish);
         self.note(&format!("agent {name}"), "started");
+        let node = self.pairing.agent.start_agent(config, env(), publish);
         self.agents.insert(name, Agent { node, statuses });
     }
 

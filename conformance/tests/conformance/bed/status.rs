@@ -58,6 +58,11 @@ impl Statuses {
         self.0.state.lock().unwrap().notes_left.get_or_insert(1);
     }
 
+    /// Notes no changes: what an agent tries in vain is a matter of time.
+    pub(crate) fn note_no_more(&self) {
+        self.0.state.lock().unwrap().notes_left = Some(0);
+    }
+
     /// Notes how it is now, if that is another state than the one that was noted last, and what changes from here on.
     pub(super) fn resume(&self, journal: &Journal, subject: &str) {
         let mut state = self.0.state.lock().unwrap();
