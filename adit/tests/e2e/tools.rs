@@ -40,8 +40,8 @@ fn health_follows_what_runs() {
             .out
             .starts_with("agent connected to 127.0.0.1:")
     );
-    agent
-        .ask(&["health", "--role", "gateway"])
+    let state = agent.state.to_string_lossy();
+    site.run(&["--state-dir", &state, "health", "--role", "gateway"])
         .fails(5, &["nothing is running"]);
 
     let mut user = connect(gateway.ingress("t"));
