@@ -17,10 +17,11 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
 TABLE = ROOT / "docs/performance.md"
-# The row's name in the table -> package and program. A further driver is one more row.
+# The row's name in the table -> package, program, and what the program is told first.
 ROWS = {
     "core": ("adit-proto-core", "instructions_core"),
-    "tokio": ("adit-io-tokio", "instructions_tokio"),
+    "tokio": ("adit-conformance", "instructions", "tokio"),
+    "mio": ("adit-conformance", "instructions", "mio"),
 }
 # The column's name in the table -> how many of them the shorter run does: so many that what differs from start to start
 # does not show.
@@ -32,20 +33,21 @@ TOLERANCE = 0.05
 def build():
     """Always all of them and together, since a package built alone may have other features."""
     argv = ["cargo", "build", "--release", "--locked"]
-    for package, program in ROWS.values():
+    for package, program, *_ in ROWS.values():
         argv += ["--package", package, "--example", program]
     subprocess.run(argv, cwd=ROOT, check=True)
     target = Path(os.environ.get("CARGO_TARGET_DIR", ROOT / "target"))
-    return {name: target / "release/examples" / program for name, (_, program) in ROWS.items()}
+    examples = target / "release/examples"
+    return {name: [examples / program, *first] for name, (_, program, *first) in ROWS.items()}
 
 
 def instructions(program, what, count):
     """All instructions of one run."""
-    argv = ["valgrind", "--tool=callgrind", "--callgrind-out-file=/dev/null", program, what, str(count)]
+    argv = ["valgrind", "--tool=callgrind", "--callgrind-out-file=/dev/null", *program, what, str(count)]
     run = subprocess.run(argv, capture_output=True, text=True)
     found = re.search(r"I\s+refs:\s+([\d,]+)", run.stderr)
     if run.returncode or not found:
-        raise SystemExit(f"{program} {what} {count} failed:\n{run.stderr}")
+        raise SystemExit(f"{program[0]} {what} {count} failed:\n{run.stderr}")
     return number(found[1])
 
 

@@ -1,13 +1,15 @@
 //! Carries so many sessions or MiB through a gateway and an agent over loopback, for `bench/instructions.py` to count
-//! what each costs. Both live on one thread, as with a process each; the user and the target have another one.
+//! what each costs. With tokio both live on one thread, as with a process each; with mio each has its own. The user and
+//! the target have other ones.
 //!
 //! ```text
-//! instructions_tokio sessions|mib COUNT
+//! instructions tokio|mio sessions|mib COUNT
 //! ```
 //!
 //! A session carries one byte there and one back. MiB go there and back in turns, through one session.
 
 use std::{
+    any::Any,
     env,
     io::{Read, Write},
     net::{Ipv4Addr, Shutdown, SocketAddr, TcpListener, TcpStream},
@@ -48,6 +50,13 @@ const MIB: usize = 1 << 20;
 const YEAR_S: i64 = 365 * 86_400;
 const LOOPBACK: Ipv4Addr = Ipv4Addr::LOCALHOST;
 
+/// Who carries it.
+#[derive(Clone, Copy, Debug)]
+enum Driver {
+    Tokio,
+    Mio,
+}
+
 /// What the user does.
 #[derive(Clone, Copy, Debug)]
 enum Load {
@@ -57,8 +66,13 @@ enum Load {
 
 fn main() -> Result<()> {
     let args: Vec<String> = env::args().skip(1).collect();
-    let [what, count] = args.as_slice() else {
-        bail!("instructions_tokio sessions|mib COUNT");
+    let [driver, what, count] = args.as_slice() else {
+        bail!("instructions tokio|mio sessions|mib COUNT");
+    };
+    let driver = match driver.as_str() {
+        "tokio" => Driver::Tokio,
+        "mio" => Driver::Mio,
+        other => bail!("{other} is neither tokio nor mio"),
     };
     let load = match what.as_str() {
         "sessions" => Load::Sessions(count.parse()?),
@@ -68,23 +82,22 @@ fn main() -> Result<()> {
     tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()?
-        .block_on(run(load))
+        .block_on(run(driver, load))
 }
 
-async fn run(load: Load) -> Result<()> {
+async fn run(driver: Driver, load: Load) -> Result<()> {
     let env = Env {
         wall_clock: Arc::new(InTheirLife),
         ..system_env(None)?
     };
     let mut pki = Pki::new(Suite::Ecdsa, [7; 32]);
-    let gateway = gateway(&mut pki, &env)?;
-    let _agent = agent(pki, gateway.local_addr(), env)?;
+    let (_gateway, handle, addr) = gateway(driver, &mut pki, &env)?;
+    let _agent = agent(driver, pki, addr, env)?;
     let target = TcpListener::bind((LOOPBACK, 0))?;
     let target_addr = target.local_addr()?;
     thread::spawn(move || serve(&target, load));
     let ingress = tokio::net::TcpListener::bind((LOOPBACK, 0)).await?;
     let ingress_addr = ingress.local_addr()?;
-    let handle = gateway.handle();
     routed(&handle, target_addr).await?;
     let (done, finished) = oneshot::channel();
     // Nobody waits for it any more where the gateway has failed.
@@ -186,7 +199,12 @@ fn serve(listener: &TcpListener, load: Load) -> Result<()> {
     }
 }
 
-fn gateway(pki: &mut Pki, env: &Env) -> Result<Gateway> {
+/// A gateway, for as long as the box lives, with its handle and its address.
+fn gateway(
+    driver: Driver,
+    pki: &mut Pki,
+    env: &Env,
+) -> Result<(Box<dyn Any>, GatewayHandle, SocketAddr)> {
     let pair = pki.gateway("localhost", &[LOOPBACK.into()]);
     let config = GatewayConfig {
         listen: (LOOPBACK, 0).into(),
@@ -203,10 +221,22 @@ fn gateway(pki: &mut Pki, env: &Env) -> Result<Gateway> {
         },
         threads: 1,
     };
-    Ok(Gateway::start(config, env)?)
+    Ok(match driver {
+        Driver::Tokio => {
+            let gateway = Gateway::start(config, env)?;
+            let (handle, addr) = (gateway.handle(), gateway.local_addr());
+            (Box::new(gateway), handle, addr)
+        }
+        Driver::Mio => {
+            let gateway = adit_io_mio::Gateway::start(config, env)?;
+            let (handle, addr) = (gateway.handle(), gateway.local_addr());
+            (Box::new(gateway), handle, addr)
+        }
+    })
 }
 
-fn agent(mut pki: Pki, gateway: SocketAddr, env: Env) -> Result<Agent> {
+/// An agent, for as long as the box lives.
+fn agent(driver: Driver, mut pki: Pki, gateway: SocketAddr, env: Env) -> Result<Box<dyn Any>> {
     let pair = pki.agent(uuid::Uuid::from_u128(7), "agent");
     let config = AgentConfig {
         gateways: vec![gateway.into()],
@@ -219,7 +249,10 @@ fn agent(mut pki: Pki, gateway: SocketAddr, env: Env) -> Result<Agent> {
         intervals: AdvertiserConfig::default(),
         unread: UNREAD_BUDGET,
     };
-    Ok(Agent::start(config, env)?)
+    Ok(match driver {
+        Driver::Tokio => Box::new(Agent::start(config, env)?),
+        Driver::Mio => Box::new(adit_io_mio::Agent::start(config, env, Box::new(|_| {}))?),
+    })
 }
 
 /// The moment for which the certificates were made.
