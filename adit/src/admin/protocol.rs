@@ -221,7 +221,7 @@ pub struct GatewayStatus {
     pub usage: Vec<UsageRow>,
 }
 
-/// An agent at a glance; published by the agent through a watch channel.
+/// An agent at a glance.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct AgentStatus {
     /// Is there a connection to the gateway?
