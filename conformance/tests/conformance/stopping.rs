@@ -1,6 +1,6 @@
 //! Ends in the middle of everything: nobody hangs, and nobody takes a cut for an end.
 
-use std::{io::Write, net::TcpStream, thread};
+use std::{hint::spin_loop, io::Write, net::TcpStream, thread};
 
 use socket2::{Domain, Socket, Type};
 
@@ -11,7 +11,7 @@ use crate::{
         request,
         wait::{RUNTIME, block_on},
     },
-    conform,
+    conform, conform_in_turn,
 };
 
 #[test]
@@ -37,6 +37,19 @@ fn an_agent_stops_in_the_middle_of_everything() {
 #[test]
 fn an_agent_is_killed_in_the_middle_of_everything() {
     conform(|bed| in_the_middle(bed, |bed| bed.quit_agent("a")));
+}
+
+#[test]
+fn a_gateway_can_be_killed_at_any_moment() {
+    conform_in_turn(|bed| {
+        for moment in 0..200 {
+            bed.start_gateway();
+            for _ in 0..moment * 20 {
+                spin_loop();
+            }
+            bed.quit_gateway();
+        }
+    });
 }
 
 /// Has bulk under way both ways, a session that is still, and one that is being opened, when `end` comes.
