@@ -20,16 +20,14 @@ const TINY: Option<usize> = Some(1);
 fn who_does_not_read_holds_up_nobody_else_and_loses_nothing() {
     conform_in_turn(|bed| {
         bed.begin();
-        let all = bytes(3, 32 << 20);
+        let all = bytes(3, 48 << 20);
         let target = bed.target("target", SMALL);
         let mut up = bed.open_with("up", &target, SMALL);
         let mut down = bed.open_with("down", &target, SMALL);
         for writer in [&mut up.user, &mut down.target] {
             let taken = writer.pour(&all, Duration::from_millis(300));
-            assert!(
-                taken < 24 << 20,
-                "{taken} bytes taken for one who does not read"
-            );
+            // A window, and what the system keeps for sockets that are not read: 32 MiB on some machines.
+            assert!(taken < 44 << 20, "{taken} bytes taken");
             writer.left = all[taken..].to_vec();
         }
         let mut s = bed.open("beside", &target);

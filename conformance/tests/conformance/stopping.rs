@@ -1,6 +1,6 @@
 //! Ends in the middle of everything: nobody hangs, and nobody takes a cut for an end.
 
-use std::{hint::spin_loop, io::Write, net::TcpStream, thread};
+use std::{hint::spin_loop, io::Write, net::TcpStream, thread, time::Duration};
 
 use socket2::{Domain, Socket, Type};
 
@@ -94,13 +94,11 @@ fn full_listener() -> (Socket, Vec<Socket>) {
     listener.bind(&any.into()).unwrap();
     listener.listen(0).unwrap();
     let addr = listener.local_addr().unwrap();
-    let fill = || {
+    let connect = || {
         let socket = Socket::new(Domain::IPV4, Type::STREAM, None).unwrap();
-        socket.set_nonblocking(true).unwrap();
-        // Some of them wait, too.
-        let _under_way = socket.connect(&addr);
-        socket
+        let connected = socket.connect_timeout(&addr, Duration::from_millis(300));
+        connected.is_ok().then_some(socket)
     };
-    let filled = (0..4).map(|_| fill()).collect();
+    let filled = std::iter::from_fn(connect).collect();
     (listener, filled)
 }
