@@ -45,7 +45,7 @@ fn a_target_that_takes_nothing_costs_a_bounded_amount_and_ends_with_its_user() {
 #[test]
 fn ends_that_stand_still_are_idle() {
     let _machine = alone();
-    let bed = Bed::new("", "[limits]\nsession_idle = \"1500ms\"\n");
+    let bed = Bed::new("", "[limits]\nsession_idle = \"3s\"\n");
     // A target that takes nothing, also where its user has ended.
     for ends in [false, true] {
         let (user, target) = bed.session();
