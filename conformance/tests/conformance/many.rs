@@ -45,6 +45,8 @@ fn a_thousand_sessions_are_open_at_once_and_end_cleanly() {
         block_on(all_open.wait());
         let counters = block_on(bed.gateway().counters()).unwrap();
         assert_eq!(counters.sessions_open, COUNT);
+        // Nobody ends before they are counted.
+        block_on(all_open.wait());
         block_on(async { while let Some(()) = users.join_next().await.transpose().unwrap() {} });
         let took = began.elapsed();
         println!("{COUNT} sessions took {took:?}");
@@ -58,6 +60,7 @@ async fn one(gateway: GatewayHandle, target: SocketAddr, n: usize, all_open: Arc
     let (mut user, ingress) = connected();
     pending.attach(ingress, Bytes::new());
     ask(&mut user, n).await;
+    all_open.wait().await;
     all_open.wait().await;
     ask(&mut user, n + COUNT).await;
     user.shutdown().await.unwrap();
