@@ -7,6 +7,7 @@
 #![cfg(test)]
 
 #[expect(dead_code, reason = "a model needs not all of it")]
+#[expect(unreachable_pub, reason = "it is public where it lives")]
 #[path = "../../io-common/src/handoff.rs"]
 mod handoff;
 #[path = "../../io-tokio/src/ready.rs"]
