@@ -2,18 +2,17 @@
 
 use std::fmt;
 
+use serde::{Deserialize, Serialize};
+
 use crate::{error::DecodeError, limits::HEARTBEAT_ACK_TIMEOUT};
 
 /// Why a connection is over; it comes exactly once.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error, Serialize, Deserialize)]
 #[non_exhaustive]
 pub enum Closed {
     /// This side closed it.
     #[error("closed here")]
     Local,
-    /// This side closed it because the peer broke the protocol.
-    #[error("closed here: {0}")]
-    Fault(PeerFault),
     /// This side closed it because nothing was acknowledged for too long (design 8.3).
     #[error("closed here: the path to the peer is dead")]
     PathDead,
@@ -62,10 +61,15 @@ pub enum Closed {
         /// What went wrong.
         reason: String,
     },
+    /// This side closed it because the peer broke the protocol. Last, as serde counts those that it skips when it writes
+    /// and not when it reads; no link tells of it.
+    #[error("closed here: {0}")]
+    #[serde(skip)]
+    Fault(PeerFault),
 }
 
 /// The peer's application close. Peers' texts are for humans only.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct PeerClose {
     /// Application code; the reference knows 0 only (agent-tunnel 13).
     pub code: u64,
@@ -115,7 +119,7 @@ pub enum PeerFault {
 }
 
 /// Why this side closes a connection.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[non_exhaustive]
 pub enum CloseReason {
     /// The agent stops (agent-tunnel 13).

@@ -2,10 +2,12 @@
 
 use std::fmt;
 
+use serde::{Deserialize, Serialize};
+
 use crate::error::DecodeError;
 
 /// A DNS route: one exact name, or every name below a suffix.
-#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct DomainPattern(Box<str>);
 
 impl DomainPattern {
@@ -15,10 +17,10 @@ impl DomainPattern {
     /// [`DecodeError::InvalidField`] with the field `domain`.
     pub fn parse(text: &str) -> Result<Self, DecodeError> {
         let rest = text.strip_prefix("*.").unwrap_or(text);
-        let bad = |reason| {
+        let bad = |reason: &'static str| {
             Err(DecodeError::InvalidField {
-                field: "domain",
-                reason,
+                field: "domain".into(),
+                reason: reason.into(),
             })
         };
         if rest.is_empty() {
@@ -124,7 +126,7 @@ mod tests {
                     prop_assert_eq!(DomainPattern::parse(route.as_str()), Ok(route));
                 }
                 Err(error) => {
-                    let is_field = matches!(error, DecodeError::InvalidField { field: "domain", .. });
+                    let is_field = matches!(&error, DecodeError::InvalidField { field, .. } if field == "domain");
                     prop_assert!(is_field, "{error}");
                 }
             }

@@ -26,6 +26,7 @@ use crate::{
     connection::Connection,
     env::{Env, WallClock},
     id::ConnId,
+    journal::{Begin, Journal},
     limits,
     link::{
         FromConnection, FromEndpoint, Link,
@@ -56,6 +57,7 @@ pub struct Endpoint {
     resets: ResetAllowance,
     unread: Unread,
     counters: EndpointCounters,
+    journal: Option<Journal>,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -215,7 +217,13 @@ impl Endpoint {
             resets: ResetAllowance::default(),
             unread: Unread::default(),
             counters: EndpointCounters::default(),
+            journal: None,
         }
+    }
+
+    /// Takes down from here on what happens on connections that begin.
+    pub fn record_in(&mut self, journal: Journal) {
+        self.journal = Some(journal);
     }
 
     /// Exchanges certificates, keys and roots; connections that exist keep theirs (design 8.13).
@@ -270,14 +278,17 @@ impl Endpoint {
         let begun = self.quic.connect(now, client, remote, server_name);
         let (handle, quic) = begun.map_err(|e| ConnectError::Target(e.to_string()))?;
         let id = self.know(handle, None);
-        Ok(Connection::agent(
-            now,
-            id,
-            Link::new(quic, handle, window),
-            role,
-            Arc::clone(&self.wall_clock),
-            self.limits.unread,
-        ))
+        let unread = self.limits.unread;
+        let link = Link::new(quic, handle, window);
+        let mut conn = Connection::agent(now, id, link, role, self.wall_clock(), unread);
+        self.record(now, &mut conn, || Begin::Agent {
+            conn: id,
+            routes: RouteSet::clone(&agent.routes),
+            advertise_interval: agent.intervals.advertise_interval,
+            heartbeat_interval: agent.intervals.heartbeat_interval,
+            unread,
+        });
+        Ok(conn)
     }
 
     /// Takes a datagram. `reply` is cleared, and filled if the answer is [`Routed::Reply`].
@@ -402,14 +413,11 @@ impl Endpoint {
                 self.handshakes += 1;
                 *self.sources.entry(source).or_default().of(proof) += 1;
                 let id = self.know(handle, Some((source, proof)));
+                let unread = self.limits.unread;
                 let link = Link::new(quic, handle, window);
-                Routed::New(Box::new(Connection::gateway(
-                    now,
-                    id,
-                    link,
-                    Arc::clone(&self.wall_clock),
-                    self.limits.unread,
-                )))
+                let mut conn = Connection::gateway(now, id, link, self.wall_clock(), unread);
+                self.record(now, &mut conn, || Begin::Gateway { conn: id, unread });
+                Routed::New(Box::new(conn))
             }
             Err(error) => {
                 self.counters.malformed += 1;
@@ -417,6 +425,16 @@ impl Endpoint {
                     Routed::Reply(transmit(response))
                 })
             }
+        }
+    }
+
+    fn wall_clock(&self) -> Arc<dyn WallClock> {
+        Arc::clone(&self.wall_clock)
+    }
+
+    fn record(&self, now: Instant, conn: &mut Connection, begin: impl FnOnce() -> Begin) {
+        if let Some(journal) = &self.journal {
+            conn.record_in(now, journal, &begin());
         }
     }
 

@@ -1,7 +1,11 @@
 //! Errors of the core, each saying who is to blame (style 9).
 
+use std::borrow::Cow;
+
+use serde::{Deserialize, Serialize};
+
 /// Bytes that are not a message: the peer's fault.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error, Serialize, Deserialize)]
 #[non_exhaustive]
 pub enum DecodeError {
     /// The length prefix of a frame is above the limit of its channel (agent-tunnel 5).
@@ -28,9 +32,9 @@ pub enum DecodeError {
     #[error("field `{field}` is not valid: {reason}")]
     InvalidField {
         /// `string`, `subnet` or `domain`.
-        field: &'static str,
+        field: Cow<'static, str>,
         /// What is wrong with it.
-        reason: &'static str,
+        reason: Cow<'static, str>,
     },
     /// The message is of a protocol version that is not spoken here (agent-tunnel 8).
     #[error("protocol version {received} is not supported, only {min} to {max}")]

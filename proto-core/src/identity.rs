@@ -1,9 +1,10 @@
 //! Who an agent is, as its certificate proves it.
 
 use crate::id::AgentId;
+use serde::{Deserialize, Serialize};
 
 /// What the gateway knows of an agent from the first certificate of its chain (agent-tunnel 2.1).
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct AgentIdentity {
     /// From the first URI SAN that begins with `urn:uuid:`.
     pub id: AgentId,

@@ -15,6 +15,7 @@ pub mod gateway;
 pub mod id;
 pub mod identity;
 pub mod ingress;
+pub mod journal;
 pub mod limits;
 pub mod link;
 pub mod liveness;

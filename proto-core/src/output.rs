@@ -6,6 +6,8 @@ use std::{
     time::{Duration, Instant},
 };
 
+use serde::{Deserialize, Serialize};
+
 use bytes::Bytes;
 
 use crate::{
@@ -122,7 +124,7 @@ pub enum Event {
 }
 
 /// Certificates of a successful renewal, PEM.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Renewed {
     /// The agent's certificate.
     pub client_cert_pem: String,

@@ -1,11 +1,12 @@
 //! What an agent says it reaches.
 
 use ipnet::IpNet;
+use serde::{Deserialize, Serialize};
 
 use crate::domain::DomainPattern;
 
 /// Subnets and domains that an agent reaches. Host bits of subnets are kept; matching masks them (agent-tunnel 6.1).
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct RouteSet {
     /// Address ranges.
     pub subnets: Vec<IpNet>,
@@ -14,7 +15,7 @@ pub struct RouteSet {
 }
 
 /// One advertised name or suffix.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub struct DomainRoute {
     /// Exact name or wildcard.
     pub pattern: DomainPattern,

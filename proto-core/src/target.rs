@@ -6,8 +6,10 @@ use std::{
     str::FromStr,
 };
 
+use serde::{Deserialize, Serialize};
+
 /// A host and a TCP port, as a `ConnectRequest` carries them (agent-tunnel 7.1).
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct Target {
     /// Who is to be reached.
     pub host: Host,
@@ -16,7 +18,7 @@ pub struct Target {
 }
 
 /// An address, or a name that the agent resolves.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub enum Host {
     /// An IPv4 or IPv6 literal. IPv4-mapped IPv6 literals are held as the IPv4 address they stand for.
     Ip(IpAddr),

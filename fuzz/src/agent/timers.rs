@@ -70,7 +70,8 @@ pub(super) fn advertiser(input: &mut Input<'_>) {
             }
             _ => {
                 pass(input, &mut now, Some(machine.poll_timeout()));
-                machine.handle_timeout(now, u64::from(input.byte() % 16), 3);
+                let unix_ms = u64::from(input.byte() % 16);
+                machine.handle_timeout(now, || unix_ms, 3);
                 assert_rests(now, Some(machine.poll_timeout()));
                 if machine.is_unanswered() {
                     assert!(now >= answered + HEARTBEAT_ACK_TIMEOUT, "given up too soon");

@@ -1,6 +1,8 @@
 //! A gateway's and an agent's connection joined in memory and in virtual time, as the tests in `tests/pair` have them,
 //! and what is measured on them.
 
+#[path = "unrecorded.rs"]
+mod journal;
 #[expect(dead_code, reason = "the tests use all of it")]
 #[path = "../../tests/pair/net.rs"]
 mod net;

@@ -167,11 +167,11 @@ impl Advertiser {
     }
 
     /// Sends what is due, and judges whether the gateway still answers. `unix_ms` is the wall clock and `sessions` the number of open sessions at `now`.
-    pub fn handle_timeout(&mut self, now: Instant, unix_ms: u64, sessions: u32) {
+    pub fn handle_timeout(&mut self, now: Instant, unix_ms: impl FnOnce() -> u64, sessions: u32) {
         self.judge(now);
         // A heartbeat that is due with the routes does not wait behind them.
         if self.heartbeat_at <= now {
-            self.beat(now, unix_ms, sessions);
+            self.beat(now, unix_ms(), sessions);
         }
         if self.advertise_at <= now {
             self.advertise(now);

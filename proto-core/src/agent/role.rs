@@ -121,7 +121,7 @@ impl AgentRole {
     pub(crate) fn poll_control(
         &mut self,
         now: Instant,
-        unix_ms: u64,
+        unix_ms: impl FnOnce() -> u64,
         sessions: u32,
         has_room: bool,
     ) -> Result<Option<ControlMessage>, PeerFault> {

@@ -1,5 +1,6 @@
 //! Connections to gateways over time: which one is tried when, and which connection is kept (design 8.1 and 8.4).
 
+mod call;
 mod credentials;
 mod loss;
 mod round;
@@ -10,6 +11,7 @@ use std::{collections::VecDeque, net::IpAddr, time::Instant};
 
 use rand_chacha::ChaCha12Rng;
 
+pub(crate) use self::call::{Call, describe};
 pub use self::{
     credentials::{Credentials, KeptPairs, Swap},
     loss::LossKind,
@@ -28,6 +30,7 @@ use super::{
 };
 use crate::{
     env::Seed,
+    journal::Recording,
     limits::{
         ADOPTION_RETRY, CREDENTIALS_PROOF_AFTER, DIAL_STAGGER, DRAINING_MAX, GATEWAYS_MAX,
         SWAP_PATIENCE,
@@ -70,6 +73,7 @@ pub struct Supervisor {
     /// When a connection that only drains is closed whatever it carries, so that its successor shows the next pair.
     close_by: Option<(Instant, DialId)>,
     steps: VecDeque<SupervisorStep>,
+    recording: Recording,
 }
 
 impl Supervisor {
@@ -83,6 +87,15 @@ impl Supervisor {
         gateways: Vec<Target>,
         kept: KeptPairs,
         seed: &Seed,
+    ) -> Result<Self, SupervisorError> {
+        Self::begun(now, gateways, kept, seed.derive("backoff"))
+    }
+
+    fn begun(
+        now: Instant,
+        gateways: Vec<Target>,
+        kept: KeptPairs,
+        rng: ChaCha12Rng,
     ) -> Result<Self, SupervisorError> {
         if gateways.is_empty() {
             return Err(SupervisorError::NoGateway);
@@ -98,7 +111,7 @@ impl Supervisor {
         };
         let mut supervisor = Self {
             gateways: gateways.into_iter().map(gateway).collect(),
-            rng: seed.derive("backoff"),
+            rng,
             next_dial: 0,
             current: 0,
             round_at: now,
@@ -110,6 +123,7 @@ impl Supervisor {
             swap: Swap::Overlap,
             close_by: None,
             steps: VecDeque::new(),
+            recording: Recording::default(),
         };
         supervisor.begin(now, 0);
         Ok(supervisor)
@@ -123,6 +137,8 @@ impl Supervisor {
         gateway: GatewayIndex,
         answer: Result<Vec<IpAddr>, ResolveError>,
     ) {
+        let call = || Call::Resolved(gateway, answer.clone());
+        self.recording.call(Some(now), call);
         let Phase::Round(round) = &self.phase else {
             return;
         };
@@ -140,6 +156,7 @@ impl Supervisor {
 
     /// Takes a connection of which the handshake is complete. The first of a round is kept.
     pub fn handle_established(&mut self, now: Instant, dial: DialId) {
+        (self.recording).call(Some(now), || Call::Established(dial));
         if self.is_kept(dial) {
             return;
         }
@@ -176,6 +193,7 @@ impl Supervisor {
     /// Takes the end of an attempt or a connection, whoever caused it. Ends of connections that were closed from here
     /// are ignored.
     pub fn handle_closed(&mut self, now: Instant, dial: DialId, why: LossKind) {
+        (self.recording).call(Some(now), || Call::Closed(dial, why));
         self.close_by.take_if(|(_, by)| *by == dial);
         if let Phase::Round(round) = &mut self.phase
             && round.fail(dial, why)
@@ -194,6 +212,7 @@ impl Supervisor {
     /// Not while [`is_renewing`](Self::is_renewing): a third pair in place of the second would lock the agent out where
     /// the gateway has come to know the second one only.
     pub fn handle_renewed(&mut self, now: Instant, swap: Swap) {
+        self.recording.call(Some(now), || Call::Renewed(swap));
         if !matches!(self.phase, Phase::Stopped) {
             self.swap = swap;
             self.pairs.stored();
@@ -205,6 +224,7 @@ impl Supervisor {
     /// [`SupervisorStep::Revert`]. Where it could not be put in its place, the step comes again after
     /// [`ADOPTION_RETRY`], and attempts go on to show the pair as before.
     pub fn handle_adopted(&mut self, now: Instant, adopted: bool) {
+        self.recording.call(Some(now), || Call::Adopted(adopted));
         if adopted {
             self.pairs.settled();
         }
@@ -220,6 +240,7 @@ impl Supervisor {
     /// at once, and a round under way is started again, but rounds stay [`DIAL_STAGGER`] apart. A connection that is up
     /// is left alone: its own path check decides.
     pub fn handle_network_change(&mut self, now: Instant) {
+        self.recording.call(Some(now), || Call::NetworkChange);
         let at = now.max(self.round_at + DIAL_STAGGER);
         for gateway in &mut self.gateways {
             if gateway.cause == BackoffCause::Unreachable {
@@ -238,6 +259,7 @@ impl Supervisor {
 
     /// Starts a round or the next address of one, or ends one; whatever is due.
     pub fn handle_timeout(&mut self, now: Instant) {
+        self.recording.call(Some(now), || Call::Timeout);
         match &self.phase {
             Phase::Waiting { until } if *until <= now => self.schedule(now),
             Phase::Round(round) => match round.turn(now) {
@@ -270,11 +292,17 @@ impl Supervisor {
 
     /// The next thing to do.
     pub fn poll_step(&mut self) -> Option<SupervisorStep> {
-        self.steps.pop_front()
+        let step = self.steps.pop_front();
+        match &step {
+            Some(step) => self.recording.output(|now| describe(step, now)),
+            None => self.recording.flush(),
+        }
+        step
     }
 
     /// Closes what runs and ends for good. Drain the sessions first.
     pub fn shutdown(&mut self) {
+        self.recording.call(None, || Call::Shutdown);
         self.end_round(None);
         let kept = [self.up.take(), self.former.take()];
         let kept = kept.into_iter().flatten().map(|live| live.dial);

@@ -7,7 +7,7 @@ use std::{
 
 use bytes::Bytes;
 
-use super::{Connection, Farewell, Role, State};
+use super::{Call, Connection, Farewell, Role, State};
 use crate::{
     agent::{
         accept::{Accept, AcceptStep},
@@ -72,7 +72,7 @@ impl Connection {
             let mut step = None;
             let state = self
                 .link
-                .read(StreamRef::Session(slot), wanted, |chunk: Bytes| {
+                .read_message(StreamRef::Session(slot), wanted, |chunk: Bytes| {
                     step = step.take().or_else(|| accept.handle_bytes(now, &chunk));
                 });
             if step.is_none() && state == Ok(ReadState::End) {
@@ -170,6 +170,7 @@ impl AgentHandle<'_> {
     /// # Errors
     /// [`CommandError::NotWaiting`] when it has ended meanwhile: close the TCP connection.
     pub fn accept(&mut self, slot: Slot) -> Result<(), CommandError> {
+        self.conn.link.called(None, || Call::Accept(slot));
         self.take_deciding(slot)?;
         if let Ok(frame) = ConnectResponse::accepted().encode() {
             self.conn.send_setup(slot, frame, false);
@@ -183,6 +184,7 @@ impl AgentHandle<'_> {
     /// # Errors
     /// [`CommandError::NotWaiting`] when it has ended meanwhile.
     pub fn refuse(&mut self, slot: Slot, reason: &str) -> Result<(), CommandError> {
+        (self.conn.link).called(None, || Call::Refuse(slot, reason.to_owned()));
         self.take_deciding(slot)?;
         self.conn.send_refusal(slot, reason);
         Ok(())
@@ -193,6 +195,8 @@ impl AgentHandle<'_> {
     /// # Errors
     /// [`RoutesError`] when the set does not fit one message; nothing is changed.
     pub fn set_routes(&mut self, now: Instant, routes: Arc<RouteSet>) -> Result<(), RoutesError> {
+        let call = || Call::SetRoutes(RouteSet::clone(&routes));
+        self.conn.link.called(Some(now), call);
         self.conn.dirty = true;
         let Role::Agent(role) = &mut self.conn.role else {
             return Ok(());
@@ -206,6 +210,7 @@ impl AgentHandle<'_> {
     /// # Errors
     /// [`CommandError::NotConnected`].
     pub fn renew(&mut self, csr_pem: String) -> Result<(), CommandError> {
+        (self.conn.link).called(None, || Call::Renew(csr_pem.clone()));
         if self.conn.state != State::Up {
             return Err(CommandError::NotConnected);
         }
@@ -220,6 +225,7 @@ impl AgentHandle<'_> {
     /// Closes the connection as soon as it has carried nothing for [`DRAIN_LINGER`](crate::limits::DRAIN_LINGER): no
     /// session is open or asked for, and everything sent is acknowledged. Sessions that come meanwhile are served.
     pub fn drain(&mut self) {
+        self.conn.link.called(None, || Call::Drain);
         self.conn.dirty = true;
         self.conn.farewell = Some(Farewell::WhenIdle { since: None });
     }

@@ -68,7 +68,7 @@ impl ControlChannel {
             return Ok(());
         }
         while let Some(frame) = self.out.front_mut() {
-            match link.write_reserved(StreamRef::Control, frame) {
+            match link.write_message(StreamRef::Control, frame) {
                 Ok(written) => self.out_len -= written,
                 Err(Broken::ByPeer(_) | Broken::Gone) => return Err(PeerFault::ControlEnded),
             }
@@ -91,7 +91,7 @@ impl ControlChannel {
         loop {
             let mut fed = Ok(None);
             let decoder = &mut self.decoder;
-            let state = link.read(StreamRef::Control, decoder.wanted(), |chunk| {
+            let state = link.read_message(StreamRef::Control, decoder.wanted(), |chunk| {
                 if let Ok(None) = fed {
                     fed = decoder.feed(&chunk).map(|(_, payload)| payload);
                 }

@@ -4,7 +4,7 @@ use std::time::Instant;
 
 use bytes::Bytes;
 
-use super::{Connection, Role, State};
+use super::{Call, Connection, Role, State};
 use crate::{
     close::session_code,
     gateway::{AttemptError, open::Open, role::Waiting},
@@ -85,11 +85,11 @@ impl Connection {
                 return;
             };
             let mut answer = None;
-            let state = self
-                .link
-                .read(StreamRef::Session(slot), open.wanted(), |chunk: Bytes| {
-                    answer = answer.take().or_else(|| open.handle_bytes(&chunk));
-                });
+            let state =
+                self.link
+                    .read_message(StreamRef::Session(slot), open.wanted(), |chunk: Bytes| {
+                        answer = answer.take().or_else(|| open.handle_bytes(&chunk));
+                    });
             if answer.is_none() && state == Ok(ReadState::End) {
                 answer = Some(Err(open.handle_end()));
             }
@@ -159,6 +159,8 @@ impl GatewayHandle<'_> {
         session: SessionId,
         target: &Target,
     ) {
+        let call = || Call::Open(attempt, session, target.clone());
+        self.conn.link.called(Some(now), call);
         self.conn.dirty = true;
         let refused = |cause| Event::SessionRefused { attempt, cause };
         let Role::Gateway(role) = &mut self.conn.role else {
@@ -191,6 +193,7 @@ impl GatewayHandle<'_> {
 
     /// Gives an attempt up. Nothing follows for it.
     pub fn cancel(&mut self, attempt: AttemptId) {
+        self.conn.link.called(None, || Call::Cancel(attempt));
         self.conn.dirty = true;
         let Role::Gateway(role) = &mut self.conn.role else {
             return;
@@ -209,6 +212,8 @@ impl GatewayHandle<'_> {
     /// Answers a renewal (agent-tunnel 12). A connection that asked for none, or closed meanwhile, ignores it: gives
     /// false.
     pub fn answer_renewal(&mut self, answer: Result<Renewed, String>) -> bool {
+        let call = || Call::AnswerRenewal(answer.clone());
+        self.conn.link.called(None, call);
         self.conn.dirty = true;
         let Role::Gateway(role) = &mut self.conn.role else {
             return false;

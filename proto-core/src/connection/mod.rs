@@ -1,6 +1,7 @@
 //! One QUIC connection with the role that is played on it: inputs to link to role to outputs.
 
 mod agent_side;
+mod call;
 mod control;
 mod events;
 mod farewell;
@@ -18,6 +19,7 @@ use std::{
 
 use bytes::Bytes;
 
+pub(crate) use self::call::{Call, describe};
 pub use self::{
     agent_side::{AgentHandle, CommandError},
     gateway_side::GatewayHandle,
@@ -204,31 +206,36 @@ impl Connection {
 
     /// Takes what the outside world did. A bad peer becomes [`Event::Closed`], never an error here.
     pub fn handle_input(&mut self, now: Instant, input: Input) {
-        self.dirty = true;
         match input {
             Input::FromEndpoint(ToConnection(FromEndpoint::Engine(event))) => {
-                self.heard_at = Some(now);
+                self.heard(now);
                 self.link.handle_event(event);
             }
             Input::FromEndpoint(ToConnection(FromEndpoint::Unread(bytes))) => {
-                self.give_back(now, bytes);
+                self.heed_unread(now, bytes);
             }
-            Input::Timeout => self.handle_timeout(now),
-            Input::SocketRebound => self.link.handle_rebound(),
+            Input::Timeout => {
+                self.link.called(Some(now), || Call::Timeout);
+                self.dirty = true;
+                self.handle_timeout(now);
+            }
+            Input::SocketRebound => {
+                self.link.called(Some(now), || Call::SocketRebound);
+                self.dirty = true;
+                self.link.handle_rebound();
+            }
         }
     }
 
     /// Gives the next output; [`Output::Wait`] when there is none for now.
     pub fn poll_output(&mut self, now: Instant, buf: &mut TransmitBuf) -> Output {
         if self.dirty {
-            self.dirty = false;
             self.process(now);
         }
         if let Some(notice) = self.notices.pop_front().or_else(|| self.link.poll_notice()) {
             return Output::Notice(ToEndpoint(notice));
         }
-        if let Some(event) = self.events.pop_front() {
-            self.unmark(&event);
+        if let Some(event) = self.poll_event() {
             return Output::Event(event);
         }
         if buf.is_free()
@@ -236,17 +243,28 @@ impl Connection {
         {
             return Output::Transmit(transmit);
         }
+        self.link.recording().flush();
         Output::Wait(self.poll_timeout())
+    }
+
+    /// The next thing for the application.
+    pub(crate) fn poll_event(&mut self) -> Option<Event> {
+        let event = self.events.pop_front()?;
+        self.unmark(&event);
+        self.link.recording().output(|_| describe(&event));
+        Some(event)
     }
 
     /// Closes the connection; [`Event::Closed`] follows. Does nothing on a closed one.
     pub fn close(&mut self, now: Instant, reason: &CloseReason) {
+        self.link.called(Some(now), || Call::Close(reason.clone()));
         self.shut(now, reason.code(), reason.text(), Closed::Local);
     }
 
     /// Closes the connection as soon as everything of the sessions that have ended is acknowledged, and at most
     /// [`STOP_PATIENCE`](limits::STOP_PATIENCE) later; those that are open are cut then. [`Event::Closed`] follows.
     pub fn stop(&mut self, now: Instant, reason: CloseReason) {
+        self.link.called(Some(now), || Call::Stop(reason.clone()));
         self.dirty = true;
         self.farewell = Some(Farewell::WhenSent {
             reason,
@@ -332,8 +350,22 @@ impl Connection {
         }
     }
 
+    fn heard(&mut self, now: Instant) {
+        self.link.called(Some(now), || Call::Heard);
+        self.dirty = true;
+        self.heard_at = Some(now);
+    }
+
+    fn heed_unread(&mut self, now: Instant, bytes: u64) {
+        self.link.called(Some(now), || Call::Unread(bytes));
+        self.dirty = true;
+        self.give_back(now, bytes);
+    }
+
     /// Asks the engine what happened and lets the role answer, until nothing moves any more.
     fn process(&mut self, now: Instant) {
+        self.link.called(Some(now), || Call::Process);
+        self.dirty = false;
         while let Some(event) = self.link.poll_event() {
             self.handle_link(now, event);
         }
@@ -380,7 +412,7 @@ impl Connection {
             let open = u32::try_from(self.sessions.len()).unwrap_or(u32::MAX);
             while let Some(message) = role.poll_control(
                 now,
-                self.wall_clock.0.unix_ms(),
+                || self.link.unix_ms(&*self.wall_clock.0),
                 open,
                 self.control.has_room(),
             )? {
@@ -425,7 +457,7 @@ impl Connection {
         self.dirty = true;
         let taken = self
             .link
-            .write_reserved(StreamRef::Session(slot), &mut frame);
+            .write_message(StreamRef::Session(slot), &mut frame);
         if taken.is_err() {
             // A stream that is gone never takes the rest; its end is reported by the engine's own event.
             return;

@@ -4,7 +4,7 @@ use std::collections::VecDeque;
 
 use bytes::Bytes;
 
-use super::{Connection, hoard::Behind};
+use super::{Call, Connection, hoard::Behind};
 use crate::{
     close::session_code,
     id::Slot,
@@ -120,6 +120,7 @@ impl Connection {
         max: usize,
         out: &mut VecDeque<Bytes>,
     ) -> Result<Read, SessionError> {
+        self.link.called(None, || Call::Read(slot, max as u64));
         let Some(carried) = self.sessions.get_mut(&slot).filter(|c| !c.got_end) else {
             return Err(SessionError::Ended);
         };
@@ -140,6 +141,8 @@ impl Connection {
         slot: Slot,
         chunk: &mut Bytes,
     ) -> Result<Written, SessionError> {
+        let len = chunk.len() as u64;
+        self.link.called(None, || Call::Write(slot, len));
         if self
             .sessions
             .get(&slot)
@@ -160,6 +163,7 @@ impl Connection {
     }
 
     pub(crate) fn finish_session(&mut self, slot: Slot) -> Result<(), SessionError> {
+        self.link.called(None, || Call::Finish(slot));
         if self
             .sessions
             .get(&slot)
@@ -178,6 +182,7 @@ impl Connection {
     }
 
     pub(crate) fn reset_session(&mut self, slot: Slot, code: u32) {
+        self.link.called(None, || Call::Reset(slot, code));
         if self.sessions.contains_key(&slot) {
             self.dirty = true;
             self.abandon(slot, code);

@@ -3,6 +3,7 @@
 mod attempts;
 #[cfg(test)]
 mod bed;
+mod call;
 mod direct;
 #[cfg(test)]
 mod doubt_tests;
@@ -17,6 +18,9 @@ use std::{
     time::Instant,
 };
 
+use serde::{Deserialize, Serialize};
+
+pub(crate) use self::call::Call;
 pub use self::direct::{DirectRange, DirectRule};
 use self::{attempts::Opening, memory::FailureMemory};
 use super::{
@@ -28,6 +32,7 @@ use super::{
 use crate::{
     id::{AgentId, AttemptId, ConnId, SessionId, Slot},
     identity::AgentIdentity,
+    journal::Recording,
     limits::{DISPATCH_TIMEOUT, OPENS_MAX, SESSIONS_PER_AGENT_MAX},
     route::RouteSet,
     session_table::Carrier,
@@ -56,6 +61,7 @@ pub struct Dispatch {
     failover: FailoverCounters,
     stopping: bool,
     outputs: VecDeque<DispatchOutput>,
+    recording: Recording,
 }
 
 /// How often sessions were not opened by the first agent that was asked, as long as it was waited for.
@@ -68,7 +74,7 @@ pub struct FailoverCounters {
 }
 
 /// What a [`Dispatch`] is made with; see [`Dispatch::set_config`].
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct DispatchConfig {
     /// Targets that the gateway may dial itself where no agent advertises them; empty means none (design 8.9).
     pub direct: Vec<DirectRule>,
@@ -90,7 +96,7 @@ impl Default for DispatchConfig {
 }
 
 /// What happened on one connection.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum AgentEvent {
     /// It was established, with the identity of its certificate.
     Registered {
@@ -225,6 +231,8 @@ impl Dispatch {
 
     /// Exchanges what it was made with. Sessions that are open, and attempts that are under way, go on.
     pub fn set_config(&mut self, config: DispatchConfig) {
+        let call = || Call::SetConfig(config.clone());
+        self.recording.call(None, call);
         self.config = config;
     }
 
@@ -275,6 +283,8 @@ impl Dispatch {
         target: Target,
         pinned: Option<AgentId>,
     ) {
+        let call = || Call::Open(session, target.clone(), pinned);
+        self.recording.call(Some(now), call);
         if self.openings.contains_key(&session) {
             return;
         }
@@ -298,14 +308,16 @@ impl Dispatch {
 
     /// Gives up a session whose user went away. Nothing is told of it any more; one that is not being opened is left
     /// alone.
-    pub fn cancel(&mut self, _now: Instant, session: SessionId) {
+    pub fn cancel(&mut self, now: Instant, session: SessionId) {
+        self.recording.call(Some(now), || Call::Cancel(session));
         if let Some(opening) = self.take_opening(session) {
             self.abandon(session, &opening);
         }
     }
 
     /// Refuses every session that is being opened and every later one. Open sessions are not touched.
-    pub fn stop(&mut self, _now: Instant) {
+    pub fn stop(&mut self, now: Instant) {
+        self.recording.call(Some(now), || Call::Stop);
         self.stopping = true;
         while let Some((&session, _)) = self.openings.first_key_value() {
             self.fail(session, OpenError::Stopping);
@@ -314,6 +326,8 @@ impl Dispatch {
 
     /// Says whether an agent is to get new sessions by routing; see [`Hub::set_drained`].
     pub fn set_drained(&mut self, agent: AgentId, drained: bool) {
+        let call = || Call::SetDrained(agent, drained);
+        self.recording.call(None, call);
         self.hub.set_drained(agent, drained);
     }
 
@@ -327,21 +341,30 @@ impl Dispatch {
         agent: AgentId,
         stays: impl Fn(&AgentIdentity) -> bool,
     ) -> Vec<ConnId> {
-        let mut conns = self.hub.connections_of(agent);
-        conns.retain(|conn| !self.hub.identity(*conn).is_some_and(&stays));
+        let of_it = self.hub.connections_of(agent);
+        let stays = |conn: &ConnId| self.hub.identity(*conn).is_some_and(&stays);
+        let (stay, go) = of_it.into_iter().partition(stays);
+        self.recording
+            .call(Some(now), || Call::Disconnect(agent, stay));
+        self.take_out(now, &go);
+        go
+    }
+
+    fn take_out(&mut self, now: Instant, conns: &[ConnId]) {
         // All of them first: what waits for one must not be asked of the next.
-        for conn in &conns {
+        for conn in conns {
             self.hub.unregister(*conn);
         }
-        for conn in &conns {
+        for conn in conns {
             self.handle_closed(now, *conn);
         }
-        conns
     }
 
     /// Takes what happened on a connection. Events of a connection that is not registered, and answers to attempts
     /// that are over, have no effect, but a late success is discarded.
     pub fn handle_event(&mut self, now: Instant, conn: ConnId, event: AgentEvent) {
+        let call = || Call::Event(conn, event.clone());
+        self.recording.call(Some(now), call);
         match event {
             AgentEvent::Registered { identity, renewed } => {
                 match self.hub.register(now, conn, identity, renewed) {
@@ -383,7 +406,9 @@ impl Dispatch {
     }
 
     /// Takes the answer to [`DispatchOutput::DialDirect`]. A success that nobody waits for is aborted.
-    pub fn handle_direct(&mut self, _now: Instant, session: SessionId, result: Result<(), String>) {
+    pub fn handle_direct(&mut self, now: Instant, session: SessionId, result: Result<(), String>) {
+        let call = || Call::Direct(session, result.clone());
+        self.recording.call(Some(now), call);
         let dialling = self
             .openings
             .get(&session)
@@ -405,6 +430,7 @@ impl Dispatch {
 
     /// Lets time pass: the next candidate where one is slow, an end where all are.
     pub fn handle_timeout(&mut self, now: Instant) {
+        self.recording.call(Some(now), || Call::Timeout);
         while let Some(&(at, session)) = self.timers.first() {
             if at > now {
                 return;
@@ -429,7 +455,12 @@ impl Dispatch {
 
     /// What is to be done next.
     pub fn poll_output(&mut self) -> Option<DispatchOutput> {
-        self.outputs.pop_front()
+        let output = self.outputs.pop_front();
+        match &output {
+            Some(output) => self.recording.output(|_| format!("{output:?}")),
+            None => self.recording.flush(),
+        }
+        output
     }
 
     /// Tells whether the gateway dials this target itself: it is allowed and no agent advertises it, not even one

@@ -10,6 +10,7 @@ pub(crate) mod role;
 pub mod routes;
 
 use crate::id::AgentId;
+use serde::{Deserialize, Serialize};
 
 /// Why a session was not opened; the user gets it, so it says what to do.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -131,7 +132,7 @@ pub struct AttemptFailure {
 }
 
 /// Why one candidate did not open the session.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error, Serialize, Deserialize)]
 #[non_exhaustive]
 pub enum AttemptError {
     /// The agent answered with an error. The text is for humans only (agent-tunnel 7.3), and cut at

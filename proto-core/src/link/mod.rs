@@ -1,54 +1,49 @@
 //! The only module that knows QUIC and TLS: everything above speaks of sessions, control bytes and causes.
+//!
+//! [`Link`] is also where a journal is taken and replayed (design 8.17): what a connection learns of the outside world it
+//! learns through it.
 
 pub(crate) mod cids;
 pub(crate) mod config;
 mod congestion;
+mod engine;
 mod losses;
 mod lost;
 pub mod provider;
 mod reach;
+pub(crate) mod tape;
 pub mod tls;
 
-use std::{net::SocketAddr, sync::atomic::Ordering::Relaxed, time::Instant};
+use std::{net::SocketAddr, time::Instant};
 
-use bytes::Bytes;
-use quinn_proto::{
-    Connection, ConnectionEvent, ConnectionHandle, Dir, EndpointEvent, Event, ReadError, Side,
-    StreamEvent, StreamId, VarInt, WriteError,
-};
-use rustls::pki_types::CertificateDer;
+use bytes::{Buf, Bytes};
+use quinn_proto::{Connection, ConnectionEvent, ConnectionHandle, EndpointEvent};
+use serde::{Deserialize, Serialize};
 
+pub(crate) use self::engine::transmit;
 use self::{
-    congestion::AckCounter,
-    lost::closed,
-    reach::{PAYLOAD_MIN, SEND_MAX},
+    engine::Engine,
+    tape::{Answer, Tape},
 };
 use crate::{
-    close::Closed, endpoint::Held, id::Slot, identity::AgentIdentity, limits, output::Transmit,
+    close::Closed, connection::Call, endpoint::Held, env::WallClock, id::Slot,
+    identity::AgentIdentity, journal::Recording, output::Transmit,
 };
 
 /// One QUIC connection, seen as one control stream and numbered sessions (agent-tunnel 4).
 pub(crate) struct Link {
-    quic: Connection,
-    handle: ConnectionHandle,
-    /// Connection window last told to the engine, in bytes.
-    window: u64,
-    /// Streams of the gateway that an agent's engine was last told to allow.
-    streams: u32,
-    /// A sign of life is to leave at once.
-    probing: bool,
-    /// The endpoint was told that the engine is done.
-    drained_told: bool,
-    /// Acknowledged packets that were seen, and what the present path counted at the last look.
-    acked: u64,
-    acked_on_path: u64,
-    acked_from: SocketAddr,
-    /// `acked` at the last ping.
-    acked_at_ping: u64,
-    /// Pings in a row, the last one left out, since which nothing was acknowledged.
-    pings_unanswered: u32,
-    /// The first of them.
-    unanswered_since: Option<Instant>,
+    source: Source,
+    recording: Recording,
+}
+
+#[expect(
+    clippy::large_enum_variant,
+    reason = "a tape is rare, and a box would cost every other connection"
+)]
+enum Source {
+    Engine(Engine),
+    /// What a connection was answered, long ago.
+    Tape(Tape),
 }
 
 /// An endpoint's message to a connection.
@@ -78,18 +73,18 @@ pub(crate) enum FromConnection {
 }
 
 /// A stream by its use.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) enum StreamRef {
     /// The first stream of the agent.
     Control,
     /// A stream of the gateway.
     Session(Slot),
-    /// A stream that the protocol has no use for.
-    Stray(StreamId),
+    /// A stream that the protocol has no use for, by its id (RFC 9000 2.1).
+    Stray(u64),
 }
 
 /// What the engine says happened.
-#[derive(Debug)]
+#[derive(Debug, Serialize, Deserialize)]
 pub(crate) enum LinkEvent {
     Connected,
     /// The connection is over; nothing else follows but the engine's own farewell.
@@ -109,7 +104,7 @@ pub(crate) enum LinkEvent {
 }
 
 /// What a read found.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) enum ReadState {
     /// There may be more.
     More,
@@ -120,7 +115,7 @@ pub(crate) enum ReadState {
 }
 
 /// A stream that broke.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) enum Broken {
     /// The peer reset it, or wants no more of it, with this code.
     ByPeer(u64),
@@ -131,58 +126,106 @@ pub(crate) enum Broken {
 impl Link {
     /// `window` is the connection's, as the engine was configured.
     pub(crate) fn new(quic: Connection, handle: ConnectionHandle, window: u64) -> Self {
-        let acked_from = quic.remote_address();
         Self {
-            quic,
-            handle,
-            window,
-            streams: limits::SESSIONS_PER_AGENT_FIRST,
-            probing: false,
-            drained_told: false,
-            acked: 0,
-            acked_on_path: 0,
-            acked_from,
-            acked_at_ping: 0,
-            pings_unanswered: 0,
-            unanswered_since: None,
+            source: Source::Engine(Engine::new(quic, handle, window)),
+            recording: Recording::default(),
+        }
+    }
+
+    /// Answers what the tape says; `recording` takes down what is asked this time.
+    pub(crate) fn replay(tape: Tape, recording: Recording) -> Self {
+        Self {
+            source: Source::Tape(tape),
+            recording,
+        }
+    }
+
+    /// Takes down from here on what happens.
+    pub(crate) fn record(&mut self, recording: Recording) {
+        self.recording = recording;
+    }
+
+    pub(crate) fn recording(&mut self) -> &mut Recording {
+        &mut self.recording
+    }
+
+    pub(crate) fn tape(&mut self) -> Option<&mut Tape> {
+        match &mut self.source {
+            Source::Engine(_) => None,
+            Source::Tape(tape) => Some(tape),
+        }
+    }
+
+    /// The connection was called.
+    pub(crate) fn called(&mut self, now: Option<Instant>, call: impl FnOnce() -> Call) {
+        self.recording.call(now, call);
+    }
+
+    fn engine(&mut self) -> Option<&mut Engine> {
+        match &mut self.source {
+            Source::Engine(engine) => Some(engine),
+            Source::Tape(_) => None,
+        }
+    }
+
+    fn look(&self) -> Option<&Engine> {
+        match &self.source {
+            Source::Engine(engine) => Some(engine),
+            Source::Tape(_) => None,
+        }
+    }
+
+    fn ask(&mut self, ask: impl FnOnce(&mut Engine) -> Answer) -> Answer {
+        let answer = match &mut self.source {
+            Source::Engine(engine) => ask(engine),
+            Source::Tape(tape) => tape.answer(),
+        };
+        self.recording.answer(|| &answer);
+        answer
+    }
+
+    /// Does what has no answer; a tape only notes that it was done.
+    fn tell(&mut self, told: impl FnOnce() -> String, tell: impl FnOnce(&mut Engine)) {
+        self.recording.told(told);
+        if let Some(engine) = self.engine() {
+            tell(engine);
         }
     }
 
     pub(crate) fn handle(&self) -> ConnectionHandle {
-        self.handle
+        self.look().map_or(ConnectionHandle(0), Engine::handle)
     }
 
+    /// The peer's present address; of a tape none that means anything.
     pub(crate) fn remote(&self) -> SocketAddr {
-        self.quic.remote_address()
+        let nowhere = || SocketAddr::from(([0, 0, 0, 0], 0));
+        self.look().map_or_else(nowhere, Engine::remote)
     }
 
     pub(crate) fn handle_event(&mut self, event: ConnectionEvent) {
-        self.quic.handle_event(event);
+        if let Some(engine) = self.engine() {
+            engine.handle_event(event);
+        }
     }
 
     pub(crate) fn handle_timeout(&mut self, now: Instant) {
-        self.quic.handle_timeout(now);
+        if let Some(engine) = self.engine() {
+            engine.handle_timeout(now);
+        }
     }
 
     pub(crate) fn handle_rebound(&mut self) {
-        self.quic.local_address_changed();
+        if let Some(engine) = self.engine() {
+            engine.handle_rebound();
+        }
     }
 
     pub(crate) fn poll_timeout(&mut self) -> Option<Instant> {
-        self.quic.poll_timeout()
+        self.engine()?.poll_timeout()
     }
 
     pub(crate) fn poll_notice(&mut self) -> Option<FromConnection> {
-        // The endpoint may have given the place to another connection.
-        if self.drained_told {
-            return None;
-        }
-        let event = self.quic.poll_endpoint_events()?;
-        self.drained_told |= event.is_drained();
-        Some(FromConnection::Engine {
-            handle: self.handle,
-            event,
-        })
+        self.engine()?.poll_notice()
     }
 
     pub(crate) fn poll_transmit(
@@ -191,272 +234,242 @@ impl Link {
         max_datagrams: usize,
         buf: &mut Vec<u8>,
     ) -> Option<Transmit> {
-        // A closed connection heeds no acknowledgement: behind bulk its farewell would wait for ever.
-        if self.quic.is_closed() {
-            self.let_pass();
-        }
-        // The pass holds for a batch, so that one is a single datagram.
-        let max_datagrams = if self.probing {
-            1
-        } else {
-            max_datagrams.min((SEND_MAX / usize::from(self.quic.current_mtu())).max(1))
-        };
-        let sent = self.quic.poll_transmit(now, max_datagrams, buf)?;
-        self.probing = false;
-        Some(transmit(sent))
+        self.engine()?.poll_transmit(now, max_datagrams, buf)
     }
 
     pub(crate) fn poll_event(&mut self) -> Option<LinkEvent> {
-        loop {
-            return Some(match self.quic.poll()? {
-                Event::Connected => LinkEvent::Connected,
-                Event::ConnectionLost { reason } => LinkEvent::Lost(closed(reason)),
-                Event::Stream(StreamEvent::Opened { .. }) => LinkEvent::Opened,
-                Event::Stream(StreamEvent::Readable { id }) => self.readable(id),
-                Event::Stream(StreamEvent::Writable { id }) => LinkEvent::Writable(name(id)),
-                Event::Stream(StreamEvent::Stopped { id, error_code }) => {
-                    LinkEvent::Stopped(name(id), error_code.into_inner())
-                }
-                Event::Stream(StreamEvent::Available { dir: Dir::Bi }) => LinkEvent::Credit,
-                Event::Stream(StreamEvent::Finished { id }) => LinkEvent::Acknowledged(name(id)),
-                Event::Stream(StreamEvent::Available { dir: Dir::Uni })
-                | Event::HandshakeDataReady
-                | Event::DatagramReceived
-                | Event::DatagramsUnblocked => continue,
-            });
+        let answer = self.ask(|engine| Answer::Event(engine.poll_event()));
+        if let Answer::Event(event) = answer {
+            event
+        } else {
+            None
         }
     }
 
     /// Who the agent is; none at an agent, and before the handshake.
-    pub(crate) fn identity(&self) -> Option<AgentIdentity> {
-        let chain = self
-            .quic
-            .crypto_session()
-            .peer_identity()?
-            .downcast::<Vec<CertificateDer<'static>>>()
-            .ok()?;
-        tls::identity_of(chain.first()?)
+    pub(crate) fn identity(&mut self) -> Option<AgentIdentity> {
+        let answer = self.ask(|engine| Answer::Identity(engine.identity()));
+        if let Answer::Identity(identity) = answer {
+            identity
+        } else {
+            None
+        }
     }
 
     pub(crate) fn close(&mut self, now: Instant, code: u32, reason: &str) {
-        self.quic.close(
-            now,
-            VarInt::from_u32(code),
-            Bytes::copy_from_slice(reason.as_bytes()),
-        );
+        let told = || format!("close {code} {reason:?}");
+        self.tell(told, |engine| engine.close(now, code, reason));
     }
 
     /// The engine is done, and the endpoint was told so.
     pub(crate) fn is_drained(&self) -> bool {
-        self.drained_told
+        self.look().is_some_and(Engine::is_drained)
     }
 
     /// Asks the peer for a sign of life, and gives it one, past whatever waits to be sent.
-    ///
-    /// Where several stay without an answer, datagrams become as small as they were at first. A path that has narrowed
-    /// loses what is larger, and the engine's own remedy, small probes, does not come: a ping takes bulk with it up to
-    /// the size that is lost, and puts the engine's timer off.
     pub(crate) fn ping(&mut self, now: Instant) {
-        let is_answered = self.acked != self.acked_at_ping;
-        self.acked_at_ping = self.acked;
-        if is_answered {
-            (self.pings_unanswered, self.unanswered_since) = (0, None);
-        } else {
-            self.pings_unanswered = self.pings_unanswered.saturating_add(1);
-        }
-        let since = *self.unanswered_since.get_or_insert(now);
-        // A path of a second's delay answers late, and has not narrowed.
-        let is_late = now.saturating_duration_since(since) >= self.rtt() * 3;
-        let is_large = self.quic.current_mtu() > PAYLOAD_MIN;
-        if self.pings_unanswered >= limits::PINGS_LARGE_MAX && is_late && is_large {
-            self.quic.path_changed(now);
-            // The engine has begun to count afresh.
-            self.acked_on_path = 0;
-        }
-        self.let_pass();
-        self.quic.ping();
+        self.tell(|| "ping".into(), |engine| engine.ping(now));
     }
 
-    fn let_pass(&mut self) {
-        if let Some(controller) = self.controller() {
-            controller.pass.store(true, Relaxed);
-            self.probing = true;
-        }
-    }
-
-    /// Packets of ours that the peer was seen to acknowledge. The engine counts for each path alone: where the peer's
-    /// address has changed since the last look, or changed back, another count is no sign of life.
+    /// Packets of ours that the peer was seen to acknowledge.
     pub(crate) fn acked(&mut self) -> u64 {
-        let count = self.controller().map_or(0, |controller| controller.acked);
-        let remote = self.quic.remote_address();
-        if remote == self.acked_from {
-            self.acked += count.saturating_sub(self.acked_on_path);
+        let answer = self.ask(|engine| Answer::Acked(engine.acked()));
+        if let Answer::Acked(count) = answer {
+            count
+        } else {
+            0
         }
-        self.acked_from = remote;
-        self.acked_on_path = count;
-        self.acked
-    }
-
-    /// A copy of the engine's controller.
-    fn controller(&self) -> Option<Box<AckCounter>> {
-        let any = self.quic.congestion_state().clone_box().into_any();
-        any.downcast::<AckCounter>().ok()
     }
 
     /// Frames received in packets that proved to come from the peer.
-    pub(crate) fn received(&self) -> u64 {
-        let rx = self.quic.stats().frame_rx;
-        rx.acks
-            .wrapping_add(rx.ping)
-            .wrapping_add(rx.stream)
-            .wrapping_add(rx.max_data)
-            .wrapping_add(rx.max_stream_data)
+    pub(crate) fn received(&mut self) -> u64 {
+        let answer = self.ask(|engine| Answer::Received(engine.received()));
+        if let Answer::Received(count) = answer {
+            count
+        } else {
+            0
+        }
     }
 
     /// Anything at all has come from the peer.
-    pub(crate) fn has_heard(&self) -> bool {
-        self.quic.stats().udp_rx.datagrams > 0
+    pub(crate) fn has_heard(&mut self) -> bool {
+        let answer = self.ask(|engine| Answer::HasHeard(engine.has_heard()));
+        matches!(answer, Answer::HasHeard(true))
     }
 
-    /// Round-trip time, smoothed.
+    /// Unix time in milliseconds: it is told to the peer.
+    pub(crate) fn unix_ms(&mut self, clock: &dyn WallClock) -> u64 {
+        let answer = self.ask(|_| Answer::Unix(clock.unix_ms()));
+        if let Answer::Unix(ms) = answer { ms } else { 0 }
+    }
+
+    /// Round-trip time, smoothed; of a tape none.
     pub(crate) fn rtt(&self) -> std::time::Duration {
-        self.quic.rtt()
+        self.look().map(Engine::rtt).unwrap_or_default()
     }
 
     /// Opens a stream, if the peer allows one more. Session streams are the gateway's, control is the agent's.
     pub(crate) fn open(&mut self) -> Option<StreamRef> {
-        self.quic.streams().open(Dir::Bi).map(name)
+        let answer = self.ask(|engine| Answer::Opened(engine.open()));
+        if let Answer::Opened(stream) = answer {
+            stream
+        } else {
+            None
+        }
     }
 
     /// Takes the next stream that the peer opened.
     pub(crate) fn accept(&mut self) -> Option<StreamRef> {
-        self.quic.streams().accept(Dir::Bi).map(name)
+        let answer = self.ask(|engine| Answer::Accepted(engine.accept()));
+        if let Answer::Accepted(stream) = answer {
+            stream
+        } else {
+            None
+        }
     }
 
     /// Sends this stream's bytes before those of sessions.
     pub(crate) fn prioritise(&mut self, stream: StreamRef) {
-        // Fails only on a stream that is gone, which then needs no priority.
-        let _gone = self.quic.send_stream(id(stream)).set_priority(1);
+        let told = || format!("prioritise {stream:?}");
+        self.tell(told, |engine| engine.prioritise(stream));
     }
 
-    /// Reads up to `max` bytes, handing each chunk on without a copy.
+    /// Reads up to `max` bytes of the protocol's own messages.
+    pub(crate) fn read_message(
+        &mut self,
+        stream: StreamRef,
+        max: usize,
+        mut sink: impl FnMut(Bytes),
+    ) -> Result<ReadState, Broken> {
+        let mut kept = Vec::new();
+        let is_kept = self.recording.is_on();
+        let answer = self.ask(|engine| {
+            let state = engine.read(stream, max, |chunk| {
+                if is_kept {
+                    kept.extend_from_slice(&chunk);
+                }
+                sink(chunk);
+            });
+            Answer::Message(kept, state)
+        });
+        let Answer::Message(bytes, state) = answer else {
+            return Err(Broken::Gone);
+        };
+        if self.tape().is_some() && !bytes.is_empty() {
+            sink(bytes.into());
+        }
+        state
+    }
+
+    /// Reads up to `max` bytes of a user's, handing each chunk on without a copy. A journal gets their number and a
+    /// keyed hash of them.
     pub(crate) fn read(
         &mut self,
         stream: StreamRef,
         max: usize,
         mut sink: impl FnMut(Bytes),
     ) -> Result<ReadState, Broken> {
-        let mut recv = self.quic.recv_stream(id(stream));
-        let mut chunks = recv.read(true).map_err(|_| Broken::Gone)?;
-        let mut left = max;
-        let state = loop {
-            if left == 0 {
-                break Ok(ReadState::More);
-            }
-            match chunks.next(left) {
-                Ok(Some(chunk)) => {
-                    left = left.saturating_sub(chunk.bytes.len());
-                    sink(chunk.bytes);
-                }
-                Ok(None) => break Ok(ReadState::End),
-                Err(ReadError::Blocked) => break Ok(ReadState::Blocked),
-                Err(ReadError::Reset(code)) => break Err(Broken::ByPeer(code.into_inner())),
-            }
+        let mut digest = self.recording.digest();
+        let answer = self.ask(|engine| {
+            let mut len = 0;
+            let state = engine.read(stream, max, |chunk| {
+                len += chunk.len() as u64;
+                digest.update(&chunk);
+                sink(chunk);
+            });
+            let hash = digest.finish();
+            Answer::Payload { len, hash, state }
+        });
+        let Answer::Payload { len, state, .. } = answer else {
+            return Err(Broken::Gone);
         };
-        // What must be transmitted is found by the poll that follows every call.
-        let _transmit = chunks.finalize();
+        if self.tape().is_some() {
+            tape::blanks(len, max, sink);
+        }
         state
     }
 
-    /// Writes what fits of the chunk, without a copy, and leaves the rest in it. Gives the bytes taken; what is left
-    /// is blocked.
+    /// Writes what fits of a user's bytes, without a copy, and leaves the rest in the chunk. Gives the bytes taken; what
+    /// is left is blocked.
     pub(crate) fn write(&mut self, stream: StreamRef, chunk: &mut Bytes) -> Result<usize, Broken> {
-        let len = chunk.len();
-        // The engine tells of room only on a stream that it has seen blocked: a write that took a part has not been.
-        while !chunk.is_empty() {
-            match self
-                .quic
-                .send_stream(id(stream))
-                .write_chunks(std::slice::from_mut(chunk))
-            {
-                Ok(_) => {}
-                Err(WriteError::Blocked) => break,
-                Err(WriteError::Stopped(code)) => return Err(Broken::ByPeer(code.into_inner())),
-                Err(WriteError::ClosedStream) => return Err(Broken::Gone),
-            }
-        }
-        Ok(len - chunk.len())
+        let mut digest = self.recording.digest();
+        let answer = self.ask(|engine| {
+            digest.update(chunk);
+            let hash = digest.finish();
+            let taken = engine.write(stream, chunk).map(|taken| taken as u64);
+            Answer::WrotePayload { hash, taken }
+        });
+        let Answer::WrotePayload { taken, .. } = answer else {
+            return Err(Broken::Gone);
+        };
+        self.taken(taken, chunk)
     }
 
-    /// Writes as [`write`](Self::write) does, from the reserve that bulk may not touch.
-    pub(crate) fn write_reserved(
+    /// Writes as much of a message of the protocol as fits, from the reserve that bulk may not touch.
+    pub(crate) fn write_message(
         &mut self,
         stream: StreamRef,
         chunk: &mut Bytes,
     ) -> Result<usize, Broken> {
-        self.quic
-            .set_send_window(limits::SEND_WINDOW + limits::SEND_WINDOW_RESERVE);
-        let written = self.write(stream, chunk);
-        self.quic.set_send_window(limits::SEND_WINDOW);
-        written
+        let told = || format!("write {stream:?} {chunk:?}");
+        self.recording.told(told);
+        let answer = self.ask(|engine| {
+            Answer::Wrote(
+                engine
+                    .write_reserved(stream, chunk)
+                    .map(|taken| taken as u64),
+            )
+        });
+        let Answer::Wrote(taken) = answer else {
+            return Err(Broken::Gone);
+        };
+        self.taken(taken, chunk)
+    }
+
+    /// Says how much was taken; where a tape did, takes as much out of the chunk.
+    fn taken(&mut self, taken: Result<u64, Broken>, chunk: &mut Bytes) -> Result<usize, Broken> {
+        let mut taken = usize::try_from(taken?).unwrap_or(usize::MAX);
+        if self.tape().is_some() {
+            // Whatever a journal claims.
+            taken = taken.min(chunk.len());
+            chunk.advance(taken);
+        }
+        Ok(taken)
     }
 
     /// Ends our half cleanly.
     pub(crate) fn finish(&mut self, stream: StreamRef) -> Result<(), Broken> {
-        self.quic
-            .send_stream(id(stream))
-            .finish()
-            .map_err(|e| match e {
-                quinn_proto::FinishError::Stopped(code) => Broken::ByPeer(code.into_inner()),
-                quinn_proto::FinishError::ClosedStream => Broken::Gone,
-            })
+        self.recording.told(|| format!("finish {stream:?}"));
+        let answer = self.ask(|engine| Answer::Finished(engine.finish(stream)));
+        if let Answer::Finished(done) = answer {
+            done
+        } else {
+            Err(Broken::Gone)
+        }
     }
 
     /// Abandons both halves.
     pub(crate) fn abandon(&mut self, stream: StreamRef, code: u32) {
-        let code = VarInt::from_u32(code);
-        // Either half may be over already, which is what is wanted.
-        let _over = self.quic.send_stream(id(stream)).reset(code);
-        let _over = self.quic.recv_stream(id(stream)).stop(code);
+        let told = || format!("abandon {stream:?} {code}");
+        self.tell(told, |engine| engine.abandon(stream, code));
     }
 
     /// Wants no more of the peer's half.
     pub(crate) fn stop(&mut self, stream: StreamRef, code: u32) {
-        let _over = self
-            .quic
-            .recv_stream(id(stream))
-            .stop(VarInt::from_u32(code));
+        let told = || format!("stop {stream:?} {code}");
+        self.tell(told, |engine| engine.stop(stream, code));
     }
 
-    /// Tells the peer what it may send in all, which the engine otherwise keeps to itself until an eighth of the window
-    /// has been read. It does so only where the window grows.
+    /// Tells the peer what it may send in all.
     pub(crate) fn announce_window(&mut self) {
-        self.window += 1;
-        self.quic
-            .set_receive_window(VarInt::from_u64(self.window).unwrap_or(VarInt::MAX));
+        self.tell(|| "announce window".into(), Engine::announce_window);
     }
 
     /// Lets an agent's stream credit follow the number of sessions, so that the gateway waits for it in a burst only,
     /// and then for a round trip.
     pub(crate) fn fit_streams(&mut self, sessions: usize) {
-        let want = u32::try_from(sessions.saturating_mul(2))
-            .ok()
-            .and_then(u32::checked_next_power_of_two)
-            .map_or(limits::SESSIONS_PER_AGENT_MAX, |want| {
-                want.min(limits::SESSIONS_PER_AGENT_MAX)
-            });
-        if self.quic.side().is_client() && want > self.streams {
-            self.streams = want;
-            self.quic
-                .set_max_concurrent_streams(Dir::Bi, VarInt::from_u32(want));
-        }
-    }
-
-    fn readable(&mut self, id: StreamId) -> LinkEvent {
-        match self.quic.recv_stream(id).received_reset() {
-            Ok(Some(code)) => LinkEvent::Reset(name(id), code.into_inner()),
-            Ok(None) | Err(_) => LinkEvent::Readable(name(id)),
-        }
+        let told = || format!("fit {sessions} streams");
+        self.tell(told, |engine| engine.fit_streams(sessions));
     }
 }
 
@@ -465,32 +478,5 @@ impl std::fmt::Debug for Link {
         f.debug_struct("Link")
             .field("remote", &self.remote())
             .finish_non_exhaustive()
-    }
-}
-
-pub(crate) fn transmit(t: quinn_proto::Transmit) -> Transmit {
-    Transmit {
-        destination: t.destination,
-        ecn: t.ecn.map(|codepoint| codepoint as u8),
-        size: t.size,
-        segment_size: t.segment_size,
-        src_ip: t.src_ip,
-    }
-}
-
-/// The agent is the QUIC client, the gateway the server (agent-tunnel 2).
-fn name(id: StreamId) -> StreamRef {
-    match (id.initiator(), id.dir(), id.index()) {
-        (Side::Client, Dir::Bi, 0) => StreamRef::Control,
-        (Side::Server, Dir::Bi, index) => StreamRef::Session(Slot(index)),
-        _ => StreamRef::Stray(id),
-    }
-}
-
-fn id(stream: StreamRef) -> StreamId {
-    match stream {
-        StreamRef::Control => StreamId::new(Side::Client, Dir::Bi, 0),
-        StreamRef::Session(Slot(index)) => StreamId::new(Side::Server, Dir::Bi, index),
-        StreamRef::Stray(id) => id,
     }
 }

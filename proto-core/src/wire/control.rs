@@ -301,8 +301,8 @@ fn decode_subnet(r: &mut Reader<'_>) -> Result<Ipv4Net, DecodeError> {
     r.need(SUBNET_LEN)?;
     let addr = Ipv4Addr::from(r.array()?);
     Ipv4Net::new(addr, r.u8()?).map_err(|_| DecodeError::InvalidField {
-        field: "subnet",
-        reason: "prefix length above 32",
+        field: "subnet".into(),
+        reason: "prefix length above 32".into(),
     })
 }
 

@@ -13,6 +13,7 @@ mod admission;
 mod handshake;
 mod hoard;
 mod hostile;
+mod journal;
 mod liveness;
 mod net;
 mod peer;

@@ -241,7 +241,8 @@ fn pump_out(
 
 /// What stands at this offset, up to `len` bytes of it. The period is prime, so that a byte lost, doubled or moved by
 /// any power of two shows.
-fn pattern(slot: Slot, by_gateway: bool, offset: u64, len: usize) -> Bytes {
+/// What one end writes.
+pub(crate) fn pattern(slot: Slot, by_gateway: bool, offset: u64, len: usize) -> Bytes {
     static BYTES: [u8; PERIOD] = bytes();
     let salt = slot.0 * 977 + if by_gateway { 13 } else { 7_001 };
     let start = usize::try_from((offset + salt) % PERIOD as u64).unwrap();

@@ -26,6 +26,7 @@ use bytes::Bytes;
 use uuid::Uuid;
 
 use super::{
+    journal::Kept,
     net::{Net, Path},
     peer::{Answer, Flow, Peer},
     pki::{GATEWAY_NAME, Pki, Wall},
@@ -51,6 +52,8 @@ pub(crate) struct World {
     nodes: Vec<Node>,
     attempts: u64,
     steps: u64,
+    /// What happens is taken down, and done once more at the end.
+    pub(crate) kept: Kept,
 }
 
 struct Node {
@@ -156,6 +159,7 @@ impl World {
             nodes: Vec::new(),
             attempts: 0,
             steps: 0,
+            kept: Kept::new(start),
         }
     }
 
@@ -193,7 +197,8 @@ impl World {
     pub(crate) fn add_gateway_that(&mut self, limits: EndpointLimits, admits: bool) -> NodeId {
         let env = self.env("gateway", 1);
         let tls = self.pki.gateway_tls(admits);
-        let endpoint = Endpoint::gateway(&tls, limits, &env).unwrap();
+        let mut endpoint = Endpoint::gateway(&tls, limits, &env).unwrap();
+        self.kept.record(&mut endpoint);
         self.add(Kind::Adit(Box::new(endpoint)), env)
     }
 
@@ -201,7 +206,8 @@ impl World {
     pub(crate) fn restart_gateway(&mut self, node: NodeId, key: u8) {
         let env = self.env("restarted", key);
         let tls = self.pki.gateway_tls(true);
-        let endpoint = Endpoint::gateway(&tls, EndpointLimits::default(), &env).unwrap();
+        let mut endpoint = Endpoint::gateway(&tls, EndpointLimits::default(), &env).unwrap();
+        self.kept.record(&mut endpoint);
         let node = &mut self.nodes[node.0];
         node.env = env;
         node.kind = Kind::Adit(Box::new(endpoint));
@@ -210,7 +216,8 @@ impl World {
 
     pub(crate) fn add_agent(&mut self) -> NodeId {
         let env = self.env(&format!("agent {}", self.nodes.len()), 2);
-        let endpoint = Endpoint::agent(&env);
+        let mut endpoint = Endpoint::agent(&env);
+        self.kept.record(&mut endpoint);
         self.add(Kind::Adit(Box::new(endpoint)), env)
     }
 
@@ -436,4 +443,13 @@ pub(crate) const fn secs(secs: u64) -> Duration {
 
 pub(crate) fn ms(ms: u64) -> Duration {
     Duration::from_millis(ms)
+}
+
+impl Drop for World {
+    fn drop(&mut self) {
+        self.nodes.clear();
+        if !std::thread::panicking() {
+            self.kept.replay();
+        }
+    }
 }

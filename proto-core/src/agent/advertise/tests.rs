@@ -7,14 +7,14 @@ fn routes_go_out_at_once_and_every_interval() {
     let (mut adv, at) = start();
     assert_eq!(steps(&mut adv), [advertise(1, 8)]);
     assert_eq!(adv.poll_timeout(), at(30_000));
-    adv.handle_timeout(at(29_999), 0, 0);
+    adv.handle_timeout(at(29_999), || 0, 0);
     assert_eq!(steps(&mut adv), []);
-    adv.handle_timeout(at(30_000), 0, 0);
+    adv.handle_timeout(at(30_000), || 0, 0);
     assert_eq!(steps(&mut adv), [advertise(1, 8)]);
     assert_eq!(adv.poll_timeout(), at(60_000));
-    adv.handle_timeout(at(59_999), 0, 0);
+    adv.handle_timeout(at(59_999), || 0, 0);
     assert_eq!(steps(&mut adv), []);
-    adv.handle_timeout(at(60_000), 77, 3);
+    adv.handle_timeout(at(60_000), || 77, 3);
     assert_eq!(steps(&mut adv), [beat(77, 3), advertise(1, 8)]);
 }
 
@@ -65,7 +65,7 @@ fn a_heartbeat_behind_large_messages_is_given_its_time() {
     let (mut adv, at) = start();
     adv.handle_sent(at(59_000), 40_960);
     adv.handle_sent(at(59_001), 24_576);
-    adv.handle_timeout(at(60_000), 1, 0);
+    adv.handle_timeout(at(60_000), || 1, 0);
     // What was queued before it goes first, too.
     adv.set_routes(at(60_000), routes(9));
     while let Some(step) = adv.poll_step() {
@@ -73,22 +73,22 @@ fn a_heartbeat_behind_large_messages_is_given_its_time() {
         adv.handle_sent(at(60_000), len);
     }
     assert_eq!(adv.poll_timeout(), at(77_000));
-    adv.handle_timeout(at(76_999), 0, 0);
+    adv.handle_timeout(at(76_999), || 0, 0);
     assert!(!adv.is_unanswered());
-    adv.handle_timeout(at(77_000), 0, 0);
+    adv.handle_timeout(at(77_000), || 0, 0);
     assert!(adv.is_unanswered());
 }
 
 #[test]
 fn a_gateway_that_takes_nothing_is_noticed_though_no_heartbeat_gets_out() {
     let (mut adv, at) = start();
-    adv.handle_timeout(at(60_000), 1, 0);
-    adv.handle_timeout(at(120_000), 2, 0);
-    adv.handle_timeout(at(180_000), 3, 0);
+    adv.handle_timeout(at(60_000), || 1, 0);
+    adv.handle_timeout(at(120_000), || 2, 0);
+    adv.handle_timeout(at(180_000), || 3, 0);
     assert_eq!(adv.poll_timeout(), at(198_000));
-    adv.handle_timeout(at(197_999), 0, 0);
+    adv.handle_timeout(at(197_999), || 0, 0);
     assert!(!adv.is_unanswered());
-    adv.handle_timeout(at(198_000), 0, 0);
+    adv.handle_timeout(at(198_000), || 0, 0);
     assert!(adv.is_unanswered());
 }
 
@@ -140,7 +140,7 @@ fn a_process_that_stood_still_reads_before_it_judges() {
 fn a_late_timer_sends_once() {
     let (mut adv, at) = start();
     steps(&mut adv);
-    adv.handle_timeout(at(600_000), 9, 1);
+    adv.handle_timeout(at(600_000), || 9, 1);
     assert_eq!(steps(&mut adv), [beat(9, 1), advertise(1, 8)]);
     adv.handle_ack(at(600_010), 9);
     assert_eq!(adv.poll_timeout(), at(630_000));
@@ -216,7 +216,7 @@ fn beat(timestamp_ms: u64, sessions: u32) -> AdvertiseStep {
 }
 
 fn tick(adv: &mut Advertiser, now: Instant, unix_ms: u64) {
-    adv.handle_timeout(now, unix_ms, 0);
+    adv.handle_timeout(now, || unix_ms, 0);
     send(adv, now);
 }
 

@@ -2,6 +2,8 @@
 
 use std::net::SocketAddr;
 
+use serde::{Deserialize, Serialize};
+
 use crate::{agent::policy::PolicyError, limits::DIAL_TIMEOUT, target::Target};
 
 /// Why a target was not reached. The text travels in the `ConnectResponse` as the reason (agent-tunnel 7.3); the
@@ -100,7 +102,7 @@ impl std::fmt::Display for DialStage {
 }
 
 /// What a resolver says instead of addresses.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error, Serialize, Deserialize)]
 #[non_exhaustive]
 pub enum ResolveError {
     /// There is no such name.

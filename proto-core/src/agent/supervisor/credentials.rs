@@ -1,5 +1,7 @@
 //! Which of its key pairs an agent shows while one replaces the other (design 8.6).
 
+use serde::{Deserialize, Serialize};
+
 /// A key pair with its certificate, as the driver keeps them.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Credentials {
@@ -12,7 +14,7 @@ pub enum Credentials {
 }
 
 /// Which pairs there are beside the current one.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct KeptPairs {
     /// A renewed pair was stored and never adopted.
     pub next: bool,
@@ -21,7 +23,7 @@ pub struct KeptPairs {
 }
 
 /// How a renewed key pair comes into use (design 8.6).
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Swap {
     /// A second connection first; then the former one drains. For gateways that say that they can.
     Overlap,

@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+use serde::{Deserialize, Serialize};
+
 use crate::{
     agent::backoff::BackoffCause,
     close::{Closed, PeerFault},
@@ -9,7 +11,7 @@ use crate::{
 };
 
 /// Why an attempt failed or a connection ended.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[non_exhaustive]
 pub enum LossKind {
     /// The network says that there is no way, or that nothing listens.

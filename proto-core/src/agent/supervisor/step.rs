@@ -2,15 +2,17 @@
 
 use std::{net::SocketAddr, time::Instant};
 
+use serde::{Deserialize, Serialize};
+
 use super::Credentials;
 use crate::agent::backoff::BackoffCause;
 
 /// Names one connection attempt, and the connection that comes of it; never used twice by a [`Supervisor`](super::Supervisor).
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct DialId(pub u64);
 
 /// A gateway's place in the configured list.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct GatewayIndex(pub usize);
 
 /// What a [`Supervisor`](super::Supervisor) asks for or tells.

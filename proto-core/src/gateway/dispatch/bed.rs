@@ -16,8 +16,8 @@ pub(super) fn causes() -> [AttemptError; 5] {
         AttemptError::NoCredit,
         AttemptError::ConnectionLost,
         AttemptError::Malformed(DecodeError::InvalidField {
-            field: "x",
-            reason: "y",
+            field: "x".into(),
+            reason: "y".into(),
         }),
     ]
 }

@@ -4,9 +4,10 @@ use crate::{
     domain::DomainPattern,
     target::{Host, Target},
 };
+use serde::{Deserialize, Serialize};
 
 /// Targets that a gateway may dial itself (design 8.9).
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct DirectRule {
     /// Which hosts.
     pub range: DirectRange,
@@ -15,7 +16,7 @@ pub struct DirectRule {
 }
 
 /// The hosts of one [`DirectRule`]. A name is not resolved for this: it matches names only, an address only subnets.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum DirectRange {
     /// Addresses, host bits masked.
     Subnet(IpNet),

@@ -32,7 +32,7 @@ proptest! {
                 prop_assert_eq!(ControlMessage::decode(&frame[4..]), Ok(message));
             }
             Err(DecodeError::InvalidField { field, .. }) => {
-                prop_assert!(["string", "subnet", "domain"].contains(&field));
+                prop_assert!(["string", "subnet", "domain"].contains(&&*field));
             }
             Err(DecodeError::Truncated { .. } | DecodeError::UnknownTag { .. }) => {}
             Err(other) => prop_assert!(false, "not an error of a payload: {}", other),

@@ -1,0 +1,68 @@
+//! Everything that can be asked of a [`Dispatch`], as a value: for journals (design 8.17).
+
+use std::time::Instant;
+
+use serde::{Deserialize, Serialize};
+
+use super::{AgentEvent, Dispatch, DispatchConfig};
+use crate::{
+    id::{AgentId, ConnId, SessionId},
+    journal::{Begin, Journal, Recording},
+    target::Target,
+};
+
+/// One call of a dispatch by its owner.
+#[derive(Debug, Serialize, Deserialize)]
+pub(crate) enum Call {
+    SetConfig(DispatchConfig),
+    Open(SessionId, Target, Option<AgentId>),
+    Cancel(SessionId),
+    Stop,
+    SetDrained(AgentId, bool),
+    /// With the connections that were good.
+    Disconnect(AgentId, Vec<ConnId>),
+    Event(ConnId, AgentEvent),
+    Direct(SessionId, Result<(), String>),
+    Timeout,
+}
+
+impl Dispatch {
+    /// Takes down from here on what happens; to be called before anything else is.
+    pub fn record_in(&mut self, now: Instant, journal: &Journal) {
+        let begin = Begin::Dispatch(self.config.clone());
+        self.recording = Recording::begin(journal, now, &begin);
+    }
+
+    /// Makes one that does again what another did.
+    pub(crate) fn replay(config: DispatchConfig, recording: Recording) -> Self {
+        Self {
+            recording,
+            ..Self::new(config)
+        }
+    }
+
+    pub(crate) fn recording(&mut self) -> &mut Recording {
+        &mut self.recording
+    }
+
+    /// Does once more what was done.
+    pub(crate) fn apply(&mut self, now: Instant, call: Call) {
+        match call {
+            Call::SetConfig(config) => self.set_config(config),
+            Call::Open(session, target, pinned) => self.open(now, session, target, pinned),
+            Call::Cancel(session) => self.cancel(now, session),
+            Call::Stop => self.stop(now),
+            Call::SetDrained(agent, drained) => self.set_drained(agent, drained),
+            Call::Disconnect(agent, stay) => {
+                let mut conns = self.hub.connections_of(agent);
+                conns.retain(|conn| !stay.contains(conn));
+                let call = || Call::Disconnect(agent, stay);
+                self.recording.call(Some(now), call);
+                self.take_out(now, &conns);
+            }
+            Call::Event(conn, event) => self.handle_event(now, conn, event),
+            Call::Direct(session, result) => self.handle_direct(now, session, result),
+            Call::Timeout => self.handle_timeout(now),
+        }
+    }
+}

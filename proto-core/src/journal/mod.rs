@@ -1,0 +1,62 @@
+//! What the state machines of a process were told and answered, taken down so that it can be done again (design 8.17).
+//!
+//! Each machine, a [`Connection`](crate::connection::Connection), a [`Dispatch`](crate::gateway::dispatch::Dispatch), a
+//! [`Supervisor`](crate::agent::Supervisor), has a stream of its own: how it began, every call with its time, every answer
+//! that it got from QUIC or from a clock, and after each output a hash of all outputs so far. [`replay`] makes the machine
+//! once more, calls it the same, and takes the same down again: any difference is one of the machine, or of the journal.
+//!
+//! QUIC and TLS are not replayed. No key is taken down, and of users' bytes only their number and a hash with a key that is
+//! thrown away. What is: control messages, which hold routes, certificates and requests for them; names and addresses of
+//! targets; identities of agents.
+
+mod begin;
+mod entry;
+mod recorder;
+mod replay;
+
+use std::{fmt, sync::Arc, time::Instant};
+
+pub use self::replay::{Fault, Line, Summary, replay};
+pub(crate) use self::{
+    begin::Begin,
+    entry::{Entry, Records},
+    recorder::Recording,
+};
+use crate::env::Seed;
+
+/// Where the records of a process go; a driver's.
+pub trait Sink: Send + Sync {
+    /// Begins the stream of one machine more, and names it.
+    fn begin(&self) -> u64;
+
+    /// Takes records of a stream, whole ones, in their order. Must not wait. False: no more of this stream is wanted, ever;
+    /// what was taken before it stays good.
+    fn take(&self, stream: u64, records: &[u8]) -> bool;
+}
+
+/// A journal that machines are recorded in, by `record_in` of each. A clone is the same journal.
+#[derive(Clone)]
+pub struct Journal {
+    sink: Arc<dyn Sink>,
+    begun: Instant,
+    digest_key: [u8; 32],
+}
+
+impl Journal {
+    /// Begins a journal at `begun`, from which its times count. The key of the hashes of users' bytes is drawn from
+    /// `seed`'s stream `journal`; nobody needs it again.
+    #[must_use]
+    pub fn new(begun: Instant, sink: Arc<dyn Sink>, seed: &Seed) -> Self {
+        Self {
+            sink,
+            begun,
+            digest_key: seed.derive_bytes("journal"),
+        }
+    }
+}
+
+impl fmt::Debug for Journal {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Journal")
+    }
+}

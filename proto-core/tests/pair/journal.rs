@@ -1,0 +1,177 @@
+//! What both ends of every test did is taken down, and done once more when the test is over (design 8.17).
+#![expect(
+    clippy::disallowed_types,
+    reason = "the core holds no lock; what takes its records is shared"
+)]
+
+use std::{
+    collections::BTreeMap,
+    sync::{
+        Arc, Mutex,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::{Duration, Instant},
+};
+
+use adit_proto_core::{
+    close::CloseReason,
+    endpoint::Endpoint,
+    env::Seed,
+    id::Slot,
+    journal::{Fault, Journal, Line, Sink, Summary, replay},
+    output::Event,
+};
+
+use super::{
+    peer::pattern,
+    world::{Joined, secs},
+};
+
+/// What is taken down of a world.
+pub(crate) struct Kept {
+    begun: Instant,
+    streams: Arc<Streams>,
+}
+
+#[derive(Default)]
+struct Streams {
+    records: Mutex<BTreeMap<u64, Vec<u8>>>,
+    next: AtomicU64,
+}
+
+impl Kept {
+    pub(crate) fn new(begun: Instant) -> Self {
+        Self {
+            begun,
+            streams: Arc::default(),
+        }
+    }
+
+    pub(crate) fn record(&self, endpoint: &mut Endpoint) {
+        let sink = Arc::clone(&self.streams) as _;
+        endpoint.record_in(Journal::new(self.begun, sink, &Seed::new([7; 32])));
+    }
+
+    /// Does all of it again, whether it ended or not.
+    pub(crate) fn replay(&self) {
+        for (stream, records) in &*self.streams.records.lock().unwrap() {
+            if let (Err(fault), _) = self.again(records) {
+                panic!("stream {stream} of {} bytes: {fault}", records.len());
+            }
+        }
+    }
+
+    fn again(&self, records: &[u8]) -> (Result<Summary, Fault>, Vec<Line>) {
+        let mut lines = Vec::new();
+        let done = replay(records, self.begun, &mut |line| lines.push(line));
+        (done, lines)
+    }
+}
+
+impl Sink for Streams {
+    fn begin(&self) -> u64 {
+        self.next.fetch_add(1, Ordering::Relaxed)
+    }
+
+    fn take(&self, stream: u64, records: &[u8]) -> bool {
+        let mut streams = self.records.lock().unwrap();
+        // Of a test that moves much the beginning is enough.
+        let has_room = streams.values().map(Vec::len).sum::<usize>() < KEPT_MAX;
+        if has_room {
+            let kept = streams.entry(stream).or_default();
+            kept.extend_from_slice(records);
+        }
+        has_room
+    }
+}
+
+/// A session that was opened, used and ended, and what was taken down at both ends, the gateway's second.
+fn of_a_session() -> (Joined, [Vec<u8>; 2]) {
+    let mut j = Joined::new(7);
+    let slot = j.open();
+    for at in [j.g, j.a] {
+        j.w.flow_mut(at, slot, |flow| flow.goal = LEN);
+        j.w.run_for(secs(1));
+        j.w.flow_mut(at, slot, |flow| flow.finish = true);
+    }
+    j.w.run_for(secs(1));
+    let now = j.w.now();
+    (j.w).conn(j.a, |conn| conn.close(now, &CloseReason::AgentStopping));
+    j.w.run_for(secs(1));
+    let streams = j.w.kept.streams.records.lock().unwrap().clone();
+    let streams = [0, 1].map(|stream| streams[&stream].clone());
+    (j, streams)
+}
+
+#[test]
+fn a_replay_says_what_was_said_when_it_was() {
+    let (j, [agent, gateway]) = of_a_session();
+    for (at, records) in [(j.a, agent), (j.g, gateway)] {
+        let (done, lines) = j.w.kept.again(&records);
+        let said = |(at, event): &(Duration, Event)| Line {
+            at: i64::try_from(at.as_nanos()).unwrap(),
+            output: format!("{event:?}"),
+        };
+        let said: Vec<Line> = j.w.events(at).iter().map(said).collect();
+        assert_eq!(lines, said);
+        assert_eq!(done.unwrap().outputs, lines.len() as u64);
+    }
+}
+
+#[test]
+fn no_byte_of_a_user_is_taken_down() {
+    let (_, streams) = of_a_session();
+    for records in streams {
+        for by_gateway in [true, false] {
+            let written = pattern(Slot(0), by_gateway, 0, usize::try_from(LEN).unwrap());
+            assert_eq!(written.len() as u64, LEN);
+            for part in written.chunks_exact(4) {
+                assert!(!records.windows(4).any(|window| window == part));
+            }
+        }
+    }
+}
+
+#[test]
+fn what_is_changed_is_noticed_or_changes_nothing_that_is_said() {
+    let (j, streams) = of_a_session();
+    for records in streams {
+        let hash = j.w.kept.again(&records).0.unwrap().hash;
+        let mut noticed = 0;
+        for at in 0..records.len() {
+            for bits in [0x01, 0x80, 0xff] {
+                let mut other = records.clone();
+                other[at] ^= bits;
+                match j.w.kept.again(&other).0 {
+                    Ok(summary) => assert_eq!(summary.hash, hash, "byte {at}"),
+                    Err(_) => noticed += 1,
+                }
+            }
+        }
+        assert!(
+            noticed > records.len(),
+            "{noticed} of {}",
+            3 * records.len()
+        );
+    }
+}
+
+#[test]
+fn a_record_less_is_noticed_and_a_shorter_journal_is_good() {
+    let (j, [agent, _]) = of_a_session();
+    let whole = j.w.kept.again(&agent).1;
+    let mut good = 0;
+    for len in 0..agent.len() {
+        // Where a record ends, what comes before it is what it was.
+        if let (Ok(_), lines) = j.w.kept.again(&agent[..len]) {
+            assert_eq!(lines, whole[..lines.len()]);
+            good += 1;
+        }
+    }
+    assert!(good > whole.len(), "after each event at least");
+}
+
+/// Bytes that are kept of a test.
+const KEPT_MAX: usize = 1 << 20;
+/// Bytes that each end writes.
+const LEN: u64 = 64;
