@@ -22,6 +22,7 @@ pub mod oracle;
 pub mod pki;
 pub mod plan;
 mod pump;
+pub mod recorded;
 pub mod run;
 pub mod scenario;
 pub mod seeds;

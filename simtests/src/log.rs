@@ -1,5 +1,9 @@
 //! Where every fact goes: to the trace, and to the oracles.
 
+use std::{fmt, sync::Arc};
+
+use adit_proto_core::journal::Sink;
+
 use crate::{
     At,
     facts::{Fact, NodeId},
@@ -9,13 +13,14 @@ use crate::{
 };
 
 /// The trace of a run and its judges.
-#[derive(Debug)]
 pub struct Log {
     /// Hashes, and lines where they are wanted.
     pub trace: Trace,
     oracles: Oracles,
     /// Keeps what an experiment measures; none in other runs.
     pub observer: Option<Observer>,
+    /// Where the core takes down what happens; nowhere in most runs.
+    pub journal: Option<Arc<dyn Sink>>,
     violation: Option<Violation>,
     /// Time of the last fact, and facts since it moved.
     at: At,
@@ -26,6 +31,14 @@ pub struct Log {
 /// a tenth of it.
 const FACTS_HERE_MAX: u32 = 5_000_000;
 
+impl fmt::Debug for Log {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Log")
+            .field("at", &self.at)
+            .finish_non_exhaustive()
+    }
+}
+
 impl Log {
     /// Makes one.
     #[must_use]
@@ -34,6 +47,7 @@ impl Log {
             trace,
             oracles,
             observer: None,
+            journal: None,
             violation: None,
             at: At::ZERO,
             facts_here: 0,

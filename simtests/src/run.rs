@@ -3,7 +3,10 @@
 use std::{
     cell::RefCell,
     panic::{AssertUnwindSafe, catch_unwind},
+    sync::Arc,
 };
+
+use adit_proto_core::journal::Sink;
 
 use crate::{
     At,
@@ -36,14 +39,26 @@ pub fn run_seed(seed: u64, lines: bool) -> Outcome {
 
 /// Runs what the choices lead to.
 #[must_use]
-pub fn run(mut choices: Choices, lines: bool) -> Outcome {
+pub fn run(choices: Choices, lines: bool) -> Outcome {
+    run_all(choices, lines, None)
+}
+
+/// Runs what the choices lead to, and has the core take a journal of it.
+#[must_use]
+pub fn run_recorded(choices: Choices, journal: Arc<dyn Sink>) -> Outcome {
+    run_all(choices, false, Some(journal))
+}
+
+fn run_all(mut choices: Choices, lines: bool, journal: Option<Arc<dyn Sink>>) -> Outcome {
     let plan = scenario::draw(&mut choices);
     let trace = if lines {
         Trace::with_lines(plan.gateways.len())
     } else {
         Trace::default()
     };
-    let mut world = World::new(plan, &mut choices, Log::new(trace, Oracles::default()));
+    let mut log = Log::new(trace, Oracles::default());
+    log.journal = journal;
+    let mut world = World::new(plan, &mut choices, log);
     let panicked = catch_unwind(AssertUnwindSafe(|| {
         world.run();
     }))

@@ -476,6 +476,6 @@ impl World {
 }
 
 /// Far from the clock's zero, so that subtractions never underflow. Traces hold offsets only.
-fn base() -> Instant {
+pub(crate) fn base() -> Instant {
     Instant::now() + Duration::from_secs(86_400)
 }

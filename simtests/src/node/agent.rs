@@ -110,8 +110,13 @@ impl Agent {
     pub fn start(ctx: &mut Ctx<'_>, host: &Host, config: &AgentConfig) -> Self {
         let env = host.env();
         let kept = pairs::kept(ctx, config);
-        let supervisor = Supervisor::new(ctx.now(), config.gateways.clone(), kept, &env.seed)
+        let mut supervisor = Supervisor::new(ctx.now(), config.gateways.clone(), kept, &env.seed)
             .expect("1 to 16 gateways");
+        let mut endpoint = Endpoint::agent(&env);
+        if let Some(journal) = ctx.journal() {
+            supervisor.record_in(ctx.now(), kept, &journal);
+            endpoint.record_in(journal);
+        }
         let start = Start::Agent {
             id: config.id,
             gateways: config.gateways.clone(),
@@ -124,7 +129,7 @@ impl Agent {
         };
         ctx.note(host.id, &Fact::Started(&start));
         Self {
-            wires: Wires::new(Endpoint::agent(&env)),
+            wires: Wires::new(endpoint),
             env,
             supervisor,
             pairs: config

@@ -122,7 +122,13 @@ impl Gateway {
             agent_roots: config.tls.agent_roots.clone(),
             admission: keys.admission(),
         };
-        let endpoint = Endpoint::gateway(&tls, config.limits, &env).expect("usable certificates");
+        let mut endpoint =
+            Endpoint::gateway(&tls, config.limits, &env).expect("usable certificates");
+        let mut dispatch = Dispatch::new(config.dispatch.clone());
+        if let Some(journal) = ctx.journal() {
+            dispatch.record_in(ctx.now(), &journal);
+            endpoint.record_in(journal);
+        }
         let start = Start::Gateway {
             dispatch: config.dispatch.clone(),
             limits: config.limits,
@@ -135,7 +141,7 @@ impl Gateway {
         Self {
             wires: Wires::new(endpoint),
             tls,
-            dispatch: Dispatch::new(config.dispatch.clone()),
+            dispatch,
             sessions: SessionTable::new(),
             ids: env.seed.derive("session-id"),
             wishes: BTreeMap::new(),

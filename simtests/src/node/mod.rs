@@ -20,6 +20,7 @@ use std::{
 use adit_proto_core::{
     env::{EndpointSecrets, Env, Seed, WallClock},
     id::SessionId,
+    journal::Journal,
 };
 
 use crate::{
@@ -61,6 +62,12 @@ pub struct Ctx<'a> {
 impl Ctx<'_> {
     pub(crate) fn now(&self) -> Instant {
         self.base + self.at
+    }
+
+    /// Where what happens is taken down, if anywhere.
+    pub(crate) fn journal(&self) -> Option<Journal> {
+        let sink = self.log.journal.clone()?;
+        Some(Journal::new(self.base, sink, &Seed::new([0; 32])))
     }
 
     pub(crate) fn since(&self, instant: Instant) -> At {
