@@ -219,6 +219,7 @@ fn gateway(
             confirm: Arc::new(|_| {}),
             left: Arc::new(|_| {}),
         },
+        journal: None,
         threads: 1,
     };
     Ok(match driver {
@@ -248,6 +249,7 @@ fn agent(driver: Driver, mut pki: Pki, gateway: SocketAddr, env: Env) -> Result<
         restrictions: Restrictions::default(),
         intervals: AdvertiserConfig::default(),
         unread: UNREAD_BUDGET,
+        journal: None,
     };
     Ok(match driver {
         Driver::Tokio => Box::new(Agent::start(config, env)?),

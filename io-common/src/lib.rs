@@ -14,6 +14,7 @@ pub mod dialling;
 pub mod gateway;
 pub mod glance;
 pub mod handoff;
+pub mod journal;
 pub mod leg;
 pub mod lines;
 pub mod over;

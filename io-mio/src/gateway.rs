@@ -54,7 +54,7 @@ impl Gateway {
     /// # Errors
     /// [`StartError`]: the address is in use, or certificates are unusable.
     pub fn start(config: GatewayConfig, env: &Env) -> Result<Self, StartError> {
-        let endpoint =
+        let mut endpoint =
             Endpoint::gateway(&config.tls, config.limits, env).map_err(StartError::Tls)?;
         let port = UdpPort::bind(config.listen).map_err(StartError::Io)?;
         let local_addr = port.local_addr().map_err(StartError::Io)?;
@@ -76,6 +76,10 @@ impl Gateway {
         let (dialler, requests) = dialler();
         let own = node.clone();
         let mut machine = Node::new(settings, admission, confirm, &env.seed, dialler, own);
+        if let Some(journal) = &config.journal {
+            machine.record_in(Instant::now(), journal);
+            endpoint.record_in(journal.clone());
+        }
         for agent in config.drained {
             machine.set_drained(agent);
         }

@@ -51,6 +51,7 @@ impl OfGateway {
                     ("enroll.listen", "--enroll-listen", &run.enroll_listen),
                     ("threads", "--threads", &run.threads),
                     ("driver", "--driver", &run.driver),
+                    ("journal.file", "--journal", &run.journal),
                 ];
                 let given = flags.into_iter();
                 given
@@ -145,4 +146,7 @@ pub struct GatewayRun {
     /// What carries the tunnel [default: tokio]
     #[arg(long, value_name = "tokio|mio")]
     pub driver: Option<String>,
+    /// File that takes down what happens, for `adit replay` [default: none]
+    #[arg(long, value_name = "FILE")]
+    pub journal: Option<String>,
 }

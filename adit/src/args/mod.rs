@@ -109,6 +109,13 @@ pub enum Verb {
     /// `--role` whichever of the two runs with this state directory is asked.
     #[command(after_help = help!("  adit health\n  adit health --role agent --json"))]
     Health(HealthArgs),
+    /// Do again what the state machines of a gateway or an agent did, from the journal of its process
+    ///
+    /// A process writes a journal where `journal.file` or `--journal` names one. Nothing is sent and nothing is opened: the
+    /// events are printed as they were, and whether they are the same. Exit code 1: they are not, or the journal was
+    /// changed.
+    #[command(after_help = help!("  adit replay /var/lib/adit/journal\n  adit replay --json ./journal | jq .machines"))]
+    Replay(ReplayArgs),
     /// Print the completions for a shell
     #[command(after_help = help!("  adit completion bash > /etc/bash_completion.d/adit\n  adit completion fish | source"))]
     Completion(ShellArg),
@@ -128,12 +135,26 @@ pub struct Json {
     pub json: bool,
 }
 
+/// `replay`.
+#[derive(Debug, Args)]
+pub struct ReplayArgs {
+    /// The journal
+    #[arg(value_name = "FILE")]
+    pub file: PathBuf,
+    /// Shape of the answer.
+    #[command(flatten)]
+    pub json: Json,
+}
+
 /// `agent run`.
 #[derive(Debug, Args)]
 pub struct AgentRun {
     /// What carries the tunnel [default: tokio]
     #[arg(long, value_name = "tokio|mio")]
     pub driver: Option<String>,
+    /// File that takes down what happens, for `adit replay` [default: none]
+    #[arg(long, value_name = "FILE")]
+    pub journal: Option<String>,
 }
 
 /// `agent`.
@@ -288,10 +309,12 @@ impl Cli {
             Verb::OfGateway(verb) => list.extend(verb.overrides()),
             Verb::Agent(AgentVerb::Run(run)) => {
                 list.extend(one("driver", "--driver", run.driver.clone()));
+                list.extend(one("journal.file", "--journal", run.journal.clone()));
             }
             Verb::Agent(_)
             | Verb::Config(_)
             | Verb::Health(_)
+            | Verb::Replay(_)
             | Verb::Completion(_)
             | Verb::Man(_)
             | Verb::Version(_) => {}

@@ -10,7 +10,7 @@ use adit_proto_core::{
 };
 
 use super::{
-    ConfigError, Driver, Loaded, LogConfig, Override, Surroundings, common,
+    ConfigError, Driver, JournalConfig, Loaded, LogConfig, Override, Surroundings, common,
     file::Kind,
     parse,
     reader::{Reader, Source},
@@ -23,6 +23,8 @@ pub struct AgentConfig {
     pub state_dir: PathBuf,
     /// What carries the tunnel.
     pub driver: Driver,
+    /// Where what happens is taken down.
+    pub journal: Option<JournalConfig>,
     /// What is offered to the gateway.
     pub advertise: RouteSet,
     /// Where no domain is given: offer the one that the system's resolver searches (agent-tunnel 16.1).
@@ -63,6 +65,7 @@ impl AgentConfig {
         let mut r = Reader::new(file, overrides, around);
         let state_dir = common::state_dir(&mut r, around);
         let driver = super::driver::driver(&mut r);
+        let journal = super::journal::journal(&mut r);
         let grace = common::grace(&mut r);
         let subnets = r.list("advertise.subnets", parse::subnet);
         let domains = r.list("advertise.domains", parse::domain);
@@ -91,6 +94,7 @@ impl AgentConfig {
             Some(Self {
                 state_dir: state_dir?,
                 driver: driver?,
+                journal: journal?,
                 grace: grace?,
                 advertise: RouteSet {
                     subnets: subnets?.into_iter().map(|s| s.value).collect(),

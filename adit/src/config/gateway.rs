@@ -8,8 +8,8 @@ use adit_proto_core::{
 };
 
 use super::{
-    ConfigError, Driver, ForwardConfig, LimitsConfig, Loaded, LogConfig, MetricsConfig, Override,
-    ProvisionerConfig, ProxyConfig, Surroundings, WebSocketConfig,
+    ConfigError, Driver, ForwardConfig, JournalConfig, LimitsConfig, Loaded, LogConfig,
+    MetricsConfig, Override, ProvisionerConfig, ProxyConfig, Surroundings, WebSocketConfig,
     common::{grace, log, state_dir},
     file::Kind,
     ingress, limits, metrics, parse, provisioner,
@@ -26,6 +26,8 @@ pub struct GatewayConfig {
     pub state_dir: PathBuf,
     /// What carries the tunnel.
     pub driver: Driver,
+    /// Where what happens is taken down.
+    pub journal: Option<JournalConfig>,
     /// Threads of the runtime; the driver mio has one.
     pub threads: NonZeroU32,
     /// Time that sessions have to end after the first signal to stop.
@@ -135,6 +137,7 @@ impl GatewayConfig {
         let mut taken = Taken::new();
         let state_dir = state_dir(&mut r, around);
         let driver = super::driver::driver(&mut r);
+        let journal = super::journal::journal(&mut r);
         let (threads, grace) = (threads(&mut r), grace(&mut r));
         let tunnel = tunnel(&mut r);
         let enroll = enroll(&mut r, &mut taken);
@@ -150,6 +153,7 @@ impl GatewayConfig {
             Some(Self {
                 state_dir: state_dir?,
                 driver: driver?,
+                journal: journal?,
                 threads: threads?,
                 grace: grace?,
                 tunnel: tunnel?,

@@ -10,6 +10,7 @@ mod file;
 mod gateway;
 #[cfg(feature = "gateway")]
 mod ingress;
+mod journal;
 #[cfg(feature = "gateway")]
 mod limits;
 #[cfg(feature = "gateway")]
@@ -44,6 +45,7 @@ pub use entrance::Entrance;
 pub use gateway::{EnrollConfig, EnrollTls, GatewayConfig, TunnelConfig};
 #[cfg(feature = "gateway")]
 pub use ingress::{ForwardConfig, ProxyConfig};
+pub use journal::JournalConfig;
 #[cfg(feature = "gateway")]
 pub use limits::LimitsConfig;
 #[cfg(feature = "gateway")]

@@ -3,6 +3,7 @@
 pub mod agent;
 #[cfg(feature = "gateway")]
 pub mod gateway;
+mod journal;
 mod reading;
 #[cfg(feature = "gateway")]
 pub mod signals;

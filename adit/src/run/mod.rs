@@ -15,6 +15,7 @@ mod health;
 mod of_gateway;
 mod pages;
 mod probe;
+mod replay;
 #[cfg(feature = "gateway")]
 mod route;
 #[cfg(feature = "gateway")]
@@ -86,6 +87,7 @@ impl Context<'_> {
             Verb::Config(ConfigVerb::Show(args)) => config::show(self, args),
             Verb::Config(ConfigVerb::Check(args)) => config::check(self, args),
             Verb::Health(args) => health::health(self, args),
+            Verb::Replay(args) => replay::run(self, args),
             Verb::Completion(args) => pages::completion(self, args),
             Verb::Man(args) => pages::man(self, args),
             Verb::Version(json) => {

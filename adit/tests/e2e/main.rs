@@ -25,6 +25,7 @@ mod flood;
 mod garbage;
 mod http;
 mod identity;
+mod journal;
 mod loss;
 mod many;
 mod operate;

@@ -134,7 +134,10 @@ impl AgentCore {
         );
         let validity = config.pairs.validity().map_err(StartError::Unusable)?;
         let kept = config.pairs.kept();
-        let supervisor = Supervisor::new(now, config.gateways.clone(), kept, &env.seed)?;
+        let mut supervisor = Supervisor::new(now, config.gateways.clone(), kept, &env.seed)?;
+        if let Some(journal) = &config.journal {
+            supervisor.record_in(now, kept, journal);
+        }
         Ok(Self {
             policy: Arc::new(Policy::new(&config.routes).restricted(&config.restrictions)),
             renewal: Renewal::new(now, validity, kept.next, &env.seed),
@@ -168,6 +171,9 @@ impl AgentCore {
             unread_in_all: self.config.unread,
             ..EndpointLimits::default()
         });
+        if let Some(journal) = &self.config.journal {
+            endpoint.record_in(journal.clone());
+        }
         endpoint
     }
 

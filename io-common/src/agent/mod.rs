@@ -23,6 +23,7 @@ use adit_proto_core::{
         supervisor::{DialId, GatewayIndex, SupervisorError},
     },
     close::Closed,
+    journal::Journal,
     link::tls::AgentTls,
     output::Renewed,
     route::RouteSet,
@@ -57,6 +58,8 @@ pub struct AgentConfig {
     pub restrictions: Restrictions,
     /// Intervals of control messages.
     pub intervals: AdvertiserConfig,
+    /// Where what happens is taken down; none for nowhere.
+    pub journal: Option<Journal>,
     /// Bytes that may wait for targets that do not read; see
     /// [`EndpointLimits::unread`](adit_proto_core::endpoint::EndpointLimits::unread).
     pub unread: u64,

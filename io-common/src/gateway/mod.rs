@@ -14,6 +14,7 @@ use adit_proto_core::{
     gateway::dispatch::DispatchConfig,
     id::AgentId,
     identity::AgentIdentity,
+    journal::Journal,
     link::tls::{GatewayTls, TlsError},
     output::Renewed,
     session_timer::SessionBounds,
@@ -77,6 +78,8 @@ pub struct GatewayConfig {
     pub drained: Vec<AgentId>,
     /// Certificates and agents.
     pub hooks: Hooks,
+    /// Where what happens is taken down; none for nowhere.
+    pub journal: Option<Journal>,
     /// Threads, at least 1; the caller's is the first. A driver that has one thread takes no more.
     pub threads: usize,
 }

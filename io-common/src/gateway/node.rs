@@ -22,6 +22,7 @@ use adit_proto_core::{
         dispatch::{AgentEvent, Dispatch, DispatchOutput},
     },
     id::{AgentId, ConnId, SessionId, Slot},
+    journal::Journal,
     link::tls::Admission,
     session_table::{Carrier, SessionTable},
     session_timer::SessionBounds,
@@ -151,6 +152,11 @@ impl Node {
             bytes: Arc::default(),
             stopping: false,
         }
+    }
+
+    /// Takes down from here on what happens; to be called before anything else is.
+    pub fn record_in(&mut self, now: Instant, journal: &Journal) {
+        self.dispatch.record_in(now, journal);
     }
 
     /// An agent gets no new sessions by routing from the start on.

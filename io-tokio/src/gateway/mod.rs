@@ -9,7 +9,7 @@ use std::{
     pin::Pin,
     sync::Arc,
     task::{Context, Poll},
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use adit_io_common::{
@@ -48,8 +48,11 @@ impl Gateway {
     /// # Errors
     /// [`StartError`]: the address is in use, or certificates are unusable.
     pub fn start(config: GatewayConfig, env: &Env) -> Result<Self, StartError> {
-        let endpoint =
+        let mut endpoint =
             Endpoint::gateway(&config.tls, config.limits, env).map_err(StartError::Tls)?;
+        if let Some(journal) = &config.journal {
+            endpoint.record_in(journal.clone());
+        }
         let port = Arc::new(Port::bind(config.listen).map_err(StartError::Io)?);
         let local_addr = port.get().local_addr().map_err(StartError::Io)?;
         let receive = Receive::new(endpoint, port);
@@ -64,6 +67,9 @@ impl Gateway {
         let dialler = Arc::new(TokioDialler::new(Resolver::new(TARGETS_MAX)));
         let own = node.clone();
         let mut machine = Node::new(settings, admission, confirm, &env.seed, dialler, own);
+        if let Some(journal) = &config.journal {
+            machine.record_in(Instant::now(), journal);
+        }
         for agent in config.drained {
             machine.set_drained(agent);
         }

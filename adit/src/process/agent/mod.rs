@@ -22,8 +22,11 @@ use std::{
 use adit_io_common::{
     agent::{AdvertiserConfig, AgentConfig as DriverConfig, StartError},
     clock::system_env,
+    journal::JournalFile,
 };
 use adit_proto_core::{
+    env::Env,
+    journal::Journal,
     route::{DomainRoute, RouteSet},
     target::Target,
 };
@@ -35,10 +38,10 @@ use self::{
     status::{Board, Identity, Watched},
     wait::wait,
 };
-use super::reading::Reading;
+use super::{journal, reading::Reading};
 use crate::{
     admin::{AdminListener, AdminServer, AgentBackend, AgentOrder},
-    config::{AgentConfig, ConfigError, agent_socket},
+    config::{AgentConfig, ConfigError, Driver, agent_socket},
     enroll::{files::AgentFiles, renewal::AgentPairs},
     exit::{Code, CommandFailure},
     state::StateDir,
@@ -49,6 +52,7 @@ pub use self::events::Signals;
 /// A running agent.
 pub struct AgentProcess {
     driver: AgentDriver,
+    journal: Option<JournalFile>,
     has_ended: bool,
     config: AgentConfig,
     dir: StateDir,
@@ -99,7 +103,11 @@ impl AgentProcess {
             watched: Arc::clone(&watched),
             events: teller.clone(),
         };
-        let driver = drive(config, gateways, &dir, &routes, told)?;
+        // The key of resets need not survive: a restarted agent has another port.
+        let env = system_env(None)?;
+        let (written, journal) = journal::begin(config.journal.as_ref(), &env)?.unzip();
+        let driver_config = driver_config(config, gateways, &dir, &routes, journal);
+        let driver = drive(config.driver, driver_config, env, told)?;
         tracing::info!(agent = %files.id, name = %files.name, routes = routes.len(), "agent running");
         let board = Arc::new(Board::new(
             own,
@@ -110,6 +118,7 @@ impl AgentProcess {
         let socket = socket.answer(backend(Arc::clone(&board), teller.clone()))?;
         Ok(Self {
             driver,
+            journal: written,
             has_ended: false,
             config: config.clone(),
             dir,
@@ -228,19 +237,22 @@ impl AgentProcess {
             is_over = matches!(self.events.recv_timeout(left), Ok(Event::Ended) | Err(_));
         }
         drop(self.driver);
+        if let Some(journal) = self.journal {
+            journal.finish();
+        }
         tracing::info!("agent stopped");
     }
 }
 
-/// Starts the driver.
-fn drive(
+/// What the driver is started with.
+fn driver_config(
     config: &AgentConfig,
     gateways: Vec<Target>,
     dir: &StateDir,
     routes: &Arc<RouteSet>,
-    told: Told,
-) -> Result<AgentDriver, CommandFailure> {
-    let driver_config = DriverConfig {
+    journal: Option<Journal>,
+) -> DriverConfig {
+    DriverConfig {
         gateways,
         pairs: Arc::new(AgentPairs::new(dir.clone())),
         routes: Arc::clone(routes),
@@ -250,11 +262,18 @@ fn drive(
             heartbeat_interval: config.heartbeat.interval,
         },
         unread: u64::from(config.unread.get()) << 20,
-    };
-    // The key of resets need not survive: a restarted agent has another port.
-    let env = system_env(None)?;
-    let started = AgentDriver::start(config.driver, driver_config, env, told);
-    started.map_err(|error| match error {
+        journal,
+    }
+}
+
+/// Starts the driver.
+fn drive(
+    driver: Driver,
+    config: DriverConfig,
+    env: Env,
+    told: Told,
+) -> Result<AgentDriver, CommandFailure> {
+    AgentDriver::start(driver, config, env, told).map_err(|error| match error {
         StartError::Unusable(text) => CommandFailure::message(Code::Failure, text),
         error @ (StartError::Io(_) | StartError::Gateways(_)) => failure(error),
     })

@@ -112,6 +112,7 @@ fn restart_only(now: &AgentConfig, new: &AgentConfig) -> Vec<&'static str> {
     let keys = [
         ("state_dir", now.state_dir == new.state_dir),
         ("driver", now.driver == new.driver),
+        ("journal", now.journal == new.journal),
         ("heartbeat", now.heartbeat == new.heartbeat),
         ("limits", now.unread == new.unread),
         ("gateway.endpoints", now.endpoints == new.endpoints),

@@ -10,6 +10,7 @@ use adit_proto_core::{
     endpoint::EndpointLimits,
     gateway::dispatch::DispatchConfig,
     identity::AgentIdentity,
+    journal::Journal,
     limits,
     link::tls::{Admission, GatewayTls},
     output::Renewed,
@@ -93,7 +94,12 @@ impl Watch {
 }
 
 /// What the driver is started with.
-pub(super) fn config(config: &GatewayConfig, state: &GatewayState, watch: &Watch) -> DriverConfig {
+pub(super) fn config(
+    config: &GatewayConfig,
+    state: &GatewayState,
+    watch: &Watch,
+    journal: Option<Journal>,
+) -> DriverConfig {
     DriverConfig {
         listen: config.tunnel.listen,
         tls: tls(&state.shown.tunnel, &state.ca.get(), watch.admission()),
@@ -102,6 +108,7 @@ pub(super) fn config(config: &GatewayConfig, state: &GatewayState, watch: &Watch
         sessions: config.limits.sessions,
         drained: state.store.directory().drained(),
         hooks: hooks(state, watch),
+        journal,
         threads: config.threads.get() as usize,
     }
 }

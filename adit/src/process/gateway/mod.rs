@@ -17,6 +17,7 @@ use std::{
 use adit_io_common::{
     clock::system_env,
     gateway::{GatewayHandle, StartError},
+    journal::JournalFile,
 };
 use adit_proto_core::{
     env::EndpointSecrets,
@@ -33,7 +34,7 @@ use self::{
     reload::Reloadable,
     tunnel::Tunnel,
 };
-use super::{signals::Signals, unix_now};
+use super::{journal, signals::Signals, unix_now};
 use crate::{
     admin::{AdminBackend, AdminListener, GatewayOrder, TokenMaker},
     config::{EnrollTls, GatewayConfig, admin_socket},
@@ -68,6 +69,7 @@ pub struct GatewayState {
 /// A running gateway.
 pub struct GatewayProcess {
     gateway: Tunnel,
+    journal: Option<JournalFile>,
     /// Ends with the process: enrolment, ingress, administration.
     services: JoinSet<()>,
     /// Listeners that stop first.
@@ -147,7 +149,7 @@ impl GatewayProcess {
         let counters = Arc::<HttpCounters>::default();
         let listeners = http::Listeners::default();
         let watch = driver::Watch::new(&state, Arc::clone(&counters));
-        let gateway = start_tunnel(config, &state, &watch)?;
+        let (gateway, journal) = start_tunnel(config, &state, &watch)?;
         let endpoint = public_endpoint(config, gateway.local_addr())?;
         let url = enroll_url(config, enroll_addr, &https);
         let strings = tokens::maker(&state, url, https.pin());
@@ -200,6 +202,7 @@ impl GatewayProcess {
             certificates,
             _state: state,
             gateway,
+            journal,
         };
         process.open(doors)?;
         tracing::info!(tunnel = %process.gateway.local_addr(), %endpoint, enroll = %enroll_addr, "gateway running");
@@ -319,6 +322,10 @@ impl GatewayProcess {
         };
         // Late: those users do not listen.
         let _told = tokio::time::timeout(CLOSE_PATIENCE, told).await;
+        if let Some(journal) = self.journal {
+            // It waits for the disk, which is all that is left to do.
+            journal.finish();
+        }
         tracing::info!("gateway stopped");
     }
 
@@ -345,13 +352,15 @@ fn start_tunnel(
     config: &GatewayConfig,
     state: &GatewayState,
     watch: &driver::Watch,
-) -> Result<Tunnel, CommandFailure> {
+) -> Result<(Tunnel, Option<JournalFile>), CommandFailure> {
     let env = system_env(Some(EndpointSecrets::new(
         *state.keys.reset_key,
         *state.keys.address_token_key,
     )))?;
-    let driver = driver::config(config, state, watch);
-    Tunnel::start(config.driver, driver, &env).map_err(|error| match error {
+    let (written, journal) = journal::begin(config.journal.as_ref(), &env)?.unzip();
+    let driver = driver::config(config, state, watch, journal);
+    let started = Tunnel::start(config.driver, driver, &env);
+    let started = started.map_err(|error| match error {
         StartError::Io(error) => CommandFailure::message(
             Code::Failure,
             format!(
@@ -360,7 +369,8 @@ fn start_tunnel(
             ),
         ),
         StartError::Tls(error) => failure(error),
-    })
+    });
+    Ok((started?, written))
 }
 
 fn https(config: &GatewayConfig, state: &GatewayState) -> Result<ListenerTls, CommandFailure> {

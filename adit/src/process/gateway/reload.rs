@@ -156,6 +156,7 @@ fn restart_only(
         ("state_dir", now.state_dir == new.state_dir),
         ("threads", now.threads == new.threads),
         ("driver", now.driver == new.driver),
+        ("journal", now.journal == new.journal),
         ("tunnel.listen", now.tunnel.listen == new.tunnel.listen),
         ("tunnel.names", now.tunnel.names == new.tunnel.names),
         (

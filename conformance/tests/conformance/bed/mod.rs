@@ -6,6 +6,7 @@ mod hooks;
 mod journal;
 mod pairs;
 mod pki;
+mod recorded;
 mod status;
 pub(crate) mod wait;
 
@@ -41,6 +42,7 @@ use self::{
     journal::Journal,
     pairs::MemoryPairs,
     pki::{PKI, Pair},
+    recorded::Recorded,
     status::Statuses,
     wait::{SOON, block_on, until},
 };
@@ -49,6 +51,7 @@ use crate::driver::{AgentNode, GatewayNode, Pairing};
 pub(crate) struct Bed {
     pairing: Pairing,
     journal: Journal,
+    recorded: Recorded,
     office: Office,
     /// Of the gateway; the same after a restart.
     secrets: EndpointSecrets,
@@ -85,6 +88,7 @@ impl Bed {
         Self {
             pairing,
             journal: Journal::default(),
+            recorded: Recorded::new(),
             office: Office::default(),
             secrets: EndpointSecrets::new([7; 32], [8; 32]),
             settings: Settings::default(),
@@ -116,6 +120,7 @@ impl Bed {
             sessions: self.settings.sessions,
             drained: Vec::new(),
             hooks: self.office.hooks(),
+            journal: Some(self.recorded.journal()),
             threads: 1,
         };
         let env = system_env(Some(self.secrets.clone())).unwrap();
@@ -191,6 +196,7 @@ impl Bed {
             restrictions: Restrictions::default(),
             intervals: AdvertiserConfig::default(),
             unread: UNREAD_BUDGET,
+            journal: Some(self.recorded.journal()),
         };
         let statuses = Statuses::default();
         let publish = statuses.publish(&self.journal, format!("agent {name}"));
@@ -349,7 +355,7 @@ impl Bed {
         self.note("gateway", &format!("counted {}", counted.join(", ")));
     }
 
-    /// Stops what runs; gives the journal.
+    /// Stops what runs, has the machines do it all again, and gives the journal.
     pub(crate) fn finish(mut self) -> String {
         if self.gateway.is_some() {
             self.count();
@@ -360,6 +366,7 @@ impl Bed {
         if self.gateway.is_some() {
             self.stop_gateway();
         }
+        self.recorded.replay();
         self.journal.text()
     }
 }
