@@ -39,16 +39,20 @@ impl Farewell {
 }
 
 impl Connection {
+    /// Closes the connection once what it waits for has come. One that is not up yet has carried nothing, and waits for
+    /// nothing.
     pub(super) fn bid_farewell(&mut self, now: Instant) {
-        if self.state != State::Up {
-            return;
-        }
+        let is_up = match self.state {
+            State::Handshaking { .. } => false,
+            State::Up => true,
+            State::Closed => return,
+        };
         let (is_sent, is_idle) = (self.is_sent(), !self.carries());
         let reason = match &mut self.farewell {
             None => return,
             Some(Farewell::WhenIdle { since }) if is_idle => {
                 let since = *since.get_or_insert(now);
-                if now < since + limits::DRAIN_LINGER {
+                if is_up && now < since + limits::DRAIN_LINGER {
                     return;
                 }
                 CloseReason::Renewed

@@ -262,7 +262,8 @@ impl Connection {
     }
 
     /// Closes the connection as soon as everything of the sessions that have ended is acknowledged, and at most
-    /// [`STOP_PATIENCE`](limits::STOP_PATIENCE) later; those that are open are cut then. [`Event::Closed`] follows.
+    /// [`STOP_PATIENCE`](limits::STOP_PATIENCE) later; those that are open are cut then. One that is not established yet
+    /// is closed at once. [`Event::Closed`] follows.
     pub fn stop(&mut self, now: Instant, reason: CloseReason) {
         self.link.called(Some(now), || Call::Stop(reason.clone()));
         self.dirty = true;
@@ -382,8 +383,8 @@ impl Connection {
             if let Role::Gateway(role) = &mut self.role {
                 role.watch_credit(now, busy);
             }
-            self.bid_farewell(now);
         }
+        self.bid_farewell(now);
     }
 
     fn run_control(&mut self, now: Instant) -> Result<(), PeerFault> {

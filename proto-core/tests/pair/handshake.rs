@@ -2,13 +2,17 @@
 
 use std::sync::Arc;
 
-use adit_proto_core::{close::Closed, endpoint::EndpointLimits, output::Event};
+use adit_proto_core::{
+    close::{CloseReason, Closed},
+    endpoint::EndpointLimits,
+    output::Event,
+};
 use sha2::{Digest, Sha256};
 
 use crate::{
     pki::{AGENT_NAME, AGENT_UUID, GATEWAY_NAME, Pki},
     raw::RawConfig,
-    world::{At, Joined, NodeId, World, routes, secs},
+    world::{At, Joined, NodeId, World, ms, routes, secs},
 };
 
 #[test]
@@ -69,6 +73,29 @@ fn good_agent_is_let_in() {
         w.connect_as(agent, gateway, tls, GATEWAY_NAME)
     });
     assert_eq!(w.closed(a), None);
+}
+
+#[test]
+fn a_handshake_that_is_not_wanted_any_more_is_ended_at_once() {
+    for (by_gateway, drains) in [(true, false), (false, false), (false, true)] {
+        let mut w = World::new(6);
+        let (gateway, agent) = (w.add_gateway(EndpointLimits::default()), w.add_agent());
+        // The gateway is heard by nobody.
+        let (from, to) = (w.addr(gateway), w.addr(agent));
+        w.net.path(from, to).black_hole = true;
+        let a = w.connect(agent, gateway);
+        w.run_for(ms(100));
+        let at = match by_gateway {
+            true => (gateway, w.only_conn(gateway)),
+            false => a,
+        };
+        let (now, reason) = (w.now(), CloseReason::GatewayStopping);
+        w.conn(at, |c| match drains {
+            true => c.as_agent().unwrap().drain(),
+            false => c.stop(now, reason),
+        });
+        assert_eq!(w.closed(at), Some(&Closed::Local), "drains: {drains}");
+    }
 }
 
 #[test]
