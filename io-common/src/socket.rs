@@ -30,6 +30,11 @@ pub fn reset_tcp<'a>(tcp: impl Into<SockRef<'a>>) {
     let _gone = tcp.into().set_linger(Some(Duration::ZERO));
 }
 
+/// Has the close of a TCP connection be a clean end again.
+pub fn end_tcp<'a>(tcp: impl Into<SockRef<'a>>) {
+    let _gone = tcp.into().set_linger(None);
+}
+
 impl From<TcpStream> for Socket {
     fn from(tcp: TcpStream) -> Self {
         Self::Tcp(tcp)

@@ -11,7 +11,7 @@ use adit_io_common::{
     leg::Leg,
     pipe::Pipe,
     pump::READ_LEN,
-    socket::{Socket, reset_tcp},
+    socket::{Socket, end_tcp, reset_tcp},
 };
 use adit_proto_core::id::Slot;
 use bytes::{BufMut, Bytes, BytesMut};
@@ -75,7 +75,13 @@ impl TokioLeg {
 impl Registered {
     fn new(socket: Socket) -> io::Result<Self> {
         match socket {
-            Socket::Tcp(tcp) => TcpStream::from_std(tcp).map(Self::Tcp),
+            Socket::Tcp(tcp) => {
+                // The runtime drops a socket that it cannot watch, which must not look like one that has ended.
+                reset_tcp(&tcp);
+                let tcp = TcpStream::from_std(tcp)?;
+                end_tcp(&tcp);
+                Ok(Self::Tcp(tcp))
+            }
             Socket::Pipe(pipe) => Ok(Self::Pipe(pipe)),
         }
     }
@@ -136,5 +142,32 @@ impl Leg for TokioLeg {
             Registered::Tcp(tcp) => !matches!(tcp.take_error(), Ok(None)),
             Registered::Pipe(pipe) => pipe.is_reset(),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{
+        io::{ErrorKind, Read},
+        net::{TcpListener, TcpStream as StdStream},
+        os::fd::AsRawFd,
+    };
+
+    use tokio::io::Interest;
+
+    use super::*;
+    use crate::udp::register;
+
+    #[tokio::test]
+    async fn a_socket_that_cannot_be_watched_is_reset() {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let near = StdStream::connect(listener.local_addr().unwrap()).unwrap();
+        near.set_nonblocking(true).unwrap();
+        let (mut far, _) = listener.accept().unwrap();
+        // The system refuses a descriptor that is watched already.
+        let _watched = register(near.as_raw_fd(), Interest::READABLE).unwrap();
+        TokioLeg::alone(near.into()).unwrap_err();
+        let error = far.read(&mut [0]).unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::ConnectionReset);
     }
 }

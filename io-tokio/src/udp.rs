@@ -105,6 +105,6 @@ impl Port {
     deprecated,
     reason = "its successor is unsafe for the sake of types that lie about their descriptor; those used here do not"
 )]
-fn register<T: AsRawFd>(fd: T, interest: Interest) -> io::Result<AsyncFd<T>> {
+pub(crate) fn register<T: AsRawFd>(fd: T, interest: Interest) -> io::Result<AsyncFd<T>> {
     AsyncFd::with_interest(fd, interest)
 }
