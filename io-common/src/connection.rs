@@ -76,7 +76,10 @@ pub struct Worker<R: Role, L: Leg> {
     /// Deadline that the core asked for last.
     deadline: Option<Instant>,
     sessions: Sessions<L>,
+    established: bool,
     closed: bool,
+    /// The process ends with it.
+    leaving: bool,
     /// It is to be closed for this once all has reached the peer, however long that takes.
     farewell: Option<CloseReason>,
     /// How its sessions end when it is closed here.
@@ -93,7 +96,9 @@ impl<R: Role, L: Leg> Worker<R, L> {
             unsent: None,
             deadline: Some(now),
             sessions: Sessions::default(),
+            established: false,
             closed: false,
+            leaving: false,
             farewell: None,
             cut: Over::Cut,
         }
@@ -116,7 +121,14 @@ impl<R: Role, L: Leg> Worker<R, L> {
 
     /// Nothing is left of it, nor of its sessions.
     pub fn is_over(&self) -> bool {
-        self.conn.is_drained() && self.sessions.is_empty()
+        (self.conn.is_drained() || self.is_left()) && self.sessions.is_empty()
+    }
+
+    /// It was closed in its handshake, and its process ends. Three times the engine's timeout for peers that it has not
+    /// measured, which is three seconds, to say the same again to a peer that may not be there would be for nothing: the
+    /// socket is closed then, and who asks it gets no answer (RFC 9000 10.2).
+    fn is_left(&self) -> bool {
+        self.leaving && self.closed && !self.established && !self.is_blocked()
     }
 
     /// When [`handle_timeout`](Self::handle_timeout) is to be called.
@@ -159,10 +171,14 @@ impl<R: Role, L: Leg> Worker<R, L> {
                 self.conn.close(now, &reason);
             }
             Command::Stop(reason) => {
+                self.leaving = true;
                 self.farewell = None;
                 self.conn.stop(now, reason);
             }
-            Command::Farewell(reason) => self.farewell = Some(reason),
+            Command::Farewell(reason) => {
+                self.leaving = true;
+                self.farewell = Some(reason);
+            }
             Command::Attach(slot, tcp, early, bounds) => {
                 self.attach(now, slot, (tcp, early), bounds, driver);
             }
@@ -312,8 +328,11 @@ impl<R: Role, L: Leg> Worker<R, L> {
                 self.role.on_flushing(self.sessions.slots());
                 self.role.on_event(now, &mut self.conn, Event::Closed(why));
             }
-            event @ (Event::Established { .. }
-            | Event::RoutesAccepted { .. }
+            event @ Event::Established { .. } => {
+                self.established = true;
+                self.role.on_event(now, &mut self.conn, event);
+            }
+            event @ (Event::RoutesAccepted { .. }
             | Event::Seen
             | Event::SessionRequested { .. }
             | Event::SessionOpened { .. }

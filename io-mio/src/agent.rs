@@ -251,10 +251,11 @@ impl AgentLoop {
             let now = Instant::now();
             let mut any = self.take(now, cx);
             any |= self.core.run(now, &mut self.host);
-            any |= self.host.tunnel.turn(now, &mut |_| None)?;
-            if self.host.stopping && self.host.tunnel.is_empty() {
+            // What its connections have said last is taken by now.
+            if self.is_over() {
                 return Ok(false);
             }
+            any |= self.host.tunnel.turn(now, &mut |_| None)?;
             if !any {
                 break;
             }
@@ -291,7 +292,7 @@ impl AgentLoop {
     fn sleep(&mut self, cx: &Context<'_>, events: &mut Events) -> io::Result<()> {
         let now = Instant::now();
         let any = self.take(now, cx);
-        let more = self.host.tunnel.has_more();
+        let more = self.host.tunnel.has_more() || self.is_over();
         let until = if any || more {
             Some(now)
         } else {
@@ -307,10 +308,14 @@ impl AgentLoop {
                 }
                 Some(Owner::Dial(number, index)) => self.dials.ready(now, number, index),
                 Some(Owner::Network) => self.network.ready(now),
-                Some(Owner::Splice(_)) | None => {}
+                Some(Owner::Splice(..)) | None => {}
             }
         }
         Ok(())
+    }
+
+    fn is_over(&self) -> bool {
+        self.host.stopping && self.host.tunnel.is_empty()
     }
 
     fn next_timeout(&self) -> Option<Instant> {

@@ -9,12 +9,14 @@ use std::{
 };
 
 use adit_io_common::{
+    commands::Command,
     gateway::{EndpointOrder, ORDERS_LEN},
     handoff::{Receiver, Sender, handoff},
     passed_over::PassedOver,
     udp::RecvBatch,
 };
 use adit_proto_core::{
+    close::CloseReason,
     connection::Connection,
     endpoint::Endpoint,
     id::ConnId,
@@ -90,8 +92,18 @@ impl<C> Receive<C> {
         &self.port
     }
 
+    /// Begins no connection any more, and ends with the last one.
     pub(crate) fn stop(&mut self) {
         self.stopping = true;
+    }
+
+    /// The node knows agents; handshakes are known here only.
+    fn stop_gateway(&mut self) {
+        self.stop();
+        for sender in self.connections() {
+            let stop = Command::Stop(CloseReason::GatewayStopping);
+            sender.commands.push_or_stop(stop);
+        }
     }
 
     /// The way for a connection's task to its endpoint.
@@ -151,7 +163,7 @@ impl<C> Receive<C> {
                     ));
                 }
                 EndpointOrder::Change(change) => change.make(&mut self.endpoint),
-                EndpointOrder::Stop => self.stopping = true,
+                EndpointOrder::Stop => self.stop_gateway(),
             }
         }
         if said.is_ready() { said } else { ordered }
@@ -195,6 +207,8 @@ impl<C> Receive<C> {
                 }
                 self.pending.push(message);
             }
+            // Its agent asks again, and finds the next process.
+            Routed::New(_) if self.stopping => {}
             Routed::New(connection) => {
                 let id = connection.id();
                 let sender = accept(connection);

@@ -214,10 +214,9 @@ impl AgentCore {
     }
 
     fn stop(&mut self, how: HowToStop, host: &mut impl AgentHost) {
-        if self.stopping.replace(how).is_some() {
-            // They were told to take their time.
-            host.command_all(&|| how(CloseReason::AgentStopping));
-        }
+        self.stopping = Some(how);
+        // All of them: some were told to take their time, and of those that came to nothing the supervisor knows no more.
+        host.command_all(&|| how(CloseReason::AgentStopping));
         host.stop();
         self.supervisor.shutdown();
     }

@@ -147,9 +147,10 @@ impl Future for AgentTask {
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Error> {
         let this = self.get_mut();
         for _ in 0..ROUNDS_MAX {
-            let mut any = this.take_inputs(cx);
+            // First who has ended, then what those have said before.
+            let mut any = this.host.receive.poll_tasks(cx).is_ready();
+            any |= this.take_inputs(cx);
             any |= this.run_core(cx);
-            any |= this.host.receive.poll_tasks(cx).is_ready();
             // An agent's endpoint takes no connections, so nothing is ever accepted.
             let accept = |_| connection_queues().0;
             match this.host.receive.poll_receive(cx, accept) {
