@@ -9,7 +9,63 @@ use std::{
 use adit_proto_core::session_timer::{SessionBounds, SessionTimer};
 use bytes::{Buf, Bytes};
 
-use crate::{leg::Leg, over::Over, pump::Traffic};
+use crate::{
+    leg::Leg,
+    over::Over,
+    pump::Traffic,
+    socket::{Carried, Socket},
+};
+
+/// The sockets of a session that the gateway carries itself, before they are joined.
+#[derive(Debug)]
+pub struct Spliced {
+    /// The user's.
+    pub user: Carried,
+    /// The target's.
+    pub target: Carried,
+    /// What the user has sent already.
+    pub early: Bytes,
+    /// How long it may be idle, and last.
+    pub bounds: SessionBounds,
+}
+
+/// One of the two.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum End {
+    /// The user's.
+    User,
+    /// The target's.
+    Target,
+}
+
+impl Spliced {
+    /// Joins them, each as the leg that a driver makes of it. Where it can make none of one of them, both are reset, and
+    /// there is nothing to carry.
+    pub fn join<L: Leg>(
+        self,
+        now: Instant,
+        mut leg: impl FnMut(End, Socket) -> io::Result<L>,
+    ) -> Option<Splice<L>> {
+        let mut made = |end, carried: Carried| match leg(end, carried.release()?) {
+            Ok(leg) => Some(leg),
+            Err(error) => {
+                tracing::warn!(%error, "a session's socket cannot be used; the session is ended");
+                None
+            }
+        };
+        match (made(End::User, self.user), made(End::Target, self.target)) {
+            (Some(user), Some(target)) => {
+                Some(Splice::new(now, (user, target), self.early, self.bounds))
+            }
+            (user, target) => {
+                for left in [user, target].into_iter().flatten() {
+                    left.reset(Over::TcpReset.text());
+                }
+                None
+            }
+        }
+    }
+}
 
 /// Moves bytes both ways until both directions have ended, with half-close, or somebody or its bounds end them. That, and
 /// an error at one end, become a reset at both, never a clean end.
@@ -75,9 +131,12 @@ impl<L: Leg> Splice<L> {
         }
     }
 
-    /// Both sockets, the user's first, for their driver to say what they are ready for.
-    pub fn legs(&mut self) -> (&mut L, &mut L) {
-        (&mut self.user, &mut self.target)
+    /// One of its sockets, for its driver to say what it is ready for.
+    pub fn leg(&mut self, end: End) -> &mut L {
+        match end {
+            End::User => &mut self.user,
+            End::Target => &mut self.target,
+        }
     }
 
     /// When a turn is due although no socket is ready.
@@ -285,6 +344,27 @@ mod tests {
                 assert!(told.unwrap().is_empty());
             } else if how != Over::TcpReset {
                 assert_eq!(told.unwrap_err().to_string(), how.text());
+            }
+        }
+    }
+
+    #[test]
+    fn where_one_socket_is_of_no_use_both_are_reset() {
+        for useless in [End::User, End::Target] {
+            let ((mut user, near), (far, mut target)) = (Pipe::pair(), Pipe::pair());
+            let spliced = Spliced {
+                user: Carried::new(near),
+                target: Carried::new(far),
+                early: Bytes::new(),
+                bounds: SessionBounds::default(),
+            };
+            let leg = |end, socket: Socket| match socket {
+                Socket::Pipe(pipe) if end != useless => Ok(Asked(pipe)),
+                Socket::Pipe(_) | Socket::Tcp(_) => Err(io::ErrorKind::Other.into()),
+            };
+            assert!(spliced.join(Instant::now(), leg).is_none());
+            for end in [&mut user, &mut target] {
+                assert!(read(end).unwrap().is_err(), "{useless:?}");
             }
         }
     }

@@ -17,13 +17,13 @@ use adit_io_common::{
     commands::{Command, Commands},
     gateway::{
         AgentConnection, AgentLines, EndpointOrder, GatewayCommand, GatewayConfig, GatewayHandle,
-        Hooks, NODE_LEN, Node, NodeInput, NodeSettings, ORDERS_LEN, Shared, StartError,
+        Hooks, NODE_LEN, Node, NodeInput, NodeSettings, ORDERS_LEN, Shared, StartError, Stopped,
     },
     handoff::{Receiver, Sender, handoff},
     resolver::{Resolver, TARGETS_MAX},
     udp::UdpPort,
 };
-use adit_proto_core::{endpoint::Endpoint, env::Env, id::ConnId};
+use adit_proto_core::{close::CloseReason, endpoint::Endpoint, env::Env, id::ConnId};
 use futures_channel::oneshot;
 use mio::{Events, Poll, Waker as PollWaker};
 
@@ -43,7 +43,6 @@ pub struct Gateway {
     node: Sender<NodeInput>,
     orders: Sender<EndpointOrder>,
     local_addr: SocketAddr,
-    node_over: oneshot::Receiver<()>,
     ended: oneshot::Receiver<io::Error>,
     quit: Quit,
 }
@@ -66,7 +65,6 @@ impl Gateway {
         let flag = Arc::<AtomicBool>::default();
         let quit = Quit::new(Arc::clone(&flag), alarm.waker());
         let (tell, ended) = oneshot::channel();
-        let (tell_over, node_over) = oneshot::channel();
         let settings = NodeSettings {
             dispatch: config.dispatch,
             sessions: config.sessions,
@@ -103,7 +101,6 @@ impl Gateway {
             poll,
             alarm,
             queues: (node.clone(), inputs, orders_rx),
-            tell_over,
         };
         let run = move || {
             let why = match GatewayLoop::new(parts) {
@@ -120,7 +117,6 @@ impl Gateway {
             node,
             orders,
             local_addr,
-            node_over,
             ended,
             quit,
         })
@@ -143,12 +139,12 @@ impl Gateway {
         &mut self.ended
     }
 
-    /// Has every connection closed as soon as its agent has all that sessions which are over have sent, however long that
-    /// takes; those that are open are cut then. Agents that come meanwhile are sent away. The answer comes when none of
-    /// those that there were is left; afterwards, or to give up on it, call [`stop`](Self::stop).
-    pub fn farewell(&mut self) -> &mut oneshot::Receiver<()> {
-        self.node.push_or_stop(NodeInput::Farewell);
-        &mut self.node_over
+    /// As [`GatewayHandle::farewell`]. Afterwards, or to give up on it, call [`stop`](Self::stop).
+    ///
+    /// # Errors
+    /// [`Stopped`]: nothing is left then, either.
+    pub async fn farewell(&self) -> Result<(), Stopped> {
+        self.handle.farewell().await
     }
 
     /// Has every connection closed, so that agents know at once, and sessions with them; [`ended`](Self::ended) tells when
@@ -179,7 +175,6 @@ struct Parts {
         Receiver<NodeInput>,
         Receiver<EndpointOrder>,
     ),
-    tell_over: oneshot::Sender<()>,
 }
 
 /// Rounds of work before the poll is looked at.
@@ -202,8 +197,6 @@ struct GatewayLoop {
     sources: Sources,
     poll: Poll,
     alarm: Arc<Alarm>,
-    /// Told once when the node is over.
-    tell_over: Option<oneshot::Sender<()>>,
     stopping: bool,
 }
 
@@ -245,7 +238,6 @@ impl GatewayLoop {
             sources,
             poll: parts.poll,
             alarm: parts.alarm,
-            tell_over: Some(parts.tell_over),
             stopping: false,
         })
     }
@@ -284,23 +276,23 @@ impl GatewayLoop {
                 self.node.handle_timeout(now);
                 any = true;
             }
+            // What its connections have said last is taken by now.
+            if self.is_over() {
+                return Ok(false);
+            }
             let Self { tunnel, makes, .. } = self;
+            let stopping = self.stopping;
             any |= tunnel.turn(now, &mut |conn| {
+                if stopping {
+                    // Its agent asks again, and finds the next process.
+                    return None;
+                }
                 let own = Commands::Shared(conn.id(), makes.commands.clone());
                 let (node, hooks) = (makes.node.clone(), makes.hooks.clone());
                 let shared = makes.shared.clone();
                 Some(AgentConnection::new(conn, node, hooks, own, shared))
             })?;
             any |= self.splices.turn(now);
-            if self.node.is_over()
-                && let Some(tell) = self.tell_over.take()
-            {
-                // Whoever waited may have given up.
-                let _gone = tell.send(());
-            }
-            if self.stopping && self.node.is_over() && self.tunnel.is_empty() {
-                return Ok(false);
-            }
             if !any {
                 break;
             }
@@ -327,25 +319,34 @@ impl GatewayLoop {
                     let _gone = reply.send(self.tunnel.counters());
                 }
                 EndpointOrder::Change(change) => change.make(&mut self.tunnel.endpoint),
-                EndpointOrder::Stop => self.stopping = true,
+                EndpointOrder::Stop => self.stop(now),
             }
         }
         any |= self.woken.poll_take(cx, &mut self.owners).is_ready();
         while let Some(owner) = self.owners.pop_front() {
             match owner {
                 Owner::Leg(conn, slot) => self.tunnel.leg_ready(conn, slot, None),
-                Owner::Splice(session) => self.splices.ready(session, None),
+                Owner::Splice(session, end) => self.splices.ready(session, end, None),
                 Owner::Udp | Owner::Network | Owner::Dial(..) => {}
             }
         }
         any
     }
 
+    /// Begins no connection any more. The node knows agents; handshakes are known here only.
+    fn stop(&mut self, now: Instant) {
+        self.stopping = true;
+        for conn in self.tunnel.connections() {
+            let stop = Command::Stop(CloseReason::GatewayStopping);
+            self.tunnel.command(now, conn, stop);
+        }
+    }
+
     /// Looks at the queues a last time, and sleeps unless there is something. The alarm is set already.
     fn sleep(&mut self, cx: &Context<'_>, events: &mut Events) -> io::Result<()> {
         let now = Instant::now();
         let any = self.take(now, cx);
-        let more = self.tunnel.has_more() || self.splices.has_more();
+        let more = self.tunnel.has_more() || self.splices.has_more() || self.is_over();
         let until = if any || more {
             Some(now)
         } else {
@@ -358,11 +359,17 @@ impl GatewayLoop {
                 Some(Owner::Udp) => self.tunnel.udp_ready(event),
                 Some(Owner::Leg(conn, slot)) => self.tunnel.leg_ready(conn, slot, Some(event)),
                 Some(Owner::Dial(number, index)) => self.dials.ready(now, number, index),
-                Some(Owner::Splice(session)) => self.splices.ready(session, Some(event)),
+                Some(Owner::Splice(session, end)) => {
+                    self.splices.ready(session, end, Some(event));
+                }
                 Some(Owner::Network) | None => {}
             }
         }
         Ok(())
+    }
+
+    fn is_over(&self) -> bool {
+        self.stopping && self.node.is_over() && self.tunnel.is_empty()
     }
 
     fn next_timeout(&self) -> Option<Instant> {

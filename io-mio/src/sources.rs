@@ -2,6 +2,7 @@
 
 use std::{cell::RefCell, fmt, io, rc::Rc};
 
+use adit_io_common::splice::End;
 use adit_proto_core::id::{ConnId, SessionId, Slot};
 use mio::{Interest, Registry, Token, event::Source};
 use slab::Slab;
@@ -18,7 +19,7 @@ pub(crate) enum Owner {
     /// A connection that is being made: the dial's number, and the attempt's within it.
     Dial(u64, usize),
     /// One of the sockets of a session that the gateway carries itself.
-    Splice(SessionId),
+    Splice(SessionId, End),
 }
 
 /// Registers sources with the poll; clones share it.

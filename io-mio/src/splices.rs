@@ -6,12 +6,11 @@ use std::{
 };
 
 use adit_io_common::{
-    gateway::{NodeHost, NodeInput, Spliced},
+    gateway::{NodeHost, NodeInput},
     handoff::Sender,
-    leg::Leg,
     over::Over,
     pump::Traffic,
-    splice::{Splice, SpliceTurn},
+    splice::{End, Splice, SpliceTurn, Spliced},
 };
 use adit_proto_core::id::SessionId;
 use mio::event::Event;
@@ -51,16 +50,13 @@ impl Splices {
         self.timers.next()
     }
 
-    /// One of a session's sockets may be ready; `event` says which, and for what, where the poll told of it. Both are
-    /// looked at: an event names its session only.
-    pub(crate) fn ready(&mut self, session: SessionId, event: Option<&Event>) {
+    /// One of a session's sockets may be ready; `event` says for what, where the poll told of it.
+    pub(crate) fn ready(&mut self, session: SessionId, end: End, event: Option<&Event>) {
         let Some(splice) = self.joined.get_mut(&session) else {
             return;
         };
         if let Some(event) = event {
-            let (user, target) = splice.legs();
-            user.ready(event);
-            target.ready(event);
+            splice.leg(end).ready(event);
         }
         self.queue(session);
     }
@@ -120,29 +116,21 @@ impl Splices {
 
 impl NodeHost for Splices {
     fn splice(&mut self, session: SessionId, spliced: Spliced) {
-        let leg = |socket| {
-            let owner = Owner::Splice(session);
-            MioLeg::new(socket, &self.sources, owner, &self.woken).ok()
+        let leg = |end, socket| {
+            let owner = Owner::Splice(session, end);
+            MioLeg::new(socket, &self.sources, owner, &self.woken)
         };
-        let user = spliced.user.release().and_then(leg);
-        let target = spliced.target.release().and_then(leg);
-        match (user, target) {
-            (Some(user), Some(target)) => {
-                let now = Instant::now();
-                let splice = Splice::new(now, (user, target), spliced.early, spliced.bounds);
+        match spliced.join(Instant::now(), leg) {
+            Some(splice) => {
                 self.joined.insert(session, splice);
                 self.queue(session);
             }
-            (user, target) => {
-                let left = [user, target].into_iter().flatten();
-                left.for_each(|leg| leg.reset(Over::TcpReset.text()));
-                self.tell(session, Traffic::begin(), Over::TcpReset);
-            }
+            None => self.tell(session, Traffic::begin(), Over::TcpReset),
         }
     }
 
-    fn end_splice(&mut self, session: SessionId) {
-        self.end(session, Over::Killed);
+    fn end_splice(&mut self, session: SessionId, how: Over) {
+        self.end(session, how);
     }
 }
 

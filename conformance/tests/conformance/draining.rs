@@ -2,8 +2,13 @@
 
 use std::sync::atomic::Ordering;
 
+use adit_io_common::gateway::Stopped;
+
 use crate::{
-    bed::{end::bytes, wait::until},
+    bed::{
+        end::bytes,
+        wait::{block_on, until},
+    },
     conform,
 };
 
@@ -46,6 +51,20 @@ fn a_gateway_that_takes_its_leave_loses_no_last_bytes() {
         bed.dismiss_gateway();
         bed.stop_gateway();
         assert!(s.target.trickle(10_000) == last, "all arrives, and the end");
+    });
+}
+
+#[test]
+fn a_gateway_that_has_taken_its_leave_answers_until_it_stops() {
+    conform(|bed| {
+        bed.begin();
+        bed.dismiss_gateway();
+        let target = bed.target("target", None);
+        bed.refused("late", &target.addr().into());
+        bed.see_agents(&[]);
+        bed.count();
+        bed.stop_gateway();
+        assert_eq!(block_on(bed.gateway().agents()).unwrap_err(), Stopped);
     });
 }
 

@@ -1,6 +1,12 @@
 //! Ends in the middle of everything: nobody hangs, and nobody takes a cut for an end.
 
-use std::{hint::spin_loop, io::Write, net::TcpStream, thread, time::Duration};
+use std::{
+    hint::spin_loop,
+    io::Write,
+    net::{Ipv4Addr, TcpStream, UdpSocket},
+    thread,
+    time::Duration,
+};
 
 use socket2::{Domain, Socket, Type};
 
@@ -8,8 +14,9 @@ use crate::{
     bed::{
         Bed,
         end::{End, bytes},
+        forwarder::Forwarder,
         request,
-        wait::{RUNTIME, block_on},
+        wait::{RUNTIME, SOON, block_on},
     },
     conform, conform_in_turn,
 };
@@ -49,6 +56,32 @@ fn a_gateway_can_be_killed_at_any_moment() {
             }
             bed.quit_gateway();
         }
+    });
+}
+
+#[test]
+fn a_gateway_does_not_wait_for_a_handshake_that_hangs() {
+    conform(|bed| {
+        bed.start_gateway();
+        let nat = Forwarder::new(bed.gateway_addr());
+        nat.hush();
+        bed.start_agent_towards("a", nat.addr());
+        bed.see_handshakes(1);
+        // Nobody tells the gateway.
+        bed.quit_agent("a");
+        bed.stop_gateway_at_once();
+    });
+}
+
+#[test]
+fn an_agent_does_not_wait_for_a_gateway_that_does_not_answer() {
+    conform(|bed| {
+        let mute = UdpSocket::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
+        mute.set_read_timeout(Some(SOON)).unwrap();
+        bed.set_gateway_addr(mute.local_addr().unwrap());
+        bed.start_agent("a");
+        mute.recv(&mut []).unwrap();
+        bed.stop_agent_at_once("a");
     });
 }
 

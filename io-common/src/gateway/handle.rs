@@ -30,7 +30,6 @@ use super::{
     EndpointChange, EndpointOrder,
     counters::{Bytes as MovedBytes, GatewayCounters},
     input::{NodeInput, NodeSettings, Place},
-    node::Spliced,
     role::GatewayCommand,
 };
 use crate::{
@@ -40,6 +39,7 @@ use crate::{
     over::Over,
     pump::Traffic,
     socket::{Carried, Socket},
+    splice::Spliced,
 };
 
 /// A running gateway; cheap to clone. Every call fails with a typed error once the gateway has stopped.
@@ -272,6 +272,16 @@ impl GatewayHandle {
     /// [`Stopped`].
     pub async fn kill(&self, session: SessionId) -> Result<bool, Stopped> {
         self.ask(|reply| NodeInput::Kill { session, reply }).await
+    }
+
+    /// Closes every connection as soon as its agent has all that sessions which are over have sent, however long that
+    /// takes; those that are open are cut then, and at once where the gateway carries them itself. Agents that come
+    /// meanwhile are sent away. Returns when nothing is left; the gateway answers on until it is stopped.
+    ///
+    /// # Errors
+    /// [`Stopped`].
+    pub async fn farewell(&self) -> Result<(), Stopped> {
+        self.ask(NodeInput::Farewell).await
     }
 
     /// Gives everything that was counted since the start.

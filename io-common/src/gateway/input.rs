@@ -21,10 +21,9 @@ use futures_channel::oneshot;
 use super::{
     counters::NodeSnapshot,
     handle::{OpenRequest, PendingSession, SessionRow},
-    node::Spliced,
     role::GatewayCommand,
 };
-use crate::{commands::Commands, glance::Glance, over::Over, pump::Traffic};
+use crate::{commands::Commands, glance::Glance, over::Over, pump::Traffic, splice::Spliced};
 
 /// Where a session runs.
 pub type Place = (ConnId, Slot);
@@ -123,9 +122,10 @@ pub enum NodeInput {
     },
     /// Go by other settings from now on.
     Configure(NodeSettings, oneshot::Sender<()>),
-    /// Close every connection once all has reached its agent, and end with the last.
-    Farewell,
-    /// Close everything, and end with the last connection.
+    /// Close every connection once all has reached its agent, and cut what the gateway carries itself; told when nothing
+    /// is left.
+    Farewell(oneshot::Sender<()>),
+    /// Close everything, and end when nothing is left.
     Stop,
 }
 

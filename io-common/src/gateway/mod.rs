@@ -26,7 +26,7 @@ pub use self::{
     counters::{Bytes, GatewayCounters, NodeCounters, NodeSnapshot, SessionEnding},
     handle::{GatewayHandle, OpenRequest, PendingSession, SessionRow, SetTlsError, Stopped},
     input::{FromConnection, NodeInput, NodeSettings, Place},
-    node::{Node, NodeHost, Spliced},
+    node::{Node, NodeHost},
     role::{AgentConnection, GatewayCommand, Shared},
 };
 

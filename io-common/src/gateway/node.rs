@@ -47,7 +47,7 @@ use crate::{
     lines::Lines,
     over::Over,
     pump::Traffic,
-    socket::Carried,
+    splice::Spliced,
 };
 
 /// A session's users and wishes that the core does not need to know.
@@ -66,21 +66,8 @@ pub trait NodeHost {
     /// Joins two sockets; how that ends comes as [`NodeInput::SessionOver`].
     fn splice(&mut self, session: SessionId, spliced: Spliced);
 
-    /// Ends a session whose sockets are joined.
-    fn end_splice(&mut self, session: SessionId);
-}
-
-/// The sockets of a session that the gateway carries itself.
-#[derive(Debug)]
-pub struct Spliced {
-    /// The user's.
-    pub user: Carried,
-    /// The target's.
-    pub target: Carried,
-    /// What the user has sent already.
-    pub early: bytes::Bytes,
-    /// How long it may be idle, and last.
-    pub bounds: SessionBounds,
+    /// Ends a session whose sockets are joined; one that has just ended by itself needs no more.
+    fn end_splice(&mut self, session: SessionId, how: Over);
 }
 
 /// Decides where sessions go, and knows those that are open.
@@ -112,7 +99,11 @@ pub struct Node {
     refused_routes: Lines,
     counters: NodeCounters,
     bytes: Arc<Bytes>,
-    /// Ends with the last of the connections that it had when it was told to.
+    /// It takes its leave, or stops: agents that come are sent away.
+    leaving: bool,
+    /// Who waits until it has taken its leave.
+    farewells: Vec<oneshot::Sender<()>>,
+    /// It was told to stop.
     stopping: bool,
 }
 
@@ -150,6 +141,8 @@ impl Node {
             refused_routes: Lines::new("route set refused: too many routes"),
             counters: NodeCounters::default(),
             bytes: Arc::default(),
+            leaving: false,
+            farewells: Vec::new(),
             stopping: false,
         }
     }
@@ -169,11 +162,10 @@ impl Node {
         Arc::clone(&self.bytes)
     }
 
-    /// It was told to stop, and all connections that there were then have ended. The connections tell how their sessions
-    /// ended before they tell their own end.
+    /// It was told to stop, and nothing is left.
     #[must_use]
     pub fn is_over(&self) -> bool {
-        self.stopping && self.connections.is_empty()
+        self.stopping && self.is_left()
     }
 
     /// When [`handle_timeout`](Self::handle_timeout) is to be called.
@@ -192,6 +184,7 @@ impl Node {
     pub fn handle_input(&mut self, now: Instant, input: NodeInput, host: &mut impl NodeHost) {
         self.take(now, input, host);
         self.drain(now);
+        self.tell_farewells();
     }
 
     fn take(&mut self, now: Instant, input: NodeInput, host: &mut impl NodeHost) {
@@ -260,8 +253,8 @@ impl Node {
                 self.configure(settings);
                 let _gone = reply.send(());
             }
-            NodeInput::Farewell => self.stop(now, Command::Farewell),
-            NodeInput::Stop => self.stop(now, Command::Stop),
+            NodeInput::Farewell(reply) => self.farewell(now, reply, host),
+            NodeInput::Stop => self.stop(now, host),
         }
     }
 
@@ -420,11 +413,15 @@ impl Node {
         }
     }
 
-    /// One that an operator has ended meanwhile gets no further.
+    /// One that an operator has ended meanwhile, or that comes when nothing may begin, gets no further.
     fn splice(&mut self, session: SessionId, spliced: Spliced, host: &mut impl NodeHost) {
-        if self.killed.contains(&session) {
-            spliced.user.reset(Over::Killed.text());
-            return self.session_over(session, Traffic::begin(), Over::Killed);
+        let over = match self.killed.contains(&session) {
+            true => Some(Over::Killed),
+            false => self.leaving.then_some(Over::Cut),
+        };
+        if let Some(how) = over {
+            spliced.user.reset(how.text());
+            return self.session_over(session, Traffic::begin(), how);
         }
         self.spliced.insert(session);
         host.splice(session, spliced);
@@ -480,40 +477,6 @@ impl Node {
         let wish = self.wishes.remove(&session)?;
         self.numbers.remove(&wish.number);
         Some(wish)
-    }
-
-    fn session_over(&mut self, session: SessionId, traffic: Traffic, how: Over) {
-        let Some(entry) = self.sessions.remove(session) else {
-            return;
-        };
-        self.spliced.remove(&session);
-        self.killed.remove(&session);
-        let user = self.users.remove(&session);
-        self.counters.ended(how);
-        if entry.agent.is_none() {
-            self.bytes.add_all(traffic);
-        }
-        tracing::info!(
-            %session,
-            user = user.as_ref().map(|user| tracing::field::display(user.user)),
-            account = user.as_ref().and_then(|user| user.account.as_deref()),
-            ingress = user.as_ref().map(|user| tracing::field::display(&user.ingress)),
-            target = %entry.target,
-            agent = entry.agent.map(tracing::field::display),
-            sent = traffic.sent,
-            received = traffic.received,
-            ms = u64::try_from(traffic.duration().as_millis()).unwrap_or(u64::MAX),
-            reason = how.text(),
-            "session ended"
-        );
-        if let Over::NotRead(unread_for) = how {
-            tracing::warn!(
-                %session,
-                agent = entry.agent.map(tracing::field::display),
-                unread_s = unread_for.as_secs(),
-                "its user reads less than 64 KiB/s: have the program read on, or raise limits.unread_per_agent and limits.unread"
-            );
-        }
     }
 }
 

@@ -124,13 +124,10 @@ impl Gateway {
         }
     }
 
-    /// Closes every connection as soon as its agent has all that sessions which are over have sent, however long that
-    /// takes; those that are open are cut then. Agents that come meanwhile are sent away. Afterwards, or to give up on it,
-    /// call [`stop`](Self::stop).
-    pub async fn farewell(&mut self) {
-        self.node.push_or_stop(NodeInput::Farewell);
-        // Not for the endpoint: it may have handshakes that nobody means to end.
-        ended(&mut self.node_task).await;
+    /// As [`GatewayHandle::farewell`]. Afterwards, or to give up on it, call [`stop`](Self::stop).
+    pub async fn farewell(&self) {
+        // One that has stopped is over too.
+        let _stopped = self.handle.farewell().await;
     }
 
     /// Closes every connection, so that agents know at once, and sessions with them. Returns when the closes have

@@ -9,11 +9,11 @@ use std::{
 };
 
 use adit_io_common::{
-    gateway::{Node, NodeHost, NodeInput, Spliced},
+    gateway::{Node, NodeHost, NodeInput},
     handoff::{Receiver, Sender},
     over::Over,
     pump::Traffic,
-    splice::{Splice, SpliceTurn},
+    splice::{End, Splice, SpliceTurn, Spliced},
 };
 use adit_proto_core::id::SessionId;
 use tokio::{
@@ -23,11 +23,11 @@ use tokio::{
 
 use crate::leg::TokioLeg;
 
-/// Runs until told to stop and all connections that there were then have ended.
+/// Runs until told to stop and nothing is left.
 pub(super) async fn run(mut node: Node, inputs: Receiver<NodeInput>, own: Sender<NodeInput>) {
     let mut host = Host {
         own,
-        kills: BTreeMap::new(),
+        ends: BTreeMap::new(),
     };
     let mut batch = VecDeque::new();
     loop {
@@ -40,7 +40,7 @@ pub(super) async fn run(mut node: Node, inputs: Receiver<NodeInput>, own: Sender
         let now = Instant::now();
         while let Some(input) = batch.pop_front() {
             if let NodeInput::SessionOver { session, .. } = &input {
-                host.kills.remove(session);
+                host.ends.remove(session);
             }
             node.handle_input(now, input, &mut host);
         }
@@ -54,17 +54,17 @@ pub(super) async fn run(mut node: Node, inputs: Receiver<NodeInput>, own: Sender
 /// What the task does for the node.
 struct Host {
     own: Sender<NodeInput>,
-    /// Ends a session whose sockets are joined.
-    kills: BTreeMap<SessionId, oneshot::Sender<()>>,
+    /// Ends a session whose sockets are joined; dropping it cuts the session.
+    ends: BTreeMap<SessionId, oneshot::Sender<Over>>,
 }
 
 impl NodeHost for Host {
     fn splice(&mut self, session: SessionId, spliced: Spliced) {
-        let (kill, killed) = oneshot::channel();
-        self.kills.insert(session, kill);
+        let (end, ended) = oneshot::channel();
+        self.ends.insert(session, end);
         let own = self.own.clone();
         tokio::spawn(async move {
-            let (traffic, how) = splice(spliced, killed).await;
+            let (traffic, how) = splice(spliced, ended).await;
             own.push_or_stop(NodeInput::SessionOver {
                 session,
                 traffic,
@@ -73,33 +73,25 @@ impl NodeHost for Host {
         });
     }
 
-    fn end_splice(&mut self, session: SessionId) {
-        if let Some(kill) = self.kills.remove(&session) {
+    fn end_splice(&mut self, session: SessionId, how: Over) {
+        if let Some(end) = self.ends.remove(&session) {
             // One that has just ended by itself tells of that.
-            let _ended = kill.send(());
+            let _ended = end.send(how);
         }
     }
 }
 
-async fn splice(spliced: Spliced, killed: oneshot::Receiver<()>) -> (Traffic, Over) {
-    let Spliced {
-        user,
-        target,
-        early,
-        bounds,
-    } = spliced;
-    let alone = |socket| TokioLeg::alone(socket).ok();
-    let (user, target) = (user.release(), target.release());
-    let (Some(user), Some(target)) = (user.and_then(alone), target.and_then(alone)) else {
+async fn splice(spliced: Spliced, ended: oneshot::Receiver<Over>) -> (Traffic, Over) {
+    let alone = |_, socket| TokioLeg::alone(socket);
+    let Some(splice) = spliced.join(Instant::now(), alone) else {
         return (Traffic::begin(), Over::TcpReset);
     };
-    let splice = Splice::new(Instant::now(), (user, target), early, bounds);
     let mut joined = Joined(Some(splice));
     let mut timer = Box::pin(sleep_until(tokio::time::Instant::now()));
     let how = tokio::select! {
         biased;
-        // Whoever could do it may be gone; then it goes on.
-        Ok(()) = killed => Over::Killed,
+        // Without a node the gateway is gone.
+        how = ended => how.unwrap_or(Over::Cut),
         how = poll_fn(|cx| joined.poll(&mut timer, cx)) => how,
     };
     (joined.end(how), how)
@@ -113,9 +105,8 @@ impl Joined {
         let Some(splice) = &mut self.0 else {
             return Poll::Ready(Over::Cut);
         };
-        let (user, target) = splice.legs();
-        user.wake(cx);
-        target.wake(cx);
+        splice.leg(End::User).wake(cx);
+        splice.leg(End::Target).wake(cx);
         match splice.turn(Instant::now()) {
             SpliceTurn::Over(how) => return Poll::Ready(how),
             SpliceTurn::More => cx.waker().wake_by_ref(),
@@ -140,5 +131,46 @@ impl Joined {
 impl Drop for Joined {
     fn drop(&mut self) {
         self.end(Over::Cut);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::net::{TcpListener, TcpStream as StdStream};
+
+    use adit_io_common::socket::Carried;
+    use adit_proto_core::session_timer::SessionBounds;
+    use tokio::{io::AsyncReadExt, net::TcpStream};
+
+    use super::*;
+
+    #[tokio::test]
+    async fn a_session_whose_gateway_is_gone_is_cut() {
+        let ((mut user, near), (mut target, far)) = (connected(), connected());
+        let spliced = Spliced {
+            user: Carried::new(near),
+            target: Carried::new(far),
+            early: bytes::Bytes::new(),
+            bounds: SessionBounds::default(),
+        };
+        let (end, ended) = oneshot::channel();
+        let splice = tokio::spawn(splice(spliced, ended));
+        drop(end);
+        assert_eq!(splice.await.unwrap().1, Over::Cut);
+        for end in [&mut user, &mut target] {
+            let error = end.read_u8().await.unwrap_err();
+            assert_eq!(error.kind(), std::io::ErrorKind::ConnectionReset);
+        }
+    }
+
+    /// A connection's two ends; the second is on its way to whoever carries it.
+    fn connected() -> (TcpStream, StdStream) {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let end = StdStream::connect(listener.local_addr().unwrap()).unwrap();
+        let (other, _) = listener.accept().unwrap();
+        for stream in [&end, &other] {
+            stream.set_nonblocking(true).unwrap();
+        }
+        (TcpStream::from_std(end).unwrap(), other)
     }
 }

@@ -24,6 +24,8 @@ struct Shared {
     back: Mutex<Arc<UdpSocket>>,
     agent: Mutex<Option<SocketAddr>>,
     gateway: SocketAddr,
+    /// Nothing comes from the gateway.
+    hushed: AtomicBool,
     over: AtomicBool,
 }
 
@@ -34,6 +36,7 @@ impl Forwarder {
             back: Mutex::new(Arc::new(socket())),
             agent: Mutex::new(None),
             gateway,
+            hushed: AtomicBool::new(false),
             over: AtomicBool::new(false),
         });
         let front = Arc::clone(&shared);
@@ -59,6 +62,11 @@ impl Forwarder {
     pub(crate) fn rebind(&mut self) {
         *self.shared.back.lock().unwrap() = Arc::new(socket());
         self.return_from_back();
+    }
+
+    /// From here on the agent hears nothing of the gateway.
+    pub(crate) fn hush(&self) {
+        self.shared.hushed.store(true, Ordering::Relaxed);
     }
 
     fn return_from_back(&mut self) {
@@ -88,6 +96,7 @@ impl Shared {
         let mut buffer = vec![0; 1 << 16];
         while !self.over.load(Ordering::Relaxed) && Arc::ptr_eq(back, &self.back()) {
             if let Some((len, _)) = receive(back, &mut buffer)
+                && !self.hushed.load(Ordering::Relaxed)
                 && let Some(agent) = *self.agent.lock().unwrap()
             {
                 let _lost = self.front.send_to(&buffer[..len], agent);

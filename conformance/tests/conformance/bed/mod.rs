@@ -156,9 +156,18 @@ impl Bed {
 
     /// Stops it as the process does.
     pub(crate) fn stop_gateway(&mut self) {
+        self.stop_gateway_within(SOON);
+    }
+
+    /// The same where nothing is to be waited for.
+    pub(crate) fn stop_gateway_at_once(&mut self) {
+        self.stop_gateway_within(CLOSE_PATIENCE);
+    }
+
+    fn stop_gateway_within(&mut self, patience: Duration) {
         self.note_one_more();
         let gateway = self.gateway.take().expect("a gateway runs");
-        gateway.stop(CLOSE_PATIENCE);
+        assert!(gateway.stop(patience), "the gateway stops in time");
         self.note("gateway", "stopped");
         for agent in self.agents.values() {
             agent.statuses.wait_noted();
@@ -222,8 +231,17 @@ impl Bed {
     }
 
     pub(crate) fn stop_agent(&mut self, name: &str) {
+        self.stop_agent_within(name, SOON);
+    }
+
+    /// The same where nothing is to be waited for.
+    pub(crate) fn stop_agent_at_once(&mut self, name: &str) {
+        self.stop_agent_within(name, CLOSE_PATIENCE);
+    }
+
+    fn stop_agent_within(&mut self, name: &str, patience: Duration) {
         let agent = self.agents.remove(name).unwrap();
-        assert!(agent.node.stop(SOON), "agent {name} stops in time");
+        assert!(agent.node.stop(patience), "agent {name} stops in time");
         self.note(&format!("agent {name}"), "stopped");
     }
 
@@ -313,6 +331,14 @@ impl Bed {
         self.journal.name(addr, name);
     }
 
+    /// Waits until so many handshakes are under way.
+    pub(crate) fn see_handshakes(&self, count: usize) {
+        until(&format!("{count} handshakes are under way"), || {
+            let counters = block_on(self.gateway().counters()).unwrap();
+            (counters.load.handshakes == count).then_some(())
+        });
+    }
+
     /// Waits until so many sessions are open.
     pub(crate) fn see_open(&self, count: usize) {
         until(&format!("{count} sessions are open"), || {
@@ -371,7 +397,7 @@ impl Bed {
     }
 }
 
-/// What the process gives a gateway that stops.
+/// What a process gives those who stop.
 const CLOSE_PATIENCE: Duration = Duration::from_secs(2);
 
 /// A user's wish.

@@ -35,7 +35,7 @@ impl Driver for MioDriver {
 
 impl Node for Gateway {
     fn farewell(&mut self, patience: Duration) -> bool {
-        within(patience, self.farewell()).is_some()
+        within(patience, Self::farewell(self)).is_some()
     }
 
     fn stop(mut self: Box<Self>, patience: Duration) -> bool {

@@ -15,7 +15,7 @@ use tokio::{
 };
 
 use super::{AgentNode, Driver, GatewayNode, Node, Publish};
-use crate::bed::wait::SOON;
+use crate::bed::wait::{SOON, until};
 
 pub(crate) struct TokioDriver;
 
@@ -86,6 +86,7 @@ impl Node for TokioGateway {
         let stop = gateway.stop(patience);
         let limit = patience.mul_f32(0.9);
         let in_time = runtime.block_on(async { timeout(limit, stop).await.is_ok() });
+        see_no_task(&runtime);
         runtime.shutdown_timeout(SOON);
         in_time
     }
@@ -127,6 +128,7 @@ impl Node for TokioAgent {
                 .unwrap();
             in_time
         });
+        see_no_task(&runtime);
         runtime.shutdown_timeout(SOON);
         in_time
     }
@@ -140,6 +142,14 @@ impl AgentNode for TokioAgent {
     fn handle(&self) -> &AgentHandle {
         self.agent.handle()
     }
+}
+
+/// Waits until nothing runs any more, of sessions either.
+fn see_no_task(runtime: &Runtime) {
+    let metrics = runtime.metrics();
+    until("no task is left", || {
+        (metrics.num_alive_tasks() == 0).then_some(())
+    });
 }
 
 fn runtime() -> Runtime {

@@ -4,32 +4,73 @@ use std::{collections::BTreeSet, time::Instant};
 
 use adit_proto_core::{
     close::CloseReason,
-    id::{AgentId, ConnId, Slot},
+    id::{AgentId, ConnId, SessionId, Slot},
     session_table::Carrier,
 };
+use futures_channel::oneshot;
 
-use super::Node;
+use super::{Node, NodeHost};
 use crate::{
     commands::{Command, Commands},
     gateway::role::GatewayCommand,
     over::Over,
+    pump::Traffic,
 };
 
 impl Node {
-    pub(super) fn stop(&mut self, now: Instant, how: fn(CloseReason) -> Command<GatewayCommand>) {
+    pub(super) fn farewell(
+        &mut self,
+        now: Instant,
+        reply: oneshot::Sender<()>,
+        host: &mut impl NodeHost,
+    ) {
+        self.farewells.push(reply);
+        self.leave(now, Command::Farewell, host);
+    }
+
+    pub(super) fn stop(&mut self, now: Instant, host: &mut impl NodeHost) {
         self.stopping = true;
+        self.leave(now, Command::Stop, host);
+    }
+
+    /// Begins nothing any more, and ends what there is: agents' connections in this way.
+    fn leave(
+        &mut self,
+        now: Instant,
+        how: fn(CloseReason) -> Command<GatewayCommand>,
+        host: &mut impl NodeHost,
+    ) {
+        self.leaving = true;
         self.dispatch.stop(now);
         self.drain(now);
         for sender in self.connections.values() {
             let command = how(CloseReason::GatewayStopping);
             sender.push_or_stop(command);
         }
+        for session in &self.spliced {
+            host.end_splice(*session, Over::Cut);
+        }
+    }
+
+    /// All connections that there were when it began to leave have ended, and so has what the gateway carried itself.
+    /// The connections tell how their sessions ended before they tell their own end.
+    pub(super) fn is_left(&self) -> bool {
+        self.connections.is_empty() && self.spliced.is_empty()
+    }
+
+    pub(super) fn tell_farewells(&mut self) {
+        if self.is_left() {
+            for farewell in self.farewells.drain(..) {
+                // Whoever waited may have given up.
+                let _gone = farewell.send(());
+            }
+        }
     }
 
     /// Agents that are told of the stop come back at once, and among many there is always one that has: they are told
     /// again, and not waited for. Nothing is open with them.
     pub(super) fn connection_up(&mut self, conn: ConnId, sender: Commands<GatewayCommand>) {
-        if self.stopping {
+        if self.leaving {
             let stop = Command::Stop(CloseReason::GatewayStopping);
             sender.push_or_stop(stop);
         } else {
@@ -101,6 +142,41 @@ impl Node {
         {
             self.flushing.remove(&conn);
             self.connections.remove(&conn);
+        }
+    }
+
+    /// A session is over: counted, and told in the log.
+    pub(super) fn session_over(&mut self, session: SessionId, traffic: Traffic, how: Over) {
+        let Some(entry) = self.sessions.remove(session) else {
+            return;
+        };
+        self.spliced.remove(&session);
+        self.killed.remove(&session);
+        let user = self.users.remove(&session);
+        self.counters.ended(how);
+        if entry.agent.is_none() {
+            self.bytes.add_all(traffic);
+        }
+        tracing::info!(
+            %session,
+            user = user.as_ref().map(|user| tracing::field::display(user.user)),
+            account = user.as_ref().and_then(|user| user.account.as_deref()),
+            ingress = user.as_ref().map(|user| tracing::field::display(&user.ingress)),
+            target = %entry.target,
+            agent = entry.agent.map(tracing::field::display),
+            sent = traffic.sent,
+            received = traffic.received,
+            ms = u64::try_from(traffic.duration().as_millis()).unwrap_or(u64::MAX),
+            reason = how.text(),
+            "session ended"
+        );
+        if let Over::NotRead(unread_for) = how {
+            tracing::warn!(
+                %session,
+                agent = entry.agent.map(tracing::field::display),
+                unread_s = unread_for.as_secs(),
+                "its user reads less than 64 KiB/s: have the program read on, or raise limits.unread_per_agent and limits.unread"
+            );
         }
     }
 }

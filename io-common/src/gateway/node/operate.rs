@@ -28,6 +28,7 @@ use crate::{
         input::{NodeSettings, Place},
     },
     glance::Glance,
+    over::Over,
 };
 
 impl Node {
@@ -63,7 +64,9 @@ impl Node {
         }
         match carrier {
             Carrier::Agent { conn, slot } => self.command(conn, Command::Kill(slot)),
-            Carrier::Direct if self.spliced.contains(&session) => host.end_splice(session),
+            Carrier::Direct if self.spliced.contains(&session) => {
+                host.end_splice(session, Over::Killed)
+            }
             // As soon as its user's socket comes.
             Carrier::Direct => {}
         }

@@ -162,7 +162,7 @@ fn a_session_that_the_gateway_carries_itself_is_ended_whenever_that_is_asked() {
     assert_eq!(bed.host.0, [session]);
     assert!(bed.kill(session));
     assert!(!bed.kill(session), "it is ending already");
-    assert_eq!(bed.host.1, [session]);
+    assert_eq!(bed.host.1, [(session, Over::Killed)]);
     let (traffic, how) = (Traffic::begin(), Over::Killed);
     bed.input(NodeInput::SessionOver {
         session,
@@ -236,7 +236,7 @@ fn a_session_that_flushes_is_ended_with_its_agent_however_late_that_is_told() {
 
 #[test]
 fn an_agent_that_comes_while_the_gateway_stops_is_told_and_not_waited_for() {
-    for input in [NodeInput::Farewell, NodeInput::Stop] {
+    for input in [NodeInput::Farewell(oneshot::channel().0), NodeInput::Stop] {
         let mut bed = Bed::new();
         let known = bed.up(1);
         bed.registered(1);
@@ -253,6 +253,42 @@ fn an_agent_that_comes_while_the_gateway_stops_is_told_and_not_waited_for() {
         assert!(bed.node.connections.is_empty());
         bed.event(2, AgentEvent::Closed);
     }
+}
+
+#[test]
+fn a_node_is_over_when_nothing_is_left_and_it_was_told_to_stop() {
+    let mut bed = Bed::new();
+    let _known = bed.up(1);
+    bed.registered(1);
+    let (first, second, late) = (bed.open_direct(1), bed.open_direct(2), bed.open_direct(3));
+    let ids = [first.id(), second.id()];
+    first.attach(Pipe::pair().1, bytes::Bytes::new());
+    second.attach(Pipe::pair().1, bytes::Bytes::new());
+    bed.take_own();
+    let (reply, mut told) = oneshot::channel();
+    bed.input(NodeInput::Farewell(reply));
+    let cut: BTreeMap<SessionId, Over> = bed.host.1.drain(..).collect();
+    assert_eq!(cut, ids.map(|id| (id, Over::Cut)).into());
+    // What comes too late is joined no more.
+    late.attach(Pipe::pair().1, bytes::Bytes::new());
+    bed.take_own();
+    assert_eq!(bed.host.0.len(), 2);
+    for session in ids {
+        assert_eq!(told.try_recv(), Ok(None));
+        let (traffic, how) = (Traffic::begin(), Over::Cut);
+        bed.input(NodeInput::SessionOver {
+            session,
+            traffic,
+            how,
+        });
+    }
+    assert!(bed.node.sessions.is_empty());
+    assert_eq!(told.try_recv(), Ok(None), "an agent is left");
+    bed.event(1, AgentEvent::Closed);
+    assert_eq!(told.try_recv(), Ok(Some(())));
+    assert!(!bed.node.is_over(), "it answers on");
+    bed.input(NodeInput::Stop);
+    assert!(bed.node.is_over());
 }
 
 fn request() -> OpenRequest {
@@ -284,15 +320,15 @@ struct Bed {
 
 /// Sessions whose sockets were joined, and those that were ended.
 #[derive(Default)]
-struct Joined(Vec<SessionId>, Vec<SessionId>);
+struct Joined(Vec<SessionId>, Vec<(SessionId, Over)>);
 
 impl NodeHost for Joined {
     fn splice(&mut self, session: SessionId, _: Spliced) {
         self.0.push(session);
     }
 
-    fn end_splice(&mut self, session: SessionId) {
-        self.1.push(session);
+    fn end_splice(&mut self, session: SessionId, how: Over) {
+        self.1.push((session, how));
     }
 }
 
