@@ -1,17 +1,6 @@
 //! The agent: one thread.
 
-use std::{
-    collections::VecDeque,
-    io,
-    net::Ipv6Addr,
-    sync::{
-        Arc,
-        atomic::{AtomicBool, Ordering},
-    },
-    task::{Context, Waker},
-    thread,
-    time::Instant,
-};
+use std::{collections::VecDeque, io, net::Ipv6Addr, sync::Arc, task::Context, time::Instant};
 
 use adit_io_common::{
     agent::{
@@ -25,11 +14,11 @@ use adit_io_common::{
 };
 use adit_proto_core::{endpoint::ConnectError, env::Env, id::ConnId};
 use futures_channel::oneshot;
-use mio::{Events, Poll, Waker as PollWaker};
+use mio::event::Event;
 
 use crate::{
-    alarm::Alarm,
     dials::{Dials, dialler},
+    event_loop::{Running, Work, start},
     network::Network,
     sources::{Owner, Sources},
     tunnel::Tunnel,
@@ -39,27 +28,7 @@ use crate::{
 #[derive(Debug)]
 pub struct Agent {
     handle: AgentHandle,
-    /// Tells why the loop has ended; dropped without a word where it has panicked.
-    ended: oneshot::Receiver<io::Error>,
-    quit: Quit,
-}
-
-/// Ends a loop at once.
-#[derive(Debug)]
-pub(crate) struct Quit {
-    flag: Arc<AtomicBool>,
-    waker: Waker,
-}
-
-impl Quit {
-    pub(crate) fn new(flag: Arc<AtomicBool>, waker: Waker) -> Self {
-        Self { flag, waker }
-    }
-
-    pub(crate) fn quit(&self) {
-        self.flag.store(true, Ordering::SeqCst);
-        self.waker.wake_by_ref();
-    }
+    running: Running,
 }
 
 /// Called with how the agent is, as it changes, on the agent's thread; may not block.
@@ -76,27 +45,10 @@ impl Agent {
         let local = port.local_addr()?;
         let core = AgentCore::new(Instant::now(), config, env, local, own.clone())?;
         let handle = AgentHandle::new(own, core.sessions());
-        let poll = Poll::new()?;
-        let alarm = Alarm::new(PollWaker::new(poll.registry(), ALARM)?);
-        let flag = Arc::<AtomicBool>::default();
-        let quit = Quit::new(Arc::clone(&flag), alarm.waker());
-        let (tell, ended) = oneshot::channel();
-        let run = move || {
-            let why = match AgentLoop::new(core, port, (poll, alarm), inputs, publish) {
-                Ok(agent) => agent.run(&flag),
-                Err(error) => error,
-            };
-            // Whoever could hear it may be gone.
-            drop(tell.send(why));
-        };
-        thread::Builder::new()
-            .name("adit-agent".to_owned())
-            .spawn(run)?;
-        Ok(Self {
-            handle,
-            ended,
-            quit,
-        })
+        let running = start("adit-agent", move |sources| {
+            AgentLoop::new(core, port, sources, inputs, publish)
+        })?;
+        Ok(Self { handle, running })
     }
 
     /// The way to the agent.
@@ -107,21 +59,14 @@ impl Agent {
 
     /// Completes when the loop has ended, with why it did; without that where it has panicked.
     pub fn ended(&mut self) -> &mut oneshot::Receiver<io::Error> {
-        &mut self.ended
+        self.running.ended()
     }
 
     /// Ends the loop at once, whatever is under way: sessions are cut, and the gateway is not told.
     pub fn quit(&self) {
-        self.quit.quit();
+        self.running.quit();
     }
 }
-
-/// The token of the alarm: none that a place among the sources ever has.
-pub(crate) const ALARM: mio::Token = mio::Token(usize::MAX);
-/// Rounds of work before the poll is looked at.
-const ROUNDS_MAX: usize = 2;
-/// Events taken from the system at once.
-pub(crate) const EVENTS_MAX: usize = 1_024;
 
 struct AgentLoop {
     core: AgentCore,
@@ -134,9 +79,6 @@ struct AgentLoop {
     ordered: VecDeque<(ConnId, Command<AgentCommand>)>,
     woken: Receiver<Owner>,
     owners: VecDeque<Owner>,
-    sources: Sources,
-    poll: Poll,
-    alarm: Arc<Alarm>,
 }
 
 /// What the loop does for the agent.
@@ -188,18 +130,17 @@ impl AgentLoop {
     fn new(
         core: AgentCore,
         port: UdpPort,
-        (poll, alarm): (Poll, Arc<Alarm>),
+        sources: &Sources,
         inputs: Receiver<AgentInput>,
         publish: Publish,
     ) -> io::Result<Self> {
-        let sources = Sources::new(poll.registry().try_clone()?);
         let (to_woken, woken) = handoff(COMMANDS_LEN);
         let (commands, commands_rx) = handoff(COMMANDS_LEN);
         let (dialler, requests) = dialler();
-        let dials = Dials::new(requests, core.target_names(), &sources);
+        let dials = Dials::new(requests, core.target_names(), sources);
         Ok(Self {
             host: Host {
-                tunnel: Tunnel::new(core.endpoint(), port, &sources, to_woken)?,
+                tunnel: Tunnel::new(core.endpoint(), port, sources, to_woken)?,
                 dialler,
                 commands,
                 publish,
@@ -207,63 +148,18 @@ impl AgentLoop {
             },
             core,
             dials,
-            network: Network::new(Instant::now(), &sources),
+            network: Network::new(Instant::now(), sources),
             inputs,
             batch: VecDeque::new(),
             commands: commands_rx,
             ordered: VecDeque::new(),
             woken,
             owners: VecDeque::new(),
-            sources,
-            poll,
-            alarm,
         })
     }
+}
 
-    fn run(mut self, quit: &AtomicBool) -> io::Error {
-        let mut events = Events::with_capacity(EVENTS_MAX);
-        let waker = self.alarm.waker();
-        let cx = Context::from_waker(&waker);
-        loop {
-            match self.turn(&cx) {
-                Ok(true) => {}
-                Ok(false) => return io::Error::other("stopped"),
-                Err(error) => {
-                    tracing::error!(%error, "the agent's loop has failed");
-                    return error;
-                }
-            }
-            self.alarm.set();
-            // Whoever raises it from here on wakes the loop.
-            if quit.load(Ordering::SeqCst) {
-                return io::Error::other("stopped");
-            }
-            if let Err(error) = self.sleep(&cx, &mut events) {
-                tracing::error!(%error, "the agent's poll has failed");
-                return error;
-            }
-        }
-    }
-
-    /// Works until nothing is left to do, or for some rounds; gives whether it goes on.
-    fn turn(&mut self, cx: &Context<'_>) -> io::Result<bool> {
-        for _ in 0..ROUNDS_MAX {
-            let now = Instant::now();
-            let mut any = self.take(now, cx);
-            any |= self.core.run(now, &mut self.host);
-            // What its connections have said last is taken by now.
-            if self.is_over() {
-                return Ok(false);
-            }
-            any |= self.host.tunnel.turn(now, &mut |_| None)?;
-            if !any {
-                break;
-            }
-        }
-        Ok(true)
-    }
-
-    /// Takes what has come through the queues; tells whether anything had.
+impl Work for AgentLoop {
     fn take(&mut self, now: Instant, cx: &Context<'_>) -> bool {
         let mut any = self.dials.turn(now, cx);
         if self.network.changed(now) {
@@ -288,30 +184,23 @@ impl AgentLoop {
         any
     }
 
-    /// Looks at the queues a last time, and sleeps unless there is something. The alarm is set already.
-    fn sleep(&mut self, cx: &Context<'_>, events: &mut Events) -> io::Result<()> {
-        let now = Instant::now();
-        let any = self.take(now, cx);
-        let more = self.host.tunnel.has_more() || self.is_over();
-        let until = if any || more {
-            Some(now)
-        } else {
-            self.next_timeout()
-        };
-        self.alarm.sleep(&mut self.poll, events, until)?;
-        let now = Instant::now();
-        for event in events.iter() {
-            match self.sources.owner(event.token()) {
-                Some(Owner::Udp) => self.host.tunnel.udp_ready(event),
-                Some(Owner::Leg(conn, slot)) => {
-                    self.host.tunnel.leg_ready(conn, slot, Some(event));
-                }
-                Some(Owner::Dial(number, index)) => self.dials.ready(now, number, index),
-                Some(Owner::Network) => self.network.ready(now),
-                Some(Owner::Splice(..)) | None => {}
-            }
+    fn round(&mut self, now: Instant) -> io::Result<bool> {
+        let any = self.core.run(now, &mut self.host);
+        Ok(any | self.host.tunnel.turn(now, &mut |_| None)?)
+    }
+
+    fn ready(&mut self, now: Instant, owner: Owner, event: &Event) {
+        match owner {
+            Owner::Udp => self.host.tunnel.udp_ready(event),
+            Owner::Leg(conn, slot) => self.host.tunnel.leg_ready(conn, slot, Some(event)),
+            Owner::Dial(number, index) => self.dials.ready(now, number, index),
+            Owner::Network => self.network.ready(now),
+            Owner::Splice(..) => {}
         }
-        Ok(())
+    }
+
+    fn has_more(&self) -> bool {
+        self.host.tunnel.has_more()
     }
 
     fn is_over(&self) -> bool {

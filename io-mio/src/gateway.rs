@@ -1,17 +1,6 @@
 //! The gateway's tunnel: one thread. Users and administration come through the handle, from wherever they are.
 
-use std::{
-    collections::VecDeque,
-    io,
-    net::SocketAddr,
-    sync::{
-        Arc,
-        atomic::{AtomicBool, Ordering},
-    },
-    task::Context,
-    thread,
-    time::Instant,
-};
+use std::{collections::VecDeque, io, net::SocketAddr, sync::Arc, task::Context, time::Instant};
 
 use adit_io_common::{
     commands::{Command, Commands},
@@ -23,14 +12,15 @@ use adit_io_common::{
     resolver::{Resolver, TARGETS_MAX},
     udp::UdpPort,
 };
-use adit_proto_core::{close::CloseReason, endpoint::Endpoint, env::Env, id::ConnId};
+use adit_proto_core::{
+    close::CloseReason, connection::Connection, endpoint::Endpoint, env::Env, id::ConnId,
+};
 use futures_channel::oneshot;
-use mio::{Events, Poll, Waker as PollWaker};
+use mio::event::Event;
 
 use crate::{
-    agent::{ALARM, EVENTS_MAX, Quit},
-    alarm::Alarm,
     dials::{Dials, Requests, dialler},
+    event_loop::{Running, Work, start},
     sources::{Owner, Sources},
     splices::Splices,
     tunnel::Tunnel,
@@ -43,8 +33,7 @@ pub struct Gateway {
     node: Sender<NodeInput>,
     orders: Sender<EndpointOrder>,
     local_addr: SocketAddr,
-    ended: oneshot::Receiver<io::Error>,
-    quit: Quit,
+    running: Running,
 }
 
 impl Gateway {
@@ -57,14 +46,8 @@ impl Gateway {
             Endpoint::gateway(&config.tls, config.limits, env).map_err(StartError::Tls)?;
         let port = UdpPort::bind(config.listen).map_err(StartError::Io)?;
         let local_addr = port.local_addr().map_err(StartError::Io)?;
-        let poll = Poll::new().map_err(StartError::Io)?;
-        let waker = PollWaker::new(poll.registry(), ALARM).map_err(StartError::Io)?;
-        let alarm = Alarm::new(waker);
         let (node, inputs) = handoff(NODE_LEN);
         let (orders, orders_rx) = handoff(ORDERS_LEN);
-        let flag = Arc::<AtomicBool>::default();
-        let quit = Quit::new(Arc::clone(&flag), alarm.waker());
-        let (tell, ended) = oneshot::channel();
         let settings = NodeSettings {
             dispatch: config.dispatch,
             sessions: config.sessions,
@@ -98,27 +81,16 @@ impl Gateway {
             endpoint,
             port,
             requests,
-            poll,
-            alarm,
             queues: (node.clone(), inputs, orders_rx),
         };
-        let run = move || {
-            let why = match GatewayLoop::new(parts) {
-                Ok(gateway) => gateway.run(&flag),
-                Err(error) => error,
-            };
-            // Whoever could hear it may be gone.
-            drop(tell.send(why));
-        };
-        let thread = thread::Builder::new().name("adit-tunnel".to_owned());
-        thread.spawn(run).map_err(StartError::Io)?;
+        let make = move |sources: &_| GatewayLoop::new(parts, sources);
+        let running = start("adit-tunnel", make).map_err(StartError::Io)?;
         Ok(Self {
             handle,
             node,
             orders,
             local_addr,
-            ended,
-            quit,
+            running,
         })
     }
 
@@ -136,7 +108,7 @@ impl Gateway {
 
     /// Completes when the loop has ended, with why it did; without that where it has panicked.
     pub fn ended(&mut self) -> &mut oneshot::Receiver<io::Error> {
-        &mut self.ended
+        self.running.ended()
     }
 
     /// As [`GatewayHandle::farewell`]. Afterwards, or to give up on it, call [`stop`](Self::stop).
@@ -156,7 +128,7 @@ impl Gateway {
 
     /// Ends the loop at once, whatever is under way: sessions are cut, and agents are not told.
     pub fn quit(&self) {
-        self.quit.quit();
+        self.running.quit();
     }
 }
 
@@ -168,8 +140,6 @@ struct Parts {
     endpoint: Endpoint,
     port: UdpPort,
     requests: Requests,
-    poll: Poll,
-    alarm: Arc<Alarm>,
     queues: (
         Sender<NodeInput>,
         Receiver<NodeInput>,
@@ -177,15 +147,12 @@ struct Parts {
     ),
 }
 
-/// Rounds of work before the poll is looked at.
-const ROUNDS_MAX: usize = 2;
-
 struct GatewayLoop {
     node: Node,
     tunnel: Tunnel<AgentConnection>,
     splices: Splices,
     dials: Dials,
-    makes: Roles,
+    roles: Roles,
     inputs: Receiver<NodeInput>,
     batch: VecDeque<NodeInput>,
     orders: Receiver<EndpointOrder>,
@@ -194,9 +161,6 @@ struct GatewayLoop {
     commanded: VecDeque<(ConnId, Command<GatewayCommand>)>,
     woken: Receiver<Owner>,
     owners: VecDeque<Owner>,
-    sources: Sources,
-    poll: Poll,
-    alarm: Arc<Alarm>,
     stopping: bool,
 }
 
@@ -208,20 +172,27 @@ struct Roles {
     shared: Shared,
 }
 
+impl Roles {
+    fn make(&self, conn: &Connection) -> AgentConnection {
+        let own = Commands::Shared(conn.id(), self.commands.clone());
+        let (node, hooks) = (self.node.clone(), self.hooks.clone());
+        AgentConnection::new(conn, node, hooks, own, self.shared.clone())
+    }
+}
+
 impl GatewayLoop {
-    fn new(parts: Parts) -> io::Result<Self> {
+    fn new(parts: Parts, sources: &Sources) -> io::Result<Self> {
         let (own, inputs, orders) = parts.queues;
-        let sources = Sources::new(parts.poll.registry().try_clone()?);
         // Each pipe is in it once at most, and sessions are bounded by what the node takes.
         let (to_woken, woken) = handoff(NODE_LEN);
         let (commands, commands_rx) = handoff(NODE_LEN);
-        let dials = Dials::new(parts.requests, Resolver::new(TARGETS_MAX), &sources);
+        let dials = Dials::new(parts.requests, Resolver::new(TARGETS_MAX), sources);
         Ok(Self {
             node: parts.node,
-            tunnel: Tunnel::new(parts.endpoint, parts.port, &sources, to_woken.clone())?,
-            splices: Splices::new(&sources, to_woken, own.clone()),
+            tunnel: Tunnel::new(parts.endpoint, parts.port, sources, to_woken.clone())?,
+            splices: Splices::new(sources, to_woken, own.clone()),
             dials,
-            makes: Roles {
+            roles: Roles {
                 node: own,
                 hooks: parts.hooks,
                 commands,
@@ -235,72 +206,21 @@ impl GatewayLoop {
             commanded: VecDeque::new(),
             woken,
             owners: VecDeque::new(),
-            sources,
-            poll: parts.poll,
-            alarm: parts.alarm,
             stopping: false,
         })
     }
 
-    fn run(mut self, quit: &AtomicBool) -> io::Error {
-        let mut events = Events::with_capacity(EVENTS_MAX);
-        let waker = self.alarm.waker();
-        let cx = Context::from_waker(&waker);
-        loop {
-            match self.turn(&cx) {
-                Ok(true) => {}
-                Ok(false) => return io::Error::other("stopped"),
-                Err(error) => {
-                    tracing::error!(%error, "the tunnel's loop has failed");
-                    return error;
-                }
-            }
-            self.alarm.set();
-            // Whoever raises it from here on wakes the loop.
-            if quit.load(Ordering::SeqCst) {
-                return io::Error::other("stopped");
-            }
-            if let Err(error) = self.sleep(&cx, &mut events) {
-                tracing::error!(%error, "the tunnel's poll has failed");
-                return error;
-            }
+    /// Has every connection closed, and begins none any more. The node tells agents; handshakes are known here only.
+    fn stop(&mut self, now: Instant) {
+        self.stopping = true;
+        for conn in self.tunnel.connections() {
+            let stop = Command::Stop(CloseReason::GatewayStopping);
+            self.tunnel.command(now, conn, stop);
         }
     }
+}
 
-    /// Works until nothing is left to do, or for some rounds; gives whether it goes on.
-    fn turn(&mut self, cx: &Context<'_>) -> io::Result<bool> {
-        for _ in 0..ROUNDS_MAX {
-            let now = Instant::now();
-            let mut any = self.take(now, cx);
-            if self.node.poll_timeout().is_some_and(|at| at <= now) {
-                self.node.handle_timeout(now);
-                any = true;
-            }
-            // What its connections have said last is taken by now.
-            if self.is_over() {
-                return Ok(false);
-            }
-            let Self { tunnel, makes, .. } = self;
-            let stopping = self.stopping;
-            any |= tunnel.turn(now, &mut |conn| {
-                if stopping {
-                    // Its agent asks again, and finds the next process.
-                    return None;
-                }
-                let own = Commands::Shared(conn.id(), makes.commands.clone());
-                let (node, hooks) = (makes.node.clone(), makes.hooks.clone());
-                let shared = makes.shared.clone();
-                Some(AgentConnection::new(conn, node, hooks, own, shared))
-            })?;
-            any |= self.splices.turn(now);
-            if !any {
-                break;
-            }
-        }
-        Ok(true)
-    }
-
-    /// Takes what has come through the queues; tells whether anything had.
+impl Work for GatewayLoop {
     fn take(&mut self, now: Instant, cx: &Context<'_>) -> bool {
         let mut any = self.dials.turn(now, cx);
         any |= self.inputs.poll_take(cx, &mut self.batch).is_ready();
@@ -333,39 +253,32 @@ impl GatewayLoop {
         any
     }
 
-    /// Begins no connection any more. The node knows agents; handshakes are known here only.
-    fn stop(&mut self, now: Instant) {
-        self.stopping = true;
-        for conn in self.tunnel.connections() {
-            let stop = Command::Stop(CloseReason::GatewayStopping);
-            self.tunnel.command(now, conn, stop);
+    fn round(&mut self, now: Instant) -> io::Result<bool> {
+        let mut any = false;
+        if self.node.poll_timeout().is_some_and(|at| at <= now) {
+            self.node.handle_timeout(now);
+            any = true;
+        }
+        let (roles, stopping) = (&self.roles, self.stopping);
+        any |= self.tunnel.turn(now, &mut |conn| {
+            // When it stops, an agent that comes asks again, and finds the next process.
+            (!stopping).then(|| roles.make(conn))
+        })?;
+        Ok(any | self.splices.turn(now))
+    }
+
+    fn ready(&mut self, now: Instant, owner: Owner, event: &Event) {
+        match owner {
+            Owner::Udp => self.tunnel.udp_ready(event),
+            Owner::Leg(conn, slot) => self.tunnel.leg_ready(conn, slot, Some(event)),
+            Owner::Dial(number, index) => self.dials.ready(now, number, index),
+            Owner::Splice(session, end) => self.splices.ready(session, end, Some(event)),
+            Owner::Network => {}
         }
     }
 
-    /// Looks at the queues a last time, and sleeps unless there is something. The alarm is set already.
-    fn sleep(&mut self, cx: &Context<'_>, events: &mut Events) -> io::Result<()> {
-        let now = Instant::now();
-        let any = self.take(now, cx);
-        let more = self.tunnel.has_more() || self.splices.has_more() || self.is_over();
-        let until = if any || more {
-            Some(now)
-        } else {
-            self.next_timeout()
-        };
-        self.alarm.sleep(&mut self.poll, events, until)?;
-        let now = Instant::now();
-        for event in events.iter() {
-            match self.sources.owner(event.token()) {
-                Some(Owner::Udp) => self.tunnel.udp_ready(event),
-                Some(Owner::Leg(conn, slot)) => self.tunnel.leg_ready(conn, slot, Some(event)),
-                Some(Owner::Dial(number, index)) => self.dials.ready(now, number, index),
-                Some(Owner::Splice(session, end)) => {
-                    self.splices.ready(session, end, Some(event));
-                }
-                Some(Owner::Network) | None => {}
-            }
-        }
-        Ok(())
+    fn has_more(&self) -> bool {
+        self.tunnel.has_more() || self.splices.has_more()
     }
 
     fn is_over(&self) -> bool {

@@ -8,6 +8,7 @@
 mod agent;
 mod alarm;
 mod dials;
+mod event_loop;
 mod gateway;
 mod leg;
 mod network;

@@ -97,7 +97,7 @@ impl<C> Receive<C> {
         self.stopping = true;
     }
 
-    /// The node knows agents; handshakes are known here only.
+    /// Has every connection closed, too. The node tells agents; handshakes are known here only.
     fn stop_gateway(&mut self) {
         self.stop();
         for sender in self.connections() {
