@@ -186,11 +186,15 @@ mod tests {
         assert!(answer(&mut files, &inputs).contains("fault in this program"));
         // The disk hangs until it is told to go on.
         let (go_on, hangs) = channel::<()>();
+        let (tell, hanging) = channel();
         let hang = move |_: &dyn KeyPairs| {
+            tell.send(()).map_err(|e| e.to_string())?;
             hangs.recv().map_err(|e| e.to_string())?;
             Ok(String::new())
         };
         files.ask(now, Kind::Change, hang, told);
+        // One that has not begun would be withdrawn when it is given up.
+        hanging.recv().unwrap();
         let (began, begun) = channel();
         for _ in 0..8 {
             let began = began.clone();
