@@ -11,6 +11,7 @@ mod control;
 mod dispatch;
 mod fixtures;
 mod input;
+mod journal;
 mod peer;
 mod routes;
 mod routing;
@@ -19,7 +20,7 @@ mod tokens;
 mod world;
 
 pub use self::{
-    agent::agent, certs::certs, connect::connect, control::control, dispatch::dispatch, peer::peer,
+    agent::agent, certs::certs, connect::connect, control::control, dispatch::dispatch, journal::journal, peer::peer,
     routes::routes, socks5::socks5, world::world,
 };
 
@@ -33,6 +34,7 @@ pub const TARGETS: &[(&str, Target)] = &[
     ("connect", connect),
     ("control", control),
     ("dispatch", dispatch),
+    ("journal", journal),
     ("peer", peer),
     ("routes", routes),
     ("socks5", socks5),

@@ -2,6 +2,7 @@
 
 use std::{
     collections::BTreeMap,
+    mem,
     sync::{
         Arc, Mutex, PoisonError,
         atomic::{AtomicU64, Ordering::Relaxed},
@@ -47,22 +48,26 @@ pub struct Replayed {
     pub same: usize,
     /// What the others did, in words.
     pub faults: Vec<String>,
-    /// Bytes that were taken down.
-    pub bytes: usize,
+}
+
+/// Runs a seed; gives how it ended and what each machine took down.
+#[must_use]
+pub fn record(seed: u64) -> (Outcome, BTreeMap<u64, Vec<u8>>) {
+    let kept = Arc::<Kept>::default();
+    let sink = Arc::clone(&kept) as Arc<dyn Sink>;
+    let outcome = run_recorded(Choices::from_seed(seed), sink);
+    let mut streams = kept.streams.lock().unwrap_or_else(PoisonError::into_inner);
+    (outcome, mem::take(&mut streams))
 }
 
 /// Runs a seed, and then each of its machines from what it took down.
 #[must_use]
 pub fn run_twice(seed: u64) -> Replayed {
-    let kept = Arc::<Kept>::default();
-    let sink = Arc::clone(&kept) as Arc<dyn Sink>;
-    let outcome = run_recorded(Choices::from_seed(seed), sink);
-    let streams = std::mem::take(&mut *kept.streams.lock().unwrap_or_else(PoisonError::into_inner));
+    let (outcome, streams) = record(seed);
     let mut replayed = Replayed {
         outcome,
         same: 0,
         faults: Vec::new(),
-        bytes: streams.values().map(Vec::len).sum(),
     };
     let base = base();
     for (stream, records) in streams {
