@@ -20,6 +20,7 @@ pub mod limits;
 pub mod link;
 pub mod liveness;
 pub mod output;
+pub mod replica;
 pub mod route;
 pub mod session;
 pub mod session_table;

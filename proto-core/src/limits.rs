@@ -227,3 +227,27 @@ pub const ATTEMPTS_MAX: usize = 64;
 pub const FAILURE_MEMORY: Duration = Duration::from_secs(10);
 /// Failures remembered at a time, about 150 bytes each; the oldest makes room.
 pub const FAILURES_MAX: usize = 4_096;
+
+/// Shortest pre-shared key of a cluster, in bytes (replica-handshake 4.1). Whoever sends one frame gets a MAC to search
+/// a weak key with, on machines of their own and as fast as they like.
+pub const REPLICA_KEY_LEN_MIN: usize = 32;
+/// Time for one replica handshake, each end and each connection (replica-handshake 10).
+pub const REPLICA_HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);
+/// A replica handshake in which no byte comes for so long ends. An honest peer owes 256 bytes one round trip after it is
+/// asked, and TCP repeats what was lost after 1 s; one that connects and says nothing gives its place back soon.
+pub const REPLICA_SILENCE_MAX: Duration = Duration::from_secs(3);
+/// Replica handshakes in progress at one acceptor (replica-handshake 10); a further connection is closed unread.
+pub const REPLICA_HANDSHAKES_MAX: usize = 256;
+/// Replica handshakes in progress from one source, an IPv4 address or an IPv6 /64. A replica needs one; many of one
+/// machine may start together, and eight sources have to join to take every place.
+pub const REPLICA_HANDSHAKES_PER_SOURCE_MAX: usize = 32;
+/// Longest frame that the reference reads in its handshake, in bytes (replica-handshake 10). It bounds only what is
+/// skipped where the reference is imitated: beyond that a frame has 256 bytes.
+pub const REPLICA_MESSAGE_LEN_MAX: u32 = 64 << 20;
+/// Bytes that one sealed record of a replica link carries: what TLS has. A reader holds one record.
+pub const REPLICA_RECORD_LEN_MAX: usize = 16 << 10;
+/// Sealed records under one key, then the next key follows from it. RFC 8446 section 5.5 allows 2^24.5 full ones with
+/// AES-GCM.
+pub const REPLICA_REKEY_AFTER: u64 = 1 << 24;
+/// Sealed records of one direction of a link, after which it refuses: at a million a second eight years.
+pub const REPLICA_RECORDS_MAX: u64 = 1 << 48;

@@ -1,0 +1,103 @@
+//! What one replica brings to its handshakes.
+
+use super::{ClusterId, Keys, Profile, ReplicaId, Roster};
+
+/// One replica's side of every handshake of its cluster.
+#[derive(Clone, Debug)]
+pub struct Config {
+    pub(super) cluster: ClusterId,
+    pub(super) replica: ReplicaId,
+    pub(super) roster: Roster,
+    pub(super) keys: Option<Keys>,
+    pub(super) profile: Profile,
+    pub(super) conduct: Conduct,
+}
+
+/// How much of a peer's oddness is taken.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Conduct {
+    /// A frame has 256 bytes, a nonce is drawn by who sends it, a refusal does not tell the own cluster's id. What the
+    /// reference sends is all taken.
+    #[default]
+    Strict,
+    /// As the reference does, where that differs: a body of up to 64 MiB is skipped, any nonce of an acceptor is taken,
+    /// replicas are dialled whatever their ids, a refusal tells the own cluster's id. For comparisons with recorded
+    /// exchanges.
+    Reference,
+}
+
+/// A configuration that cannot work: the operator's fault.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum ConfigError {
+    /// The replica's own id is not in the roster.
+    #[error(
+        "replica {0} is not in the cluster's list of replicas: add it there, or correct its id"
+    )]
+    NotInRoster(ReplicaId),
+    /// A link is to be sealed and there is no key to do it with.
+    #[error("the link with replica {0} is to be sealed, which needs a shared secret")]
+    SealWithoutKey(ReplicaId),
+}
+
+impl Config {
+    /// Puts a configuration together, with profile B and strict conduct. Without keys nothing is proven: whoever
+    /// connects is taken for whom it says it is (replica-handshake 11.2).
+    ///
+    /// # Errors
+    /// If the replica itself is not of the roster, or a link is to be sealed without keys.
+    pub fn new(
+        cluster: ClusterId,
+        replica: ReplicaId,
+        roster: Roster,
+        keys: Option<Keys>,
+    ) -> Result<Self, ConfigError> {
+        if roster.seal(replica).is_none() {
+            return Err(ConfigError::NotInRoster(replica));
+        }
+        match (&keys, roster.first_sealed()) {
+            (None, Some(peer)) => Err(ConfigError::SealWithoutKey(peer)),
+            (Some(_), _) | (None, None) => Ok(Self {
+                cluster,
+                replica,
+                roster,
+                keys,
+                profile: Profile::default(),
+                conduct: Conduct::default(),
+            }),
+        }
+    }
+
+    /// Selects the bytes under the MAC; the whole cluster has the same.
+    #[must_use]
+    pub fn with_profile(self, profile: Profile) -> Self {
+        Self { profile, ..self }
+    }
+
+    /// Selects how much is taken.
+    #[must_use]
+    pub fn with_conduct(self, conduct: Conduct) -> Self {
+        Self { conduct, ..self }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::replica::Seal;
+
+    #[test]
+    fn a_configuration_that_cannot_work_is_refused() {
+        let of = |replica, seal| {
+            let roster = Roster::dense(3, seal);
+            Config::new(ClusterId::of("c"), ReplicaId(replica), roster, None).map(|_| ())
+        };
+        assert_eq!(of(2, Seal::Never), Ok(()));
+        assert_eq!(
+            of(3, Seal::Never),
+            Err(ConfigError::NotInRoster(ReplicaId(3)))
+        );
+        let missing = ConfigError::SealWithoutKey(ReplicaId(0));
+        assert_eq!(of(2, Seal::Require), Err(missing));
+    }
+}
