@@ -281,7 +281,7 @@ fn expect_keys(line: &Value) -> Result<(), Failure> {
     clippy::disallowed_methods,
     reason = "the base of virtual time: only distances from it count"
 )]
-fn start() -> Instant {
+pub(crate) fn start() -> Instant {
     static START: std::sync::OnceLock<Instant> = std::sync::OnceLock::new();
     *START.get_or_init(|| Instant::now() + Duration::from_secs(86_400))
 }

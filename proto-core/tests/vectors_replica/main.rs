@@ -1,7 +1,9 @@
-//! Every line of the replica handshake's golden vectors, made by the reference's own MAC code, dialer and acceptor.
+//! Every line of the replica handshake's golden vectors, made by the reference's own MAC code, dialer and acceptor, and
+//! those of sealed links.
 
 mod exchange;
 mod lines;
+mod sealed;
 
 use std::{
     fs,

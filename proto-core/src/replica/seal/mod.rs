@@ -4,6 +4,8 @@
 mod keys;
 #[cfg(test)]
 mod tests;
+#[cfg(test)]
+mod vector_tests;
 
 use std::fmt;
 
