@@ -34,7 +34,9 @@ fn check(records: &[u8]) {
 
 /// What the machines of some runs took down, the first bytes of each.
 static GOOD: LazyLock<Vec<Vec<u8>>> = LazyLock::new(|| {
-    let streams = SEEDS.into_iter().flat_map(|seed| record(seed).1.into_values());
+    let streams = SEEDS
+        .into_iter()
+        .flat_map(|seed| record(seed).1.into_values());
     let cut = streams.map(|mut records| {
         records.truncate(1 << 13);
         records

@@ -13,6 +13,7 @@ mod fixtures;
 mod input;
 mod journal;
 mod peer;
+mod replica;
 mod routes;
 mod routing;
 mod socks5;
@@ -20,8 +21,17 @@ mod tokens;
 mod world;
 
 pub use self::{
-    agent::agent, certs::certs, connect::connect, control::control, dispatch::dispatch, journal::journal, peer::peer,
-    routes::routes, socks5::socks5, world::world,
+    agent::agent,
+    certs::certs,
+    connect::connect,
+    control::control,
+    dispatch::dispatch,
+    journal::journal,
+    peer::peer,
+    replica::{replica_acceptor, replica_dialer, replica_seal},
+    routes::routes,
+    socks5::socks5,
+    world::world,
 };
 
 /// What eats an input and panics where a property does not hold.
@@ -36,6 +46,9 @@ pub const TARGETS: &[(&str, Target)] = &[
     ("dispatch", dispatch),
     ("journal", journal),
     ("peer", peer),
+    ("replica_acceptor", replica_acceptor),
+    ("replica_dialer", replica_dialer),
+    ("replica_seal", replica_seal),
     ("routes", routes),
     ("socks5", socks5),
     ("world", world),

@@ -85,6 +85,8 @@ fn seeds(target: &str) -> Result<Vec<Vec<u8>>> {
         "connect" => connect_seeds()?,
         "socks5" => SOCKS5.iter().map(|seed| seed.to_vec()).collect(),
         "certs" => cert_seeds()?,
+        "replica_acceptor" => replica_seeds("d2a")?,
+        "replica_dialer" => replica_seeds("a2d")?,
         // Scripts have no vectors; a spread of bytes lets the fuzzer begin with some of each step.
         _ => (0..32).map(script).collect(),
     })
@@ -131,6 +133,34 @@ fn cert_seeds() -> Result<Vec<Vec<u8>>> {
         b"eyJhbGciOiJFUzI1NiIsImN0eSI6IkVOUk9MTE1FTlQifQ.e30.AA",
     ));
     seeds.extend([10, 11].map(|kind| joined(&[kind], CLAIMS)));
+    Ok(seeds)
+}
+
+/// What one end received in each recorded exchange, in the form of bytes that are taken as they are, and good exchanges
+/// with some of their bytes changed.
+fn replica_seeds(direction: &str) -> Result<Vec<Vec<u8>>> {
+    let path = root().join("../proto-core/tests/vectors/replica-handshake.jsonl");
+    let mut seeds: Vec<Vec<u8>> = (0..128).map(|flags| vec![flags, 40]).collect();
+    for line in fs::read_to_string(path)?.lines() {
+        let line: Value = serde_json::from_str(line)?;
+        let frames = line.get("frames").and_then(Value::as_array);
+        let mut stream = Vec::new();
+        for frame in frames.into_iter().flatten() {
+            let text = |name: &str| frame.get(name).and_then(Value::as_str);
+            if text("dir") == Some(direction) {
+                let hex = text("delivered").or_else(|| text("sent"));
+                stream.extend(unhex(hex.unwrap_or_default())?);
+            }
+        }
+        if !stream.is_empty() {
+            seeds.push(joined(&[32, 40, 0xff], &stream));
+        }
+    }
+    // Changes of each field that counts.
+    for at in [32, 47, 48, 60, 61, 128, 160, 192, 256] {
+        let [high, low] = u16::to_be_bytes(at);
+        seeds.push(vec![8, 40, 0, 1, high, low, 1]);
+    }
     Ok(seeds)
 }
 

@@ -127,7 +127,8 @@ impl fmt::Display for Awaited {
     }
 }
 
-/// What would have made a MAC fit; only the holder of a key can tell, so all but the last two are certain.
+/// What would have made a MAC fit. Each is told only where a MAC was found that fits, which the holder of a key alone can
+/// make, so all but the last are certain.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum MacHint {

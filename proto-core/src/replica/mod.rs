@@ -37,5 +37,5 @@ pub use self::{
     mac::{Binding, Mac, Profile, Signer, Transcript},
     outcome::{Step, Stream, Verified},
     seal::{OpenFault, Opened, Opener, RECORD_OVERHEAD, SealError, Sealed, Sealer},
-    slots::{Place, Refused, Slots},
+    slots::{NoPlace, Place, Slots},
 };

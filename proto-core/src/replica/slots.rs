@@ -25,7 +25,7 @@ pub struct Place(Source);
 /// No place is left: the connection is closed unread.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
-pub enum Refused {
+pub enum NoPlace {
     /// The source has its share.
     #[error("{0} replica handshakes from one source are in progress")]
     Source(usize),
@@ -54,14 +54,14 @@ impl Slots {
     ///
     /// # Errors
     /// If the source has its share, or all places are taken.
-    pub fn take(&mut self, ip: IpAddr) -> Result<Place, Refused> {
+    pub fn take(&mut self, ip: IpAddr) -> Result<Place, NoPlace> {
         let source = Source::of(ip);
         let held = self.by_source.get(&source).copied().unwrap_or(0);
         if held >= self.max_per_source {
-            return Err(Refused::Source(held));
+            return Err(NoPlace::Source(held));
         }
         if self.taken >= self.max {
-            return Err(Refused::Full(self.taken));
+            return Err(NoPlace::Full(self.taken));
         }
         self.taken = self.taken.saturating_add(1);
         self.by_source.insert(source, held.saturating_add(1));
@@ -121,7 +121,7 @@ mod tests {
         let flood: Vec<_> = (0..10_000).map(|_| slots.take(ip("192.0.2.1"))).collect();
         let held = flood.iter().filter(|place| place.is_ok()).count();
         assert_eq!(held, REPLICA_HANDSHAKES_PER_SOURCE_MAX);
-        assert_eq!(flood[9_999].as_ref().unwrap_err(), &Refused::Source(held));
+        assert_eq!(flood[9_999].as_ref().unwrap_err(), &NoPlace::Source(held));
         assert!(slots.take(ip("192.0.2.2")).is_ok());
         // An address of the same host by another way.
         assert!(slots.take(ip("::ffff:192.0.2.1")).is_err());
@@ -141,7 +141,7 @@ mod tests {
         let mut slots = Slots::new(2, 2);
         let place = slots.take(ip("192.0.2.1")).unwrap();
         let other = slots.take(ip("192.0.2.2")).unwrap();
-        assert_eq!(slots.take(ip("192.0.2.3")).unwrap_err(), Refused::Full(2));
+        assert_eq!(slots.take(ip("192.0.2.3")).unwrap_err(), NoPlace::Full(2));
         slots.release(place);
         assert!(slots.take(ip("192.0.2.3")).is_ok());
         slots.release(other);
@@ -162,8 +162,8 @@ mod tests {
                             prop_assert!(held < 3 && places.len() < 8);
                             places.push(place);
                         }
-                        Err(Refused::Source(n)) => prop_assert_eq!((n, held), (3, 3)),
-                        Err(Refused::Full(n)) => prop_assert_eq!((n, places.len()), (8, 8)),
+                        Err(NoPlace::Source(n)) => prop_assert_eq!((n, held), (3, 3)),
+                        Err(NoPlace::Full(n)) => prop_assert_eq!((n, places.len()), (8, 8)),
                     }
                 } else if !places.is_empty() {
                     slots.release(places.swap_remove(usize::from(host) % places.len()));
