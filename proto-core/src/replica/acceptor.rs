@@ -10,7 +10,8 @@ use super::{
 /// One handshake of the replica that accepted.
 ///
 /// The caller hands over what came, at most [`wanted`](Self::wanted) bytes at a time, and empties
-/// [`poll_output`](Self::poll_output) after every call.
+/// [`poll_output`](Self::poll_output) after every call. Deadlines are for what comes; how long writing may take is
+/// the caller's to bound.
 #[derive(Debug)]
 pub struct Acceptor {
     config: Arc<Config>,

@@ -14,7 +14,8 @@ use crate::limits::{REPLICA_RECORD_LEN_MAX, REPLICA_RECORDS_MAX};
 
 use keys::{RecordKey, TAG_LEN, traffic_secret};
 
-/// Both directions of one sealed link: keys and counters as one value, which goes where the socket goes.
+/// Both directions of one sealed link: keys and counters as one value, which goes where the socket goes, together with
+/// bytes that were read and not opened.
 #[derive(Debug)]
 #[must_use = "a sealed link without its keys is lost"]
 pub struct Sealed {
