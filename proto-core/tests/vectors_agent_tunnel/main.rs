@@ -15,7 +15,7 @@ use serde_json::Value;
 /// Reads a file of vectors, one JSON object per line.
 ///
 /// The folder is the one that `ADIT_VECTORS_DIR` names, else the committed one. A folder from outside may hold only
-/// one of the two files; the missing one then has no lines.
+/// one of the two files, or another protocol's; what is missing then has no lines.
 ///
 /// # Panics
 /// If the file is missing, cannot be read, is empty or holds a line that is not JSON.
@@ -29,7 +29,10 @@ pub(crate) fn load(name: &str) -> Vec<Value> {
         Err(e)
             if e.kind() == ErrorKind::NotFound
                 && outside.is_some()
-                && FILES.iter().any(|file| folder.join(file).exists()) =>
+                && FILES
+                    .iter()
+                    .chain(&OTHERS)
+                    .any(|file| folder.join(file).exists()) =>
         {
             return Vec::new();
         }
@@ -66,3 +69,5 @@ fn every_line_agrees_with_the_reference() {
 
 /// The codec's lines and the routing decisions.
 const FILES: [&str; 2] = ["agent-tunnel.jsonl", "agent-tunnel-routing.jsonl"];
+/// The other protocols'.
+const OTHERS: [&str; 2] = ["peer-rpc.jsonl", "replica-handshake.jsonl"];
