@@ -21,6 +21,7 @@ pub mod link;
 pub mod liveness;
 pub mod output;
 pub mod replica;
+pub mod peer;
 pub mod route;
 pub mod session;
 pub mod session_table;

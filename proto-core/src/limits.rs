@@ -251,3 +251,41 @@ pub const REPLICA_RECORD_LEN_MAX: usize = 16 << 10;
 pub const REPLICA_REKEY_AFTER: u64 = 1 << 24;
 /// Sealed records of one direction of a link, after which it refuses: at a million a second eight years.
 pub const REPLICA_RECORDS_MAX: u64 = 1 << 48;
+/// Peer RPC: inner frame of an envelope, and payload of an inner frame, in bytes (peer-rpc 4.3 and 5.1).
+pub const RPC_LEN_MAX: u32 = 64 << 20;
+/// Peer RPC: buffer that an envelope gets at first; it doubles as bytes come, up to what the header declares.
+pub const ENVELOPE_BUFFER_FIRST: usize = 64 << 10;
+/// Peer RPC: bytes that the envelopes of one connection may declare together while they are read: two of the largest.
+pub const RPC_UNREAD_PER_CONNECTION: u64 = 2 * (RPC_LEN_MAX as u64 + 64);
+/// Peer RPC: the same for all connections of a process.
+pub const RPC_UNREAD_IN_ALL: u64 = 4 * RPC_UNREAD_PER_CONNECTION;
+/// Peer RPC: version handshake message, in bytes (peer-rpc 3.2).
+pub const PEER_HELLO_LEN_MAX: usize = 4_096;
+/// Peer RPC: lowest and highest cluster wire version spoken here (peer-rpc 3.3).
+pub const PEER_VERSION_MIN: u16 = 1;
+/// See [`PEER_VERSION_MIN`].
+pub const PEER_VERSION_MAX: u16 = 2;
+/// Peer RPC: time from the acceptance of a connection to its whole hello; and from a hello sent to its answer
+/// (peer-rpc 3.4).
+pub const PEER_HELLO_TIMEOUT: Duration = Duration::from_secs(5);
+/// Peer RPC: reason of an application close, in bytes (peer-rpc 2).
+pub const PEER_REASON_LEN_MAX: usize = 100;
+/// Peer RPC: numbers that a replay window remembers. Sixteen times the streams of a connection, so that none of the
+/// requests in flight is taken for stale when it is late (peer-rpc 7.5).
+pub const REPLAY_WINDOW: u64 = 4_096;
+/// Peer RPC: nodes whose windows are kept. Only a node whose identity was proved gets one.
+pub const PEERS_MAX: usize = 1_024;
+/// Peer RPC: keys in a ring, the current one included. Each costs a forged message one more hash.
+pub const CLUSTER_KEYS_MAX: usize = 4;
+/// Peer RPC: public keys of one node that are valid together: the current one, the next one, and one to spare.
+pub const PINS_PER_NODE_MAX: usize = 3;
+/// Peer RPC: attempts of one call, the first included (peer-rpc 9.3).
+pub const RPC_ATTEMPTS_MAX: u32 = 3;
+/// Peer RPC: wait before the second attempt at most; it doubles from there (peer-rpc 9.3).
+pub const RPC_BACKOFF_FIRST: Duration = Duration::from_millis(100);
+/// Peer RPC: wait between two attempts at most (peer-rpc 9.3).
+pub const RPC_BACKOFF_MAX: Duration = Duration::from_secs(5);
+/// Peer RPC: failures in a row that open a breaker (peer-rpc 9.3).
+pub const BREAKER_THRESHOLD: u32 = 5;
+/// Peer RPC: time that a breaker stays open since the last failure (peer-rpc 9.3).
+pub const BREAKER_COOLDOWN: Duration = Duration::from_secs(10);

@@ -1,0 +1,245 @@
+//! Whether a node is worth calling: a breaker per node (peer-rpc 9.3).
+
+use std::time::{Duration, Instant};
+
+use crate::limits::{BREAKER_COOLDOWN, BREAKER_THRESHOLD};
+
+/// Opens after failures in a row, and lets a call try again after a pause.
+#[derive(Clone, Debug)]
+pub struct Breaker {
+    settings: BreakerSettings,
+    failures: u32,
+    state: State,
+    since: Instant,
+}
+
+/// How a breaker behaves.
+#[derive(Clone, Copy, Debug)]
+pub struct BreakerSettings {
+    /// Failures in a row that open it.
+    pub threshold: u32,
+    /// Pause before the first try.
+    pub cooldown: Duration,
+    /// Who passes while it is half-open.
+    pub half_open: HalfOpen,
+}
+
+/// Who passes a half-open breaker.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum HalfOpen {
+    /// One, until it has succeeded or failed, or for a pause has done neither.
+    OneProbe,
+    /// Everybody: the reference's behaviour.
+    EveryCheck,
+}
+
+/// A breaker as an operator sees it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum BreakerState {
+    /// Calls pass.
+    Closed,
+    /// None passes.
+    Open,
+    /// Whether it closes is being tried.
+    HalfOpen,
+}
+
+#[derive(Clone, Debug)]
+enum State {
+    Closed,
+    Open,
+    /// Since when a probe is under way.
+    HalfOpen {
+        probing: Instant,
+    },
+}
+
+/// The breaker lets no call pass: nobody's fault; the node failed lately.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("the node failed {failures} times in a row; not called for now")]
+pub struct CircuitOpen {
+    /// Failures in a row.
+    pub failures: u32,
+}
+
+impl Default for BreakerSettings {
+    fn default() -> Self {
+        Self {
+            threshold: BREAKER_THRESHOLD,
+            cooldown: BREAKER_COOLDOWN,
+            half_open: HalfOpen::OneProbe,
+        }
+    }
+}
+
+impl Breaker {
+    /// Begins closed.
+    #[must_use]
+    pub fn new(now: Instant, settings: BreakerSettings) -> Self {
+        Self {
+            settings,
+            failures: 0,
+            state: State::Closed,
+            since: now,
+        }
+    }
+
+    /// Asks before each attempt. One that passes must report [`Breaker::succeeded`] or [`Breaker::failed`].
+    ///
+    /// # Errors
+    /// [`CircuitOpen`]
+    pub fn check(&mut self, now: Instant) -> Result<(), CircuitOpen> {
+        let cooldown = self.settings.cooldown;
+        let is_over = |since| now.saturating_duration_since(since) >= cooldown;
+        match self.state {
+            State::Closed => Ok(()),
+            State::Open if is_over(self.since) => {
+                self.enter(now, State::HalfOpen { probing: now });
+                Ok(())
+            }
+            State::HalfOpen { .. } if self.settings.half_open == HalfOpen::EveryCheck => Ok(()),
+            State::HalfOpen { probing } if is_over(probing) => {
+                self.state = State::HalfOpen { probing: now };
+                Ok(())
+            }
+            State::Open | State::HalfOpen { .. } => Err(CircuitOpen {
+                failures: self.failures,
+            }),
+        }
+    }
+
+    /// An attempt reached the node.
+    pub fn succeeded(&mut self, now: Instant) {
+        self.failures = 0;
+        if !matches!(self.state, State::Closed) {
+            self.enter(now, State::Closed);
+        }
+    }
+
+    /// An attempt failed. While the breaker is open that starts its pause again.
+    pub fn failed(&mut self, now: Instant) {
+        self.failures = self.failures.saturating_add(1);
+        match self.state {
+            State::Closed if self.failures < self.settings.threshold => {}
+            State::Closed | State::Open | State::HalfOpen { .. } => self.enter(now, State::Open),
+        }
+    }
+
+    /// The state, without asking to pass.
+    #[must_use]
+    pub fn state(&self) -> BreakerState {
+        match self.state {
+            State::Closed => BreakerState::Closed,
+            State::Open => BreakerState::Open,
+            State::HalfOpen { .. } => BreakerState::HalfOpen,
+        }
+    }
+
+    /// Failures in a row.
+    #[must_use]
+    pub fn failures(&self) -> u32 {
+        self.failures
+    }
+
+    /// Since when it is in its state; for an open one since the last failure.
+    #[must_use]
+    pub fn since(&self) -> Instant {
+        self.since
+    }
+
+    fn enter(&mut self, now: Instant, state: State) {
+        self.state = state;
+        self.since = now;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::peer::bed;
+
+    const COOLDOWN: Duration = Duration::from_secs(10);
+
+    fn open(half_open: HalfOpen) -> (Breaker, Instant) {
+        let start = bed::start();
+        let settings = BreakerSettings {
+            half_open,
+            ..BreakerSettings::default()
+        };
+        let mut b = Breaker::new(start, settings);
+        for failure in 1..=5 {
+            assert_eq!(b.check(start), Ok(()));
+            b.failed(start);
+            assert_eq!(b.state() == BreakerState::Open, failure == 5);
+        }
+        (b, start)
+    }
+
+    #[test]
+    fn a_success_starts_the_count_again() {
+        let now = bed::start();
+        let mut b = Breaker::new(now, BreakerSettings::default());
+        for _ in 0..4 {
+            b.failed(now);
+        }
+        b.succeeded(now);
+        assert_eq!(b.failures(), 0);
+        for _ in 0..4 {
+            b.failed(now);
+        }
+        assert_eq!(b.state(), BreakerState::Closed);
+    }
+
+    #[test]
+    fn exactly_one_probe_passes_after_the_pause() {
+        let (mut b, start) = open(HalfOpen::OneProbe);
+        let before = start + COOLDOWN - Duration::from_nanos(1);
+        assert_eq!(b.check(before), Err(CircuitOpen { failures: 5 }));
+        let at = start + COOLDOWN;
+        assert_eq!(b.check(at), Ok(()));
+        assert_eq!(b.state(), BreakerState::HalfOpen);
+        assert!(b.check(at).is_err());
+        b.succeeded(at);
+        assert_eq!(b.check(at), Ok(()));
+        assert_eq!(b.state(), BreakerState::Closed);
+    }
+
+    #[test]
+    fn a_probe_that_fails_opens_again_for_a_whole_pause() {
+        let (mut b, start) = open(HalfOpen::OneProbe);
+        let at = start + COOLDOWN;
+        b.check(at).unwrap();
+        b.failed(at);
+        assert_eq!(b.state(), BreakerState::Open);
+        assert!(b.check(at + COOLDOWN - Duration::from_nanos(1)).is_err());
+        assert!(b.check(at + COOLDOWN).is_ok());
+    }
+
+    #[test]
+    fn a_probe_that_is_never_heard_of_again_makes_room() {
+        let (mut b, start) = open(HalfOpen::OneProbe);
+        let at = start + COOLDOWN;
+        b.check(at).unwrap();
+        assert!(b.check(at + COOLDOWN - Duration::from_nanos(1)).is_err());
+        assert!(b.check(at + COOLDOWN).is_ok());
+        assert!(b.check(at + COOLDOWN).is_err());
+    }
+
+    #[test]
+    fn the_reference_lets_everybody_probe() {
+        let (mut b, start) = open(HalfOpen::EveryCheck);
+        for _ in 0..3 {
+            assert_eq!(b.check(start + COOLDOWN), Ok(()));
+        }
+    }
+
+    #[test]
+    fn a_late_failure_prolongs_the_pause() {
+        let (mut b, start) = open(HalfOpen::OneProbe);
+        let late = start + Duration::from_secs(9);
+        b.failed(late);
+        assert!(b.check(start + COOLDOWN).is_err());
+        assert_eq!(b.since(), late);
+        assert!(b.check(late + COOLDOWN).is_ok());
+    }
+}

@@ -1,0 +1,203 @@
+//! Whether a failed attempt is followed by another, and when (peer-rpc 9.3).
+
+use std::time::Duration;
+
+use rand_chacha::{ChaCha12Rng, rand_core::Rng};
+
+use super::{refusal::Refusal, response::ResponseError, rpc_type::RpcType};
+use crate::limits::{RPC_ATTEMPTS_MAX, RPC_BACKOFF_FIRST, RPC_BACKOFF_MAX};
+
+/// How an attempt failed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Failure {
+    /// The link: no connection, a stream that was reset, no answer in time.
+    Link {
+        /// Whether any byte of the request was written: the peer may have executed it.
+        written: bool,
+        /// Whether the connection is closed, or nothing came on it while the answer was awaited.
+        dead: bool,
+    },
+    /// Something answered, and not as it should.
+    BadAnswer(ResponseError),
+    /// The peer says that it executed nothing.
+    Refused(Refusal),
+    /// The node's certificate is not the node's.
+    Identity,
+    /// Nothing was tried: the breaker is open, the node has no address, or the request is too large.
+    NotTried,
+}
+
+/// What follows a failed attempt.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Verdict {
+    /// Another attempt is worth while and safe.
+    pub retry: bool,
+    /// It counts against the node's breaker; where not and the node was reached, it counts for it.
+    pub breaker: Option<Counted>,
+    /// The connection is not to be used again.
+    pub evict: bool,
+}
+
+/// What a breaker is told.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Counted {
+    /// [`Breaker::failed`](super::breaker::Breaker::failed)
+    Failure,
+    /// [`Breaker::succeeded`](super::breaker::Breaker::succeeded)
+    Success,
+}
+
+/// Judges the failure of attempt number `attempt`, which begins at 1. A request is sent again only where it was not
+/// written, not executed, or may be executed twice.
+#[must_use]
+pub fn judge(kind: RpcType, attempt: u32, failure: &Failure) -> Verdict {
+    let (safe, breaker, evict) = match *failure {
+        Failure::Link { written, dead } => {
+            let safe = !written || kind.is_idempotent();
+            (safe, Some(Counted::Failure), dead)
+        }
+        // The stream ended in order, so the link is alive.
+        Failure::BadAnswer(ResponseError::Unanswered) => {
+            (kind.is_idempotent(), Some(Counted::Failure), false)
+        }
+        Failure::BadAnswer(error) => (false, Some(Counted::Failure), error.close().is_some()),
+        Failure::Refused(Refusal::Identity) | Failure::Identity => {
+            (false, Some(Counted::Failure), true)
+        }
+        Failure::Refused(Refusal::Number { .. } | Refusal::Overload { .. }) => {
+            (true, Some(Counted::Success), false)
+        }
+        Failure::NotTried => (false, None, false),
+    };
+    Verdict {
+        retry: safe && attempt < RPC_ATTEMPTS_MAX,
+        breaker,
+        evict,
+    }
+}
+
+/// The longest wait before retry number `retry`, which begins at 1: 100 ms, doubled each time, at most 5 s.
+#[must_use]
+pub fn wait_max(retry: u32) -> Duration {
+    let doublings = retry.saturating_sub(1).min(DOUBLINGS_MAX);
+    RPC_BACKOFF_FIRST
+        .saturating_mul(1 << doublings)
+        .min(RPC_BACKOFF_MAX)
+}
+
+/// The wait before retry number `retry`: drawn evenly from none to the longest, so that nodes which failed together do
+/// not come back together.
+pub fn wait(retry: u32, rng: &mut ChaCha12Rng) -> Duration {
+    let longest = wait_max(retry);
+    // The longest is 5 s, so the product fits 64 bits.
+    let nanos = u64::try_from(longest.as_nanos()).unwrap_or(u64::MAX);
+    let drawn = u128::from(nanos).saturating_mul(u128::from(rng.next_u32())) >> u32::BITS;
+    Duration::from_nanos(u64::try_from(drawn).unwrap_or(nanos))
+}
+
+/// 100 ms doubled six times is above the longest wait.
+const DOUBLINGS_MAX: u32 = 6;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{env::Seed, peer::envelope::EnvelopeError};
+
+    const fn link(written: bool) -> Failure {
+        Failure::Link {
+            written,
+            dead: false,
+        }
+    }
+
+    #[test]
+    fn waits_double_up_to_five_seconds() {
+        let ms = [1, 2, 3, 4, 5, 6, 7, 8, u32::MAX].map(|n| wait_max(n).as_millis());
+        assert_eq!(ms, [100, 200, 400, 800, 1600, 3200, 5000, 5000, 5000]);
+    }
+
+    #[test]
+    fn jitter_is_full_and_the_same_for_a_seed() {
+        let draw = || {
+            let mut rng = Seed::new([7; 32]).derive("rpc-backoff");
+            (0..200).map(|_| wait(7, &mut rng)).collect::<Vec<_>>()
+        };
+        let drawn = draw();
+        assert_eq!(drawn, draw());
+        assert!(drawn.iter().all(|wait| *wait <= RPC_BACKOFF_MAX));
+        let (low, high) = (Duration::from_millis(500), Duration::from_millis(4_500));
+        assert!(drawn.iter().any(|wait| *wait < low) && drawn.iter().any(|wait| *wait > high));
+    }
+
+    #[test]
+    fn a_written_request_is_sent_again_only_if_it_may_run_twice() {
+        for (kind, failure, retry) in [
+            (RpcType::AppendEntries, link(true), true),
+            (RpcType::DataPropose, link(true), false),
+            (RpcType::DataPropose, link(false), true),
+            (
+                RpcType::DataPropose,
+                Failure::Refused(Refusal::Overload { retry_after_ms: 1 }),
+                true,
+            ),
+            (
+                RpcType::DataPropose,
+                Failure::Refused(Refusal::Number { high: 1 }),
+                true,
+            ),
+            (
+                RpcType::DataPropose,
+                Failure::BadAnswer(ResponseError::Unanswered),
+                false,
+            ),
+            (
+                RpcType::Ping,
+                Failure::BadAnswer(ResponseError::Unanswered),
+                true,
+            ),
+            (
+                RpcType::Ping,
+                Failure::BadAnswer(EnvelopeError::Mac.into()),
+                false,
+            ),
+            (RpcType::Ping, Failure::Identity, false),
+            (RpcType::Ping, Failure::NotTried, false),
+        ] {
+            assert_eq!(
+                judge(kind, 1, &failure).retry,
+                retry,
+                "{kind:?} {failure:?}"
+            );
+        }
+    }
+
+    #[test]
+    fn there_are_three_attempts() {
+        let retry = |attempt| judge(RpcType::Ping, attempt, &link(false)).retry;
+        assert_eq!([retry(1), retry(2), retry(3)], [true, true, false]);
+    }
+
+    #[test]
+    fn only_the_link_and_bad_answers_count_against_the_breaker() {
+        let counted = |failure| judge(RpcType::Ping, 1, &failure).breaker;
+        assert_eq!(counted(link(true)), Some(Counted::Failure));
+        let bad = Failure::BadAnswer(EnvelopeError::Mac.into());
+        assert_eq!(counted(bad), Some(Counted::Failure));
+        assert_eq!(counted(Failure::Identity), Some(Counted::Failure));
+        let busy = Failure::Refused(Refusal::Overload { retry_after_ms: 1 });
+        assert_eq!(counted(busy), Some(Counted::Success));
+        assert_eq!(counted(Failure::NotTried), None);
+    }
+
+    #[test]
+    fn a_connection_that_lives_is_kept() {
+        let evict = |failure| judge(RpcType::Ping, 1, &failure).evict;
+        assert!(!evict(link(true)));
+        assert!(evict(Failure::Link {
+            written: true,
+            dead: true
+        }));
+        assert!(evict(Failure::Identity));
+        assert!(!evict(Failure::BadAnswer(EnvelopeError::Mac.into())));
+    }
+}
