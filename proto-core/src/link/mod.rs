@@ -9,6 +9,7 @@ mod congestion;
 mod engine;
 mod losses;
 mod lost;
+pub mod peer_tls;
 pub mod provider;
 mod reach;
 pub(crate) mod tape;

@@ -1,0 +1,303 @@
+//! TLS of the peer RPC: both sides show certificates, and both look them up in the topology (peer-rpc 1.4).
+
+use std::{fmt, sync::Arc, time::Duration};
+
+use rustls::{
+    CertificateError, ClientConfig, DigitallySignedStruct, DistinguishedName, OtherError,
+    RootCertStore, ServerConfig, SignatureScheme,
+    client::{
+        Resumption, WebPkiServerVerifier,
+        danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier},
+    },
+    crypto::CryptoProvider,
+    pki_types::{
+        CertificateDer, CertificateRevocationListDer, PrivateKeyDer, PrivatePkcs8KeyDer,
+        ServerName, UnixTime,
+    },
+    server::{
+        WebPkiClientVerifier,
+        danger::{ClientCertVerified, ClientCertVerifier},
+    },
+    time_provider::TimeProvider,
+    version::TLS13,
+};
+use zeroize::Zeroizing;
+
+use super::tls::TlsError;
+use crate::{
+    env::{Env, WallClock},
+    peer::{
+        NodeId, PEER_RPC_ALPN,
+        identity::{IdentityStore, Leaf, SpkiPin},
+        verdict::{IdentityError, Judge},
+    },
+};
+
+/// Certificates and keys of a node, and what it knows of the others. One value serves both roles.
+pub struct PeerTls {
+    /// This node.
+    pub local: NodeId,
+    /// Its certificate, valid for [`PEER_SERVER_NAME`](crate::peer::PEER_SERVER_NAME), and what leads to its root; DER.
+    pub cert_chain: Vec<Vec<u8>>,
+    /// Its private key; PKCS#8 DER.
+    pub key: Zeroizing<Vec<u8>>,
+    /// The cluster's CA, and while it is exchanged the other one; DER. Each is an acceptable issuer.
+    pub roots: Vec<Vec<u8>>,
+    /// Revocation lists; DER. They hold on both sides, for the issuers that they are of.
+    pub crls: Vec<Vec<u8>>,
+    /// The topology, asked in every handshake.
+    pub identities: Arc<dyn IdentityStore>,
+    /// Until when certificates that nobody claims are let in, in milliseconds of Unix time; 0 is never.
+    pub bootstrap_until: u64,
+}
+
+impl fmt::Debug for PeerTls {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("PeerTls(..)")
+    }
+}
+
+/// The configuration of the side that accepts connections. It demands a certificate, and gives no tickets.
+///
+/// # Errors
+/// [`TlsError::Unusable`]
+pub fn server_config(tls: &PeerTls, env: &Env) -> Result<ServerConfig, TlsError> {
+    let provider = Arc::clone(&env.crypto);
+    let chain = client_chain(tls, &provider)?;
+    let verifier = PeerVerifier {
+        chain,
+        pins: Pins::of(tls)?,
+    };
+    let mut config = ServerConfig::builder_with_details(provider, clock(env))
+        .with_protocol_versions(&[&TLS13])
+        .map_err(unusable)?
+        .with_client_cert_verifier(Arc::new(verifier))
+        .with_single_cert(chain_of(&tls.cert_chain), key_of(&tls.key))
+        .map_err(unusable)?;
+    config.alpn_protocols = vec![PEER_RPC_ALPN.to_vec()];
+    config.send_tls13_tickets = 0;
+    Ok(config)
+}
+
+/// The configuration of the side that dials; the name to ask for is [`PEER_SERVER_NAME`](crate::peer::PEER_SERVER_NAME).
+///
+/// # Errors
+/// [`TlsError::Unusable`]
+pub fn client_config(tls: &PeerTls, env: &Env) -> Result<ClientConfig, TlsError> {
+    let provider = Arc::clone(&env.crypto);
+    let chain = server_chain(tls, &provider)?;
+    let verifier = PeerVerifier {
+        chain,
+        pins: Pins::of(tls)?,
+    };
+    let mut config = ClientConfig::builder_with_details(provider, clock(env))
+        .with_protocol_versions(&[&TLS13])
+        .map_err(unusable)?
+        .dangerous()
+        .with_custom_certificate_verifier(Arc::new(verifier))
+        .with_client_auth_cert(chain_of(&tls.cert_chain), key_of(&tls.key))
+        .map_err(unusable)?;
+    config.alpn_protocols = vec![PEER_RPC_ALPN.to_vec()];
+    config.resumption = Resumption::disabled();
+    Ok(config)
+}
+
+/// WebPKI's verdict on chain, dates, revocation and name; then the pins, which only ever add a refusal.
+#[derive(Debug)]
+struct PeerVerifier<C> {
+    chain: C,
+    pins: Pins,
+}
+
+/// The rules on a certificate that WebPKI has accepted.
+#[derive(Debug)]
+struct Pins {
+    local: NodeId,
+    own_spki: SpkiPin,
+    identities: Arc<dyn IdentityStore>,
+    bootstrap_until: u64,
+}
+
+impl Pins {
+    fn of(tls: &PeerTls) -> Result<Self, TlsError> {
+        let own = tls.cert_chain.first().map(Vec::as_slice);
+        let own = Leaf::from_der(own.unwrap_or_default()).map_err(unusable)?;
+        Ok(Self {
+            local: tls.local,
+            own_spki: own.spki,
+            identities: Arc::clone(&tls.identities),
+            bootstrap_until: tls.bootstrap_until,
+        })
+    }
+
+    fn check(&self, der: &[u8], now: UnixTime) -> Result<(), rustls::Error> {
+        let judge = Judge {
+            local: self.local,
+            own_spki: self.own_spki,
+            store: &*self.identities,
+            bootstrap_until: self.bootstrap_until,
+            unix_ms: now.as_secs().saturating_mul(1_000),
+        };
+        let leaf = Leaf::from_der(der).map_err(IdentityError::from);
+        leaf.and_then(|leaf| judge.certificate(&leaf))
+            .map_err(|refused| {
+                let other = OtherError(Arc::new(refused));
+                rustls::Error::InvalidCertificate(CertificateError::Other(other))
+            })
+    }
+}
+
+impl ClientCertVerifier for PeerVerifier<Arc<dyn ClientCertVerifier>> {
+    fn root_hint_subjects(&self) -> &[DistinguishedName] {
+        self.chain.root_hint_subjects()
+    }
+
+    fn verify_client_cert(
+        &self,
+        end_entity: &CertificateDer<'_>,
+        intermediates: &[CertificateDer<'_>],
+        now: UnixTime,
+    ) -> Result<ClientCertVerified, rustls::Error> {
+        let chain = &self.chain;
+        let verified = chain.verify_client_cert(end_entity, intermediates, now)?;
+        self.pins.check(end_entity, now)?;
+        Ok(verified)
+    }
+
+    fn verify_tls12_signature(
+        &self,
+        message: &[u8],
+        cert: &CertificateDer<'_>,
+        dss: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, rustls::Error> {
+        self.chain.verify_tls12_signature(message, cert, dss)
+    }
+
+    fn verify_tls13_signature(
+        &self,
+        message: &[u8],
+        cert: &CertificateDer<'_>,
+        dss: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, rustls::Error> {
+        self.chain.verify_tls13_signature(message, cert, dss)
+    }
+
+    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
+        self.chain.supported_verify_schemes()
+    }
+}
+
+impl ServerCertVerifier for PeerVerifier<Arc<WebPkiServerVerifier>> {
+    fn verify_server_cert(
+        &self,
+        end_entity: &CertificateDer<'_>,
+        intermediates: &[CertificateDer<'_>],
+        server_name: &ServerName<'_>,
+        ocsp_response: &[u8],
+        now: UnixTime,
+    ) -> Result<ServerCertVerified, rustls::Error> {
+        let verified = self.chain.verify_server_cert(
+            end_entity,
+            intermediates,
+            server_name,
+            ocsp_response,
+            now,
+        )?;
+        self.pins.check(end_entity, now)?;
+        Ok(verified)
+    }
+
+    fn verify_tls12_signature(
+        &self,
+        message: &[u8],
+        cert: &CertificateDer<'_>,
+        dss: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, rustls::Error> {
+        self.chain.verify_tls12_signature(message, cert, dss)
+    }
+
+    fn verify_tls13_signature(
+        &self,
+        message: &[u8],
+        cert: &CertificateDer<'_>,
+        dss: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, rustls::Error> {
+        self.chain.verify_tls13_signature(message, cert, dss)
+    }
+
+    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
+        self.chain.supported_verify_schemes()
+    }
+}
+
+/// An issuer without a list of its own revokes nobody; WebPKI would refuse all that it signed (peer-rpc 10.2).
+fn client_chain(
+    tls: &PeerTls,
+    provider: &Arc<CryptoProvider>,
+) -> Result<Arc<dyn ClientCertVerifier>, TlsError> {
+    WebPkiClientVerifier::builder_with_provider(roots(&tls.roots)?, Arc::clone(provider))
+        .with_crls(crls(tls))
+        .allow_unknown_revocation_status()
+        .build()
+        .map_err(unusable)
+}
+
+fn server_chain(
+    tls: &PeerTls,
+    provider: &Arc<CryptoProvider>,
+) -> Result<Arc<WebPkiServerVerifier>, TlsError> {
+    WebPkiServerVerifier::builder_with_provider(roots(&tls.roots)?, Arc::clone(provider))
+        .with_crls(crls(tls))
+        .allow_unknown_revocation_status()
+        .build()
+        .map_err(unusable)
+}
+
+fn crls(tls: &PeerTls) -> Vec<CertificateRevocationListDer<'static>> {
+    tls.crls.iter().cloned().map(Into::into).collect()
+}
+
+fn roots(ders: &[Vec<u8>]) -> Result<Arc<RootCertStore>, TlsError> {
+    let mut store = RootCertStore::empty();
+    for der in ders {
+        let der = CertificateDer::from(der.as_slice());
+        store.add(der).map_err(unusable)?;
+    }
+    Ok(Arc::new(store))
+}
+
+fn chain_of(ders: &[Vec<u8>]) -> Vec<CertificateDer<'static>> {
+    ders.iter().cloned().map(CertificateDer::from).collect()
+}
+
+fn key_of(der: &[u8]) -> PrivateKeyDer<'static> {
+    PrivateKeyDer::Pkcs8(PrivatePkcs8KeyDer::from(der.to_vec()))
+}
+
+/// Dates of certificates are judged by the injected wall clock.
+struct Clock(Arc<dyn WallClock>);
+
+impl fmt::Debug for Clock {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Clock")
+    }
+}
+
+impl TimeProvider for Clock {
+    fn current_time(&self) -> Option<UnixTime> {
+        let since_epoch = Duration::from_millis(self.0.unix_ms());
+        Some(UnixTime::since_unix_epoch(since_epoch))
+    }
+}
+
+fn clock(env: &Env) -> Arc<dyn TimeProvider> {
+    Arc::new(Clock(Arc::clone(&env.wall_clock)))
+}
+
+fn unusable(error: impl fmt::Display) -> TlsError {
+    TlsError::Unusable(error.to_string())
+}
+
+#[cfg(test)]
+#[path = "peer_tls_tests.rs"]
+mod tests;
