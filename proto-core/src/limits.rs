@@ -289,3 +289,10 @@ pub const RPC_BACKOFF_MAX: Duration = Duration::from_secs(5);
 pub const BREAKER_THRESHOLD: u32 = 5;
 /// Peer RPC: time that a breaker stays open since the last failure (peer-rpc 9.3).
 pub const BREAKER_COOLDOWN: Duration = Duration::from_secs(10);
+/// Peer RPC: calls of one peer that run, or are read, on a connection at a time: its streams (peer-rpc 1.1 and 8).
+pub const RPC_CALLS_PER_CONNECTION: usize = 256;
+/// Peer RPC: time for a free stream; from the request's last byte to the whole answer; and from an envelope's first byte
+/// to its last (peer-rpc 8 and 9.2).
+pub const RPC_TIMEOUT: Duration = Duration::from_secs(5);
+/// Peer RPC: time that running calls get while a node shuts down, unless configured (peer-rpc 8).
+pub const RPC_DRAIN_GRACE: Duration = Duration::from_secs(2);

@@ -11,6 +11,7 @@ use super::{
     NodeId,
     capabilities::Capabilities,
     envelope::{Address, EnvelopeError, Header, Layout, Sealed, Unverified, Verified},
+    frame::{Frame, FrameError},
     key::{ClusterSecret, KeyId, KeyRing, MacKey, Tag},
 };
 
@@ -76,6 +77,18 @@ pub struct Route {
     pub seq: u64,
 }
 
+/// A message that is too large: the caller's fault.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum SealError {
+    /// Its payload.
+    #[error(transparent)]
+    Frame(#[from] FrameError),
+    /// Its inner frame.
+    #[error(transparent)]
+    Envelope(#[from] EnvelopeError),
+}
+
 impl Tags {
     /// Of a connection with these capabilities. `secret` is asked for, and kept, only where they say so.
     #[must_use]
@@ -132,6 +145,21 @@ impl Tags {
         });
         let key = self.key(keys, key_id, direction, route.from, route.to);
         header.seal(inner, key.ok_or(EnvelopeError::Mac)?, answered)
+    }
+
+    /// Makes an envelope around a frame.
+    ///
+    /// # Errors
+    /// [`SealError`], the caller's mistake.
+    pub fn seal_frame(
+        &mut self,
+        keys: &KeyRing,
+        direction: Direction,
+        route: Route,
+        frame: Frame,
+        answered: Option<&Tag>,
+    ) -> Result<Sealed, SealError> {
+        Ok(self.seal(keys, direction, route, frame.encode()?, answered)?)
     }
 
     /// Checks the tag of an envelope.

@@ -1,6 +1,10 @@
 //! What is counted, as plain values; an exporter gives them their names (peer-rpc 10.3).
+//!
+//! Three of them lie elsewhere: [`Budget::used`](super::budget::Budget::used) is `peer_rpc_buffered_bytes`,
+//! [`Breaker::state`](super::breaker::Breaker::state) is `peer_rpc_breaker_state{peer}`, and
+//! [`Windows::jumps`](super::ledger::Windows::jumps) is `peer_rpc_replay_window_jump{peer}`.
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, time::Duration};
 
 use super::{
     envelope::EnvelopeError, receive::ReceiveError, response::ResponseError, rpc_type::RpcType,
@@ -24,7 +28,30 @@ pub struct PeerCounters {
     pub bytes: BTreeMap<Side, u64>,
     /// `peer_rpc_inflight{dir}`
     pub in_flight: BTreeMap<Side, u64>,
+    /// `peer_rpc_latency_seconds{type}`, of calls that this node made and that were answered.
+    pub latency: BTreeMap<RpcType, Latency>,
 }
+
+/// How long calls took.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Latency {
+    /// Calls that took at most each of [`LATENCY_BOUNDS`] and longer than the bound before; the last are those above all.
+    pub counts: [u64; LATENCY_BOUNDS.len() + 1],
+    /// All of them together.
+    pub sum: Duration,
+}
+
+/// Upper bounds of the buckets, from a call within one site to the time that a call may take.
+pub const LATENCY_BOUNDS: [Duration; 8] = [
+    Duration::from_micros(500),
+    Duration::from_millis(1),
+    Duration::from_millis(5),
+    Duration::from_millis(20),
+    Duration::from_millis(100),
+    Duration::from_millis(500),
+    Duration::from_secs(2),
+    Duration::from_secs(5),
+];
 
 /// Who asked.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -189,6 +216,16 @@ impl PeerCounters {
         }
     }
 
+    /// A call of this node was answered after so long.
+    pub fn answered_after(&mut self, kind: RpcType, took: Duration) {
+        let latency = self.latency.entry(kind).or_default();
+        let bucket = LATENCY_BOUNDS.partition_point(|bound| *bound < took);
+        if let Some(count) = latency.counts.get_mut(bucket) {
+            *count = count.saturating_add(1);
+        }
+        latency.sum = latency.sum.saturating_add(took);
+    }
+
     /// A call has begun.
     pub fn began(&mut self, side: Side) {
         add(&mut self.in_flight, side, 1);
@@ -246,5 +283,15 @@ mod tests {
         counters.moved(Side::In, 53);
         counters.moved(Side::In, 53);
         assert_eq!(counters.bytes.get(&Side::In), Some(&106));
+    }
+    #[test]
+    fn a_bound_belongs_to_its_own_bucket() {
+        let mut counters = PeerCounters::default();
+        for took in [0, 500, 501, 5_000_000, 5_000_001] {
+            counters.answered_after(RpcType::Ping, Duration::from_micros(took));
+        }
+        let latency = &counters.latency[&RpcType::Ping];
+        assert_eq!(latency.counts, [2, 1, 0, 0, 0, 0, 0, 1, 1]);
+        assert_eq!(latency.sum, Duration::from_micros(10_001_002));
     }
 }

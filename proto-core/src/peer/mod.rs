@@ -12,6 +12,7 @@
 //! | whose message is it, and may that node be here | `identity`, `verdict`, `receive` |
 //! | was it here before | `window`, `ledger` |
 //! | how much may wait unread | `budget` |
+//! | which calls are under way, and until when | `calls` |
 //! | is it worth another attempt | `retry`, `breaker` |
 //! | what adit adds where both sides offer it | `capabilities`, `bound`, `refusal` |
 //!
@@ -28,6 +29,7 @@ mod bed;
 pub mod bound;
 pub mod breaker;
 pub mod budget;
+pub mod calls;
 pub mod capabilities;
 pub mod counters;
 pub mod directory;

@@ -9,7 +9,7 @@ use super::{
     NodeId, PeerClose,
     bound::{ANYONE, ConnectionSecret, Direction, Tags, UNREAD_REQUEST},
     capabilities::Capabilities,
-    envelope::{EnvelopeError, Unverified, Verified},
+    envelope::{EnvelopeError, Layout, Unverified, Verified},
     epoch::{EpochHook, StaleEpoch},
     frame::{Frame, FrameError},
     identity::{BadLeaf, Leaf},
@@ -278,6 +278,12 @@ impl Callee {
             }
             ReceiveError::Replay(_) | ReceiveError::BadReset { .. } => {
                 answer(Refusal::Number { high })
+            }
+            // A bound answer names its receiver, and of a header that nobody verified none is taken.
+            ReceiveError::Envelope(EnvelopeError::OverBudget { .. })
+                if self.tags.layout() == Layout::Bound && self.bound.is_none() =>
+            {
+                None
             }
             ReceiveError::Envelope(EnvelopeError::OverBudget { .. }) | ReceiveError::NoWindow => {
                 answer(Refusal::Overload {

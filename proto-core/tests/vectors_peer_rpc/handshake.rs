@@ -13,7 +13,7 @@ use crate::{
 };
 
 pub(crate) fn hello(line: &Value) -> Result<(), Failure> {
-    expect_fields(line, &["min", "max", "capabilities", "wire", "anchor"])?;
+    expect_fields(line, &["min", "max", "capabilities", "wire"])?;
     let hello = hello_of(line)?;
     let wire = bytes(line, "wire")?;
     equal("encoded", &hello.encode(), &wire)?;
@@ -21,7 +21,7 @@ pub(crate) fn hello(line: &Value) -> Result<(), Failure> {
 }
 
 pub(crate) fn ack(line: &Value) -> Result<(), Failure> {
-    expect_fields(line, &["agreed", "capabilities", "wire", "anchor"])?;
+    expect_fields(line, &["agreed", "capabilities", "wire"])?;
     let ack = ack_of(line)?;
     let wire = bytes(line, "wire")?;
     equal("encoded", &ack.encode(), &wire)?;
@@ -29,15 +29,7 @@ pub(crate) fn ack(line: &Value) -> Result<(), Failure> {
 }
 
 pub(crate) fn of_g3(line: &Value) -> Result<(), Failure> {
-    let known = [
-        "min",
-        "max",
-        "agreed",
-        "capabilities",
-        "build_id",
-        "wire",
-        "anchor",
-    ];
+    let known = ["min", "max", "agreed", "capabilities", "build_id", "wire"];
     expect_fields(line, &known)?;
     let wire = bytes(line, "wire")?;
     let three = HelloError::ArrayLen {
@@ -53,7 +45,7 @@ pub(crate) fn of_g3(line: &Value) -> Result<(), Failure> {
 
 /// The reference passes over bytes behind the value; where it decodes so, we refuse for exactly that.
 pub(crate) fn error(line: &Value) -> Result<(), Failure> {
-    expect_fields(line, &["message", "wire", "wire_prefix", "result", "what"])?;
+    expect_fields(line, &["message", "wire", "wire_prefix", "result"])?;
     if !line["wire_prefix"].is_null() {
         let prefix = bytes(line, "wire_prefix")?;
         let got = match HelloReader::default().feed(&prefix) {

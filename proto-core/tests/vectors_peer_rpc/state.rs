@@ -22,7 +22,7 @@ use crate::{
 };
 
 pub(crate) fn window(line: &Value) -> Result<(), Failure> {
-    expect_fields(line, &["name", "window", "peers", "seqs", "results"])?;
+    expect_fields(line, &["window", "peers", "seqs", "results"])?;
     let width = number(line, "window")?;
     let (peers, seqs) = (numbers(line, "peers")?, numbers(line, "seqs")?);
     equal("number of peers", &peers.len(), &seqs.len())?;
@@ -67,14 +67,7 @@ pub(crate) fn backoff(line: &Value) -> Result<(), Failure> {
 }
 
 pub(crate) fn breaker(line: &Value) -> Result<(), Failure> {
-    let known = [
-        "name",
-        "threshold",
-        "cooldown_ms",
-        "ops",
-        "check_results",
-        "states",
-    ];
+    let known = ["threshold", "cooldown_ms", "ops", "check_results", "states"];
     expect_fields(line, &known)?;
     #[expect(clippy::disallowed_methods, reason = "the base of virtual time")]
     let mut now = Instant::now();

@@ -376,3 +376,16 @@ fn a_reset_needs_the_right_node() {
     assert_eq!(cause(got), IdentityError::WrongKey.into());
     w.assert_untouched();
 }
+
+#[test]
+fn load_is_told_only_to_a_node_that_is_known() {
+    let over = Refused::unread(EnvelopeError::OverBudget { len: 9 });
+    let mut w = World::new(Capabilities::ALL, 5);
+    assert_eq!(w.callee.consequence(&over, 0), Consequence::EndStream);
+    w.ping(1).unwrap();
+    let answer = w.callee.consequence(&over, 0);
+    assert!(matches!(
+        answer,
+        Consequence::Answer(Refusal::Overload { .. })
+    ));
+}
