@@ -9,7 +9,10 @@ mod certs;
 mod connect;
 mod control;
 mod dispatch;
+mod envelope;
 mod fixtures;
+mod frame;
+mod hello;
 mod input;
 mod journal;
 mod peer;
@@ -26,6 +29,9 @@ pub use self::{
     connect::connect,
     control::control,
     dispatch::dispatch,
+    envelope::envelope,
+    frame::frame,
+    hello::hello,
     journal::journal,
     peer::peer,
     replica::{replica_acceptor, replica_dialer, replica_seal},
@@ -44,6 +50,9 @@ pub const TARGETS: &[(&str, Target)] = &[
     ("connect", connect),
     ("control", control),
     ("dispatch", dispatch),
+    ("envelope", envelope),
+    ("frame", frame),
+    ("hello", hello),
     ("journal", journal),
     ("peer", peer),
     ("replica_acceptor", replica_acceptor),

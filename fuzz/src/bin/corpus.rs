@@ -87,6 +87,9 @@ fn seeds(target: &str) -> Result<Vec<Vec<u8>>> {
         "certs" => cert_seeds()?,
         "replica_acceptor" => replica_seeds("d2a")?,
         "replica_dialer" => replica_seeds("a2d")?,
+        "hello" => peer_vectors(&["wire", "wire_prefix"], &[[1, 2, 7]])?,
+        "envelope" => envelope_seeds()?,
+        "frame" => peer_vectors(&["frame", "data"], &[[0], [1], [2]])?,
         // Scripts have no vectors; a spread of bytes lets the fuzzer begin with some of each step.
         _ => (0..32).map(script).collect(),
     })
@@ -106,6 +109,38 @@ fn connect_seeds() -> Result<Vec<Vec<u8>>> {
     seeds.extend(["a.b:1", "[2001:db8::1]:22", "x.y.:80"].map(|t| joined(&[2], t.as_bytes())));
     seeds.push(joined(&[4], "é".repeat(600).as_bytes()));
     Ok(seeds)
+}
+
+fn envelope_seeds() -> Result<Vec<Vec<u8>>> {
+    let fields = ["envelope", "request", "response", "data"];
+    let mut seeds = peer_vectors(&fields, &[[0, 7], [1, 7]])?;
+    // Requests of the member: mode, capabilities, then sender, receiver, number, shift, length and frame of each.
+    let frames = peer_vectors(&["frame", "request_frame"], &[[2, 1, 1]])?;
+    seeds.extend(frames.iter().enumerate().map(|(i, frame)| {
+        let (route, frame) = frame.split_at(3);
+        let len = u8::try_from(frame.len()).unwrap_or(39).min(39);
+        let agreed = u8::try_from(i % 8).unwrap_or(0);
+        let head = [2, agreed, route[0], route[1], route[2], 0, len];
+        joined(&head, frame)
+    }));
+    Ok(seeds)
+}
+
+/// The hex of some fields of the peer RPC's vectors, behind each of some heads.
+fn peer_vectors<const N: usize>(fields: &[&str], heads: &[[u8; N]]) -> Result<Vec<Vec<u8>>> {
+    let mut found = Vec::new();
+    for file in ["peer-rpc.jsonl", "peer-rpc-extensions.jsonl"] {
+        let path = root().join("../proto-core/tests/vectors").join(file);
+        for line in fs::read_to_string(path)?.lines() {
+            let line: Value = serde_json::from_str(line)?;
+            let texts = fields.iter().filter_map(|field| line.get(field)?.as_str());
+            for text in texts.filter(|text| text.len() <= SEED_HEX_MAX) {
+                let bytes = unhex(text)?;
+                found.extend(heads.iter().map(|head| joined(head, &bytes)));
+            }
+        }
+    }
+    Ok(found)
 }
 
 fn cert_seeds() -> Result<Vec<Vec<u8>>> {
@@ -225,6 +260,9 @@ const SOCKS5: [&[u8]; 8] = [
 const CLAIMS: &[u8] =
     br#"{"exp":1893459600,"nbf":1893456000,"jti":"7c4f5b1e-9d3e-4a52-8e0f-0a6b1d2c3e4f",
 "jet_gw_url":"https://g","jet_agent_name":"a","type":"enrollment"}"#;
+
+/// Longer vectors differ from shorter ones in nothing that a reader sees.
+const SEED_HEX_MAX: usize = 1_000;
 
 /// An archive stays small enough for the repository.
 const ARCHIVE_LEN_MAX: usize = 300_000;
