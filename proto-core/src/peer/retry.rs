@@ -4,7 +4,9 @@ use std::time::Duration;
 
 use rand_chacha::{ChaCha12Rng, rand_core::Rng};
 
-use super::{refusal::Refusal, response::ResponseError, rpc_type::RpcType};
+use super::{
+    envelope::EnvelopeError, refusal::Refusal, response::ResponseError, rpc_type::RpcType,
+};
 use crate::limits::{RPC_ATTEMPTS_MAX, RPC_BACKOFF_FIRST, RPC_BACKOFF_MAX};
 
 /// How an attempt failed.
@@ -56,9 +58,14 @@ pub fn judge(kind: RpcType, attempt: u32, failure: &Failure) -> Verdict {
             let safe = !written || kind.is_idempotent();
             (safe, Some(Counted::Failure), dead)
         }
-        // The stream ended in order, so the link is alive.
-        Failure::BadAnswer(ResponseError::Unanswered) => {
-            (kind.is_idempotent(), Some(Counted::Failure), false)
+        // An answer that is missing, or cut short, is the link's failure; the connection itself may be well.
+        Failure::BadAnswer(
+            ResponseError::Unanswered
+            | ResponseError::Envelope(EnvelopeError::UnexpectedEnd { .. }),
+        ) => (kind.is_idempotent(), Some(Counted::Failure), false),
+        // It is this node that had no room for the answer.
+        Failure::BadAnswer(ResponseError::Envelope(EnvelopeError::OverBudget { .. })) => {
+            (kind.is_idempotent(), Some(Counted::Success), false)
         }
         Failure::BadAnswer(error) => (false, Some(Counted::Failure), error.close().is_some()),
         Failure::Refused(Refusal::Identity) | Failure::Identity => {
@@ -101,7 +108,7 @@ const DOUBLINGS_MAX: u32 = 6;
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{env::Seed, peer::envelope::EnvelopeError};
+    use crate::env::Seed;
 
     const fn link(written: bool) -> Failure {
         Failure::Link {
@@ -109,6 +116,11 @@ mod tests {
             dead: false,
         }
     }
+
+    const CUT_SHORT: Failure =
+        Failure::BadAnswer(ResponseError::Envelope(EnvelopeError::UnexpectedEnd {
+            got: 9,
+        }));
 
     #[test]
     fn waits_double_up_to_five_seconds() {
@@ -160,6 +172,8 @@ mod tests {
                 Failure::BadAnswer(EnvelopeError::Mac.into()),
                 false,
             ),
+            (RpcType::Ping, CUT_SHORT, true),
+            (RpcType::DataPropose, CUT_SHORT, false),
             (RpcType::Ping, Failure::Identity, false),
             (RpcType::Ping, Failure::NotTried, false),
         ] {
@@ -187,6 +201,10 @@ mod tests {
         let busy = Failure::Refused(Refusal::Overload { retry_after_ms: 1 });
         assert_eq!(counted(busy), Some(Counted::Success));
         assert_eq!(counted(Failure::NotTried), None);
+        assert_eq!(counted(CUT_SHORT), Some(Counted::Failure));
+        let no_room = EnvelopeError::OverBudget { len: 9 };
+        let no_room = Failure::BadAnswer(no_room.into());
+        assert_eq!(counted(no_room), Some(Counted::Success));
     }
 
     #[test]

@@ -105,6 +105,9 @@ impl Outgoing {
 
     /// The peer has ended its half of a stream.
     pub fn handle_end(&mut self, slot: Slot) -> Option<Answered> {
+        if !matches!(self.calls.get(&slot), Some(Call::Asked { .. })) {
+            return None;
+        }
         let Some(Call::Asked { reader, .. }) = self.calls.remove(&slot) else {
             return None;
         };
@@ -212,6 +215,15 @@ mod tests {
             Some(Answered::Envelope(..))
         ));
         assert_eq!(calls.slots().count(), 0);
+    }
+
+    #[test]
+    fn a_call_without_a_stream_goes_on_waiting() {
+        let (now, mut calls) = (start(), outgoing());
+        calls.begin(now, Slot(1)).unwrap();
+        assert!(calls.handle_end(Slot(1)).is_none());
+        assert!(calls.handle_bytes(Slot(1), b"x").is_none());
+        assert_eq!(calls.slots().count(), 1);
     }
 
     #[test]
