@@ -8,6 +8,7 @@ use crate::error::DecodeError;
 
 /// A DNS route: one exact name, or every name below a suffix.
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(try_from = "Box<str>")]
 pub struct DomainPattern(Box<str>);
 
 impl DomainPattern {
@@ -61,6 +62,14 @@ impl DomainPattern {
                 })
                 .is_some_and(|at| host[at + 1..].eq_ignore_ascii_case(suffix)),
         }
+    }
+}
+
+impl TryFrom<Box<str>> for DomainPattern {
+    type Error = DecodeError;
+
+    fn try_from(text: Box<str>) -> Result<Self, DecodeError> {
+        Self::parse(&text)
     }
 }
 

@@ -10,6 +10,7 @@ use serde::{Deserialize, Serialize};
 
 /// A host and a TCP port, as a `ConnectRequest` carries them (agent-tunnel 7.1).
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(try_from = "String", into = "String")]
 pub struct Target {
     /// Who is to be reached.
     pub host: Host,
@@ -18,7 +19,7 @@ pub struct Target {
 }
 
 /// An address, or a name that the agent resolves.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Host {
     /// An IPv4 or IPv6 literal. IPv4-mapped IPv6 literals are held as the IPv4 address they stand for.
     Ip(IpAddr),
@@ -55,6 +56,20 @@ impl Target {
             host: host.parse()?,
             port,
         })
+    }
+}
+
+impl TryFrom<String> for Target {
+    type Error = TargetError;
+
+    fn try_from(text: String) -> Result<Self, TargetError> {
+        text.parse()
+    }
+}
+
+impl From<Target> for String {
+    fn from(target: Target) -> Self {
+        target.to_string()
     }
 }
 

@@ -13,7 +13,7 @@ use crate::{
 /// Begins it: the file, to be finished at the end, and what the driver is started with.
 pub(super) fn begin(
     config: Option<&JournalConfig>,
-    env: &Env,
+    _env: &Env,
 ) -> Result<Option<(JournalFile, Journal)>, CommandFailure> {
     let Some(JournalConfig { file, max_mib }) = config else {
         return Ok(None);
@@ -24,6 +24,6 @@ pub(super) fn begin(
         CommandFailure::message(Code::Failure, what)
     })?;
     tracing::info!(path = %file.display(), max_mib, "journal begun; `adit replay` replays it");
-    let journal = Journal::new(Instant::now(), written.sink(), &env.seed);
+    let journal = Journal::new(Instant::now(), written.sink());
     Ok(Some((written, journal)))
 }

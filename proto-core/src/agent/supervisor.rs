@@ -138,7 +138,7 @@ impl Supervisor {
         answer: Result<Vec<IpAddr>, ResolveError>,
     ) {
         let call = || Call::Resolved(gateway, answer.clone());
-        self.recording.call(Some(now), call);
+        self.called(Some(now), call);
         let Phase::Round(round) = &self.phase else {
             return;
         };
@@ -156,7 +156,7 @@ impl Supervisor {
 
     /// Takes a connection of which the handshake is complete. The first of a round is kept.
     pub fn handle_established(&mut self, now: Instant, dial: DialId) {
-        (self.recording).call(Some(now), || Call::Established(dial));
+        self.called(Some(now), || Call::Established(dial));
         if self.is_kept(dial) {
             return;
         }
@@ -193,7 +193,7 @@ impl Supervisor {
     /// Takes the end of an attempt or a connection, whoever caused it. Ends of connections that were closed from here
     /// are ignored.
     pub fn handle_closed(&mut self, now: Instant, dial: DialId, why: LossKind) {
-        (self.recording).call(Some(now), || Call::Closed(dial, why));
+        self.called(Some(now), || Call::Closed(dial, why));
         self.close_by.take_if(|(_, by)| *by == dial);
         if let Phase::Round(round) = &mut self.phase
             && round.fail(dial, why)
@@ -212,7 +212,7 @@ impl Supervisor {
     /// Not while [`is_renewing`](Self::is_renewing): a third pair in place of the second would lock the agent out where
     /// the gateway has come to know the second one only.
     pub fn handle_renewed(&mut self, now: Instant, swap: Swap) {
-        self.recording.call(Some(now), || Call::Renewed(swap));
+        self.called(Some(now), || Call::Renewed(swap));
         if !matches!(self.phase, Phase::Stopped) {
             self.swap = swap;
             self.pairs.stored();
@@ -224,7 +224,7 @@ impl Supervisor {
     /// [`SupervisorStep::Revert`]. Where it could not be put in its place, the step comes again after
     /// [`ADOPTION_RETRY`], and attempts go on to show the pair as before.
     pub fn handle_adopted(&mut self, now: Instant, adopted: bool) {
-        self.recording.call(Some(now), || Call::Adopted(adopted));
+        self.called(Some(now), || Call::Adopted(adopted));
         if adopted {
             self.pairs.settled();
         }
@@ -240,7 +240,7 @@ impl Supervisor {
     /// at once, and a round under way is started again, but rounds stay [`DIAL_STAGGER`] apart. A connection that is up
     /// is left alone: its own path check decides.
     pub fn handle_network_change(&mut self, now: Instant) {
-        self.recording.call(Some(now), || Call::NetworkChange);
+        self.called(Some(now), || Call::NetworkChange);
         let at = now.max(self.round_at + DIAL_STAGGER);
         for gateway in &mut self.gateways {
             if gateway.cause == BackoffCause::Unreachable {
@@ -259,7 +259,7 @@ impl Supervisor {
 
     /// Starts a round or the next address of one, or ends one; whatever is due.
     pub fn handle_timeout(&mut self, now: Instant) {
-        self.recording.call(Some(now), || Call::Timeout);
+        self.called(Some(now), || Call::Timeout);
         match &self.phase {
             Phase::Waiting { until } if *until <= now => self.schedule(now),
             Phase::Round(round) => match round.turn(now) {
@@ -302,7 +302,7 @@ impl Supervisor {
 
     /// Closes what runs and ends for good. Drain the sessions first.
     pub fn shutdown(&mut self) {
-        self.recording.call(None, || Call::Shutdown);
+        self.called(None, || Call::Shutdown);
         self.end_round(None);
         let kept = [self.up.take(), self.former.take()];
         let kept = kept.into_iter().flatten().map(|live| live.dial);

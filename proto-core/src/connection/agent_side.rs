@@ -240,10 +240,12 @@ impl AgentHandle<'_> {
     }
 
     fn take_deciding(&mut self, slot: Slot) -> Result<(), CommandError> {
-        let Role::Agent(role) = &self.conn.role else {
-            return Err(CommandError::NotWaiting);
+        let is_deciding = match &self.conn.role {
+            Role::Agent(role) => role.accepts.get(&slot).is_some_and(Accept::is_deciding),
+            Role::Gateway(_) => false,
         };
-        if !role.accepts.get(&slot).is_some_and(Accept::is_deciding) {
+        self.conn.link.answered(&is_deciding);
+        if !is_deciding {
             return Err(CommandError::NotWaiting);
         }
         self.conn.take_accept(slot);

@@ -5,7 +5,7 @@ use std::{collections::VecDeque, sync::Arc, time::Instant};
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 
-use super::{AgentHandle, Connection, GatewayHandle};
+use super::{AgentHandle, Connection, GatewayHandle, Role};
 use crate::{
     agent::{advertise::AdvertiserConfig, role::AgentRole},
     close::CloseReason,
@@ -48,7 +48,12 @@ pub(crate) enum Call {
 impl Connection {
     /// Begins to take down what happens.
     pub(crate) fn record_in(&mut self, now: Instant, journal: &Journal, begin: &Begin) {
-        self.link.record(Recording::begin(journal, now, begin));
+        let mut recording = Recording::begin(journal, now, begin);
+        if matches!(self.role, Role::Gateway(_)) {
+            // Anybody can begin handshakes, and so fill a journal.
+            recording.hold();
+        }
+        self.link.record(recording);
     }
 
     /// Makes one that does again what another did; none where that could not have begun so.

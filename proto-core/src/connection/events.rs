@@ -58,6 +58,7 @@ impl Connection {
 
     pub(super) fn handle_connected(&mut self, now: Instant) {
         self.state = State::Up;
+        self.link.recording().release();
         self.notices.push_back(FromConnection::HandshakeOver {
             handle: self.link.handle(),
         });

@@ -31,6 +31,7 @@ use crate::{
     env::WallClock,
     gateway::role::GatewayRole,
     id::{ConnId, Slot},
+    journal::wait,
     limits,
     link::{FromConnection, FromEndpoint, Link, StreamRef},
     liveness::Liveness,
@@ -274,7 +275,13 @@ impl Connection {
     }
 
     fn poll_timeout(&mut self) -> Option<Instant> {
-        let own = match self.state {
+        let deadlines = [self.own_timeout(), self.link.poll_timeout()];
+        deadlines.into_iter().flatten().min()
+    }
+
+    /// Without the engine's.
+    fn own_timeout(&self) -> Option<Instant> {
+        match self.state {
             State::Handshaking { deadline, .. } => Some(deadline),
             State::Up => {
                 let setup = self.deadlines.first().map(|(at, _)| *at);
@@ -286,8 +293,7 @@ impl Connection {
                     .min()
             }
             State::Closed => None,
-        };
-        [own, self.link.poll_timeout()].into_iter().flatten().min()
+        }
     }
 
     fn role_timeout(&self) -> Option<Instant> {
@@ -385,6 +391,10 @@ impl Connection {
             }
         }
         self.bid_farewell(now);
+        if self.link.recording().is_on() {
+            let due = self.own_timeout();
+            self.link.answered(&wait(due, now));
+        }
     }
 
     fn run_control(&mut self, now: Instant) -> Result<(), PeerFault> {

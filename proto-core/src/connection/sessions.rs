@@ -121,6 +121,17 @@ impl Connection {
         out: &mut VecDeque<Bytes>,
     ) -> Result<Read, SessionError> {
         self.link.called(None, || Call::Read(slot, max as u64));
+        let read = self.read_open(slot, max, out);
+        self.link.answered(&read);
+        read
+    }
+
+    fn read_open(
+        &mut self,
+        slot: Slot,
+        max: usize,
+        out: &mut VecDeque<Bytes>,
+    ) -> Result<Read, SessionError> {
         let Some(carried) = self.sessions.get_mut(&slot).filter(|c| !c.got_end) else {
             return Err(SessionError::Ended);
         };
@@ -143,6 +154,12 @@ impl Connection {
     ) -> Result<Written, SessionError> {
         let len = chunk.len() as u64;
         self.link.called(None, || Call::Write(slot, len));
+        let written = self.write_open(slot, chunk);
+        self.link.answered(&written);
+        written
+    }
+
+    fn write_open(&mut self, slot: Slot, chunk: &mut Bytes) -> Result<Written, SessionError> {
         if self
             .sessions
             .get(&slot)
@@ -164,6 +181,12 @@ impl Connection {
 
     pub(crate) fn finish_session(&mut self, slot: Slot) -> Result<(), SessionError> {
         self.link.called(None, || Call::Finish(slot));
+        let finished = self.finish_open(slot);
+        self.link.answered(&finished);
+        finished
+    }
+
+    fn finish_open(&mut self, slot: Slot) -> Result<(), SessionError> {
         if self
             .sessions
             .get(&slot)

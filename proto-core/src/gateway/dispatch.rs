@@ -232,7 +232,7 @@ impl Dispatch {
     /// Exchanges what it was made with. Sessions that are open, and attempts that are under way, go on.
     pub fn set_config(&mut self, config: DispatchConfig) {
         let call = || Call::SetConfig(config.clone());
-        self.recording.call(None, call);
+        self.called(None, call);
         self.config = config;
     }
 
@@ -284,7 +284,7 @@ impl Dispatch {
         pinned: Option<AgentId>,
     ) {
         let call = || Call::Open(session, target.clone(), pinned);
-        self.recording.call(Some(now), call);
+        self.called(Some(now), call);
         if self.openings.contains_key(&session) {
             return;
         }
@@ -309,7 +309,7 @@ impl Dispatch {
     /// Gives up a session whose user went away. Nothing is told of it any more; one that is not being opened is left
     /// alone.
     pub fn cancel(&mut self, now: Instant, session: SessionId) {
-        self.recording.call(Some(now), || Call::Cancel(session));
+        self.called(Some(now), || Call::Cancel(session));
         if let Some(opening) = self.take_opening(session) {
             self.abandon(session, &opening);
         }
@@ -317,7 +317,7 @@ impl Dispatch {
 
     /// Refuses every session that is being opened and every later one. Open sessions are not touched.
     pub fn stop(&mut self, now: Instant) {
-        self.recording.call(Some(now), || Call::Stop);
+        self.called(Some(now), || Call::Stop);
         self.stopping = true;
         while let Some((&session, _)) = self.openings.first_key_value() {
             self.fail(session, OpenError::Stopping);
@@ -327,7 +327,7 @@ impl Dispatch {
     /// Says whether an agent is to get new sessions by routing; see [`Hub::set_drained`].
     pub fn set_drained(&mut self, agent: AgentId, drained: bool) {
         let call = || Call::SetDrained(agent, drained);
-        self.recording.call(None, call);
+        self.called(None, call);
         self.hub.set_drained(agent, drained);
     }
 
@@ -344,8 +344,7 @@ impl Dispatch {
         let of_it = self.hub.connections_of(agent);
         let stays = |conn: &ConnId| self.hub.identity(*conn).is_some_and(&stays);
         let (stay, go) = of_it.into_iter().partition(stays);
-        self.recording
-            .call(Some(now), || Call::Disconnect(agent, stay));
+        self.called(Some(now), || Call::Disconnect(agent, stay));
         self.take_out(now, &go);
         go
     }
@@ -364,7 +363,7 @@ impl Dispatch {
     /// that are over, have no effect, but a late success is discarded.
     pub fn handle_event(&mut self, now: Instant, conn: ConnId, event: AgentEvent) {
         let call = || Call::Event(conn, event.clone());
-        self.recording.call(Some(now), call);
+        self.called(Some(now), call);
         match event {
             AgentEvent::Registered { identity, renewed } => {
                 match self.hub.register(now, conn, identity, renewed) {
@@ -408,7 +407,7 @@ impl Dispatch {
     /// Takes the answer to [`DispatchOutput::DialDirect`]. A success that nobody waits for is aborted.
     pub fn handle_direct(&mut self, now: Instant, session: SessionId, result: Result<(), String>) {
         let call = || Call::Direct(session, result.clone());
-        self.recording.call(Some(now), call);
+        self.called(Some(now), call);
         let dialling = self
             .openings
             .get(&session)
@@ -430,7 +429,7 @@ impl Dispatch {
 
     /// Lets time pass: the next candidate where one is slow, an end where all are.
     pub fn handle_timeout(&mut self, now: Instant) {
-        self.recording.call(Some(now), || Call::Timeout);
+        self.called(Some(now), || Call::Timeout);
         while let Some(&(at, session)) = self.timers.first() {
             if at > now {
                 return;

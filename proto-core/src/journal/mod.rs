@@ -2,11 +2,13 @@
 //!
 //! Each machine, a [`Connection`](crate::connection::Connection), a [`Dispatch`](crate::gateway::dispatch::Dispatch), a
 //! [`Supervisor`](crate::agent::Supervisor), has a stream of its own: how it began, every call with its time, every answer
-//! that it got from QUIC or from a clock, and after each output a hash of all outputs so far. [`replay`] makes the machine
-//! once more, calls it the same, and takes the same down again: any difference is one of the machine, or of the journal.
+//! that it got from QUIC or from a clock, and after each output a hash of all outputs so far, of what calls answered, and of
+//! the times at which it wants to be called. [`replay`] makes the machine once more, calls it the same, and takes the same
+//! down again: any difference is one of the machine, or of the journal.
 //!
-//! QUIC and TLS are not replayed. No key is taken down, and of users' bytes only their number and a hash with a key that is
-//! thrown away. What is: control messages, which hold routes, certificates and requests for them; names and addresses of
+//! QUIC and TLS are not replayed; notices to the endpoint are not compared. No key is taken down, and of users' bytes only
+//! their number: a hash of them would tell what a short text was, or with a key that is thrown away nothing to anybody.
+//! What is taken down: control messages, which hold routes, certificates and requests for them; names and addresses of
 //! targets; identities of agents.
 
 mod begin;
@@ -20,9 +22,8 @@ pub use self::replay::{Fault, Line, Summary, replay};
 pub(crate) use self::{
     begin::Begin,
     entry::{Entry, Records},
-    recorder::Recording,
+    recorder::{Recording, wait},
 };
-use crate::env::Seed;
 
 /// Where the records of a process go; a driver's.
 pub trait Sink: Send + Sync {
@@ -39,19 +40,13 @@ pub trait Sink: Send + Sync {
 pub struct Journal {
     sink: Arc<dyn Sink>,
     begun: Instant,
-    digest_key: [u8; 32],
 }
 
 impl Journal {
-    /// Begins a journal at `begun`, from which its times count. The key of the hashes of users' bytes is drawn from
-    /// `seed`'s stream `journal`; nobody needs it again.
+    /// Begins a journal at `begun`, from which its times count.
     #[must_use]
-    pub fn new(begun: Instant, sink: Arc<dyn Sink>, seed: &Seed) -> Self {
-        Self {
-            sink,
-            begun,
-            digest_key: seed.derive_bytes("journal"),
-        }
+    pub fn new(begun: Instant, sink: Arc<dyn Sink>) -> Self {
+        Self { sink, begun }
     }
 }
 

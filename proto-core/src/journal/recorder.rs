@@ -16,13 +16,15 @@ struct Recorder {
     /// Time of the latest call.
     last: Instant,
     outputs: blake3::Hasher,
-    digest_key: [u8; 32],
+    /// Nothing is handed on yet.
+    is_held: bool,
 }
 
 enum To {
+    /// The stream has its name with the first of it that is handed on.
     Journal {
         sink: Arc<dyn Sink>,
-        stream: u64,
+        stream: Option<u64>,
     },
     /// Kept, to be compared.
     Replay,
@@ -36,26 +38,40 @@ impl Recording {
     pub(crate) fn begin(journal: &Journal, now: Instant, begin: &Begin) -> Self {
         let to = To::Journal {
             sink: Arc::clone(&journal.sink),
-            stream: journal.sink.begin(),
+            stream: None,
         };
-        Self::new(to, journal.begun, now, begin, journal.digest_key)
+        Self::new(to, journal.begun, now, begin)
     }
 
     /// Begins to take down what a machine does that is replayed.
     pub(super) fn again(begun: Instant, now: Instant, begin: &Begin) -> Self {
-        Self::new(To::Replay, begun, now, begin, [0; 32])
+        Self::new(To::Replay, begun, now, begin)
     }
 
-    fn new(to: To, begun: Instant, now: Instant, begin: &Begin, digest_key: [u8; 32]) -> Self {
+    fn new(to: To, begun: Instant, now: Instant, begin: &Begin) -> Self {
         let mut recording = Self(Some(Box::new(Recorder {
             to,
             buf: Vec::new(),
             last: now,
             outputs: blake3::Hasher::new(),
-            digest_key,
+            is_held: false,
         })));
         recording.put(&(nanoseconds(begun, now), begin));
         recording
+    }
+
+    /// Hands nothing on until [`release`](Self::release): what ends before has not been.
+    pub(crate) fn hold(&mut self) {
+        if let Some(recorder) = &mut self.0 {
+            recorder.is_held = true;
+        }
+    }
+
+    /// Ends a [`hold`](Self::hold).
+    pub(crate) fn release(&mut self) {
+        if let Some(recorder) = &mut self.0 {
+            recorder.is_held = false;
+        }
     }
 
     pub(crate) fn is_on(&self) -> bool {
@@ -65,24 +81,29 @@ impl Recording {
     /// The machine was called; without a time where it asks for none.
     pub(crate) fn call<C: Serialize>(&mut self, now: Option<Instant>, call: impl FnOnce() -> C) {
         if let Some(recorder) = &mut self.0 {
+            // A stream that ends early ends between two calls, and so can be replayed.
+            let is_full = recorder.buf.len() >= CHUNK;
             let now = now.unwrap_or(recorder.last);
             let since = nanoseconds(recorder.last, now);
             recorder.last = now;
+            if is_full {
+                self.flush();
+            }
             self.put(&Entry::<C, ()>::Call(since, call()));
         }
     }
 
     /// The machine asked, and was answered.
-    pub(crate) fn answer<'a, A: Serialize + 'a>(&mut self, answer: impl FnOnce() -> &'a A) {
+    pub(crate) fn answer<A: Serialize>(&mut self, answer: impl FnOnce() -> A) {
         if self.is_on() {
-            self.put(&Entry::<(), &A>::Answer(answer()));
+            self.put(&Entry::<(), A>::Answer(answer()));
         }
     }
 
     /// The machine did what nobody answers, and what is no output to be seen.
-    pub(crate) fn told(&mut self, told: impl FnOnce() -> String) {
+    pub(crate) fn told(&mut self, told: impl FnOnce(Instant) -> String) {
         if let Some(recorder) = &mut self.0 {
-            recorder.hash(&told());
+            recorder.hash(&told(recorder.last));
         }
     }
 
@@ -101,12 +122,6 @@ impl Recording {
         if self.0.as_mut().is_some_and(|recorder| !recorder.flush()) {
             self.0 = None;
         }
-    }
-
-    /// Begins a hash of a user's bytes.
-    pub(crate) fn digest(&self) -> Digest {
-        let hasher = |recorder: &Recorder| blake3::Hasher::new_keyed(&recorder.digest_key);
-        Digest(self.0.as_deref().map(|recorder| Box::new(hasher(recorder))))
     }
 
     /// Takes what was taken down by a replay.
@@ -131,9 +146,6 @@ impl Recording {
             Ok(buf) => recorder.buf = buf,
             Err(_) => return self.0 = None,
         }
-        if recorder.buf.len() >= CHUNK {
-            self.flush();
-        }
     }
 }
 
@@ -143,13 +155,17 @@ impl Recorder {
     }
 
     fn flush(&mut self) -> bool {
-        let To::Journal { sink, stream } = &self.to else {
+        let To::Journal { sink, stream } = &mut self.to else {
             return true;
         };
         if self.buf.is_empty() {
             return true;
         }
-        let taken = sink.take(*stream, &self.buf);
+        if self.is_held {
+            return self.buf.len() < CHUNK;
+        }
+        let stream = *stream.get_or_insert_with(|| sink.begin());
+        let taken = sink.take(stream, &self.buf);
         self.buf.clear();
         taken
     }
@@ -167,23 +183,9 @@ impl fmt::Debug for Recording {
     }
 }
 
-/// A keyed hash of a user's bytes; none where no journal is kept.
-pub(crate) struct Digest(Option<Box<blake3::Hasher>>);
-
-impl Digest {
-    pub(crate) fn update(&mut self, bytes: &[u8]) {
-        if let Some(hasher) = &mut self.0 {
-            hasher.update(bytes);
-        }
-    }
-
-    pub(crate) fn finish(self) -> u64 {
-        let mut hash = [0; 8];
-        if let Some(hasher) = &self.0 {
-            hasher.finalize_xof().fill(&mut hash);
-        }
-        u64::from_le_bytes(hash)
-    }
+/// How long a machine wanted to be left alone, as it is taken down.
+pub(crate) fn wait(due: Option<Instant>, now: Instant) -> String {
+    format!("{:?}", due.map(|at| nanoseconds(now, at)))
 }
 
 /// From one time to another, which may be before it.

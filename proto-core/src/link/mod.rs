@@ -85,7 +85,7 @@ pub(crate) enum StreamRef {
 }
 
 /// What the engine says happened.
-#[derive(Debug, Serialize, Deserialize)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 pub(crate) enum LinkEvent {
     Connected,
     /// The connection is over; nothing else follows but the engine's own farewell.
@@ -122,6 +122,17 @@ pub(crate) enum Broken {
     ByPeer(u64),
     /// It is over on our side already.
     Gone,
+}
+
+/// What is in an answer, if it is of this kind.
+macro_rules! match_of {
+    ($answer:expr, $kind:pat => $held:expr) => {
+        if let $kind = $answer {
+            Some($held)
+        } else {
+            None
+        }
+    };
 }
 
 impl Link {
@@ -162,6 +173,11 @@ impl Link {
         self.recording.call(now, call);
     }
 
+    /// The connection's caller got this answer.
+    pub(crate) fn answered(&mut self, answer: &impl std::fmt::Debug) {
+        self.recording.told(|_| format!("{answer:?}"));
+    }
+
     fn engine(&mut self) -> Option<&mut Engine> {
         match &mut self.source {
             Source::Engine(engine) => Some(engine),
@@ -176,18 +192,31 @@ impl Link {
         }
     }
 
-    fn ask(&mut self, ask: impl FnOnce(&mut Engine) -> Answer) -> Answer {
-        let answer = match &mut self.source {
-            Source::Engine(engine) => ask(engine),
-            Source::Tape(tape) => tape.answer(),
-        };
-        self.recording.answer(|| &answer);
-        answer
+    /// Asks the engine, or the tape what it was asked at this place. `kept` is what is taken down of an answer, `told`
+    /// what a tape's answer says; none where it is one to another question.
+    fn ask<T: Clone>(
+        &mut self,
+        ask: impl FnOnce(&mut Engine) -> T,
+        kept: impl FnOnce(T) -> Answer,
+        told: impl FnOnce(Answer) -> Option<T>,
+    ) -> Option<T> {
+        match &mut self.source {
+            Source::Engine(engine) => {
+                let answer = ask(engine);
+                self.recording.answer(|| kept(answer.clone()));
+                Some(answer)
+            }
+            Source::Tape(tape) => {
+                let answer = tape.answer();
+                self.recording.answer(|| &answer);
+                told(answer)
+            }
+        }
     }
 
     /// Does what has no answer; a tape only notes that it was done.
     fn tell(&mut self, told: impl FnOnce() -> String, tell: impl FnOnce(&mut Engine)) {
-        self.recording.told(told);
+        self.recording.told(|_| told());
         if let Some(engine) = self.engine() {
             tell(engine);
         }
@@ -239,22 +268,14 @@ impl Link {
     }
 
     pub(crate) fn poll_event(&mut self) -> Option<LinkEvent> {
-        let answer = self.ask(|engine| Answer::Event(engine.poll_event()));
-        if let Answer::Event(event) = answer {
-            event
-        } else {
-            None
-        }
+        let told = |answer| match_of!(answer, Answer::Event(event) => event);
+        self.ask(Engine::poll_event, Answer::Event, told)?
     }
 
     /// Who the agent is; none at an agent, and before the handshake.
     pub(crate) fn identity(&mut self) -> Option<AgentIdentity> {
-        let answer = self.ask(|engine| Answer::Identity(engine.identity()));
-        if let Answer::Identity(identity) = answer {
-            identity
-        } else {
-            None
-        }
+        let told = |answer| match_of!(answer, Answer::Identity(identity) => identity);
+        self.ask(|engine| engine.identity(), Answer::Identity, told)?
     }
 
     pub(crate) fn close(&mut self, now: Instant, code: u32, reason: &str) {
@@ -274,34 +295,26 @@ impl Link {
 
     /// Packets of ours that the peer was seen to acknowledge.
     pub(crate) fn acked(&mut self) -> u64 {
-        let answer = self.ask(|engine| Answer::Acked(engine.acked()));
-        if let Answer::Acked(count) = answer {
-            count
-        } else {
-            0
-        }
+        let told = |answer| match_of!(answer, Answer::Acked(count) => count);
+        (self.ask(Engine::acked, Answer::Acked, told)).unwrap_or_default()
     }
 
     /// Frames received in packets that proved to come from the peer.
     pub(crate) fn received(&mut self) -> u64 {
-        let answer = self.ask(|engine| Answer::Received(engine.received()));
-        if let Answer::Received(count) = answer {
-            count
-        } else {
-            0
-        }
+        let told = |answer| match_of!(answer, Answer::Received(count) => count);
+        (self.ask(|engine| engine.received(), Answer::Received, told)).unwrap_or_default()
     }
 
     /// Anything at all has come from the peer.
     pub(crate) fn has_heard(&mut self) -> bool {
-        let answer = self.ask(|engine| Answer::HasHeard(engine.has_heard()));
-        matches!(answer, Answer::HasHeard(true))
+        let told = |answer| match_of!(answer, Answer::HasHeard(has) => has);
+        (self.ask(|engine| engine.has_heard(), Answer::HasHeard, told)).unwrap_or_default()
     }
 
     /// Unix time in milliseconds: it is told to the peer.
     pub(crate) fn unix_ms(&mut self, clock: &dyn WallClock) -> u64 {
-        let answer = self.ask(|_| Answer::Unix(clock.unix_ms()));
-        if let Answer::Unix(ms) = answer { ms } else { 0 }
+        let told = |answer| match_of!(answer, Answer::Unix(ms) => ms);
+        (self.ask(|_| clock.unix_ms(), Answer::Unix, told)).unwrap_or_default()
     }
 
     /// Round-trip time, smoothed; of a tape none.
@@ -311,22 +324,14 @@ impl Link {
 
     /// Opens a stream, if the peer allows one more. Session streams are the gateway's, control is the agent's.
     pub(crate) fn open(&mut self) -> Option<StreamRef> {
-        let answer = self.ask(|engine| Answer::Opened(engine.open()));
-        if let Answer::Opened(stream) = answer {
-            stream
-        } else {
-            None
-        }
+        let told = |answer| match_of!(answer, Answer::Opened(stream) => stream);
+        self.ask(Engine::open, Answer::Opened, told)?
     }
 
     /// Takes the next stream that the peer opened.
     pub(crate) fn accept(&mut self) -> Option<StreamRef> {
-        let answer = self.ask(|engine| Answer::Accepted(engine.accept()));
-        if let Answer::Accepted(stream) = answer {
-            stream
-        } else {
-            None
-        }
+        let told = |answer| match_of!(answer, Answer::Accepted(stream) => stream);
+        self.ask(Engine::accept, Answer::Accepted, told)?
     }
 
     /// Sends this stream's bytes before those of sessions.
@@ -342,48 +347,44 @@ impl Link {
         max: usize,
         mut sink: impl FnMut(Bytes),
     ) -> Result<ReadState, Broken> {
-        let mut kept = Vec::new();
         let is_kept = self.recording.is_on();
-        let answer = self.ask(|engine| {
+        let read = |engine: &mut Engine| {
+            let mut kept = Vec::new();
             let state = engine.read(stream, max, |chunk| {
                 if is_kept {
                     kept.extend_from_slice(&chunk);
                 }
                 sink(chunk);
             });
-            Answer::Message(kept, state)
-        });
-        let Answer::Message(bytes, state) = answer else {
-            return Err(Broken::Gone);
+            (kept, state)
         };
+        let kept = |(bytes, state)| Answer::Message(bytes, state);
+        let told = |answer| match_of!(answer, Answer::Message(bytes, state) => (bytes, state));
+        let (bytes, state) = self.ask(read, kept, told).ok_or(Broken::Gone)?;
         if self.tape().is_some() && !bytes.is_empty() {
             sink(bytes.into());
         }
         state
     }
 
-    /// Reads up to `max` bytes of a user's, handing each chunk on without a copy. A journal gets their number and a
-    /// keyed hash of them.
+    /// Reads up to `max` bytes of a user's, handing each chunk on without a copy. A journal gets their number.
     pub(crate) fn read(
         &mut self,
         stream: StreamRef,
         max: usize,
         mut sink: impl FnMut(Bytes),
     ) -> Result<ReadState, Broken> {
-        let mut digest = self.recording.digest();
-        let answer = self.ask(|engine| {
+        let read = |engine: &mut Engine| {
             let mut len = 0;
             let state = engine.read(stream, max, |chunk| {
                 len += chunk.len() as u64;
-                digest.update(&chunk);
                 sink(chunk);
             });
-            let hash = digest.finish();
-            Answer::Payload { len, hash, state }
-        });
-        let Answer::Payload { len, state, .. } = answer else {
-            return Err(Broken::Gone);
+            (len, state)
         };
+        let kept = |(len, state)| Answer::Payload(len, state);
+        let told = |answer| match_of!(answer, Answer::Payload(len, state) => (len, state));
+        let (len, state) = self.ask(read, kept, told).ok_or(Broken::Gone)?;
         if self.tape().is_some() {
             tape::blanks(len, max, sink);
         }
@@ -393,16 +394,8 @@ impl Link {
     /// Writes what fits of a user's bytes, without a copy, and leaves the rest in the chunk. Gives the bytes taken; what
     /// is left is blocked.
     pub(crate) fn write(&mut self, stream: StreamRef, chunk: &mut Bytes) -> Result<usize, Broken> {
-        let mut digest = self.recording.digest();
-        let answer = self.ask(|engine| {
-            digest.update(chunk);
-            let hash = digest.finish();
-            let taken = engine.write(stream, chunk).map(|taken| taken as u64);
-            Answer::WrotePayload { hash, taken }
-        });
-        let Answer::WrotePayload { taken, .. } = answer else {
-            return Err(Broken::Gone);
-        };
+        let told = |answer| match_of!(answer, Answer::Wrote(taken) => taken);
+        let taken = self.ask(|engine| engine.write(stream, chunk), Answer::Wrote, told);
         self.taken(taken, chunk)
     }
 
@@ -413,23 +406,20 @@ impl Link {
         chunk: &mut Bytes,
     ) -> Result<usize, Broken> {
         let told = || format!("write {stream:?} {chunk:?}");
-        self.recording.told(told);
-        let answer = self.ask(|engine| {
-            Answer::Wrote(
-                engine
-                    .write_reserved(stream, chunk)
-                    .map(|taken| taken as u64),
-            )
-        });
-        let Answer::Wrote(taken) = answer else {
-            return Err(Broken::Gone);
-        };
+        self.recording.told(|_| told());
+        let told = |answer| match_of!(answer, Answer::Wrote(taken) => taken);
+        let write = |engine: &mut Engine| engine.write_reserved(stream, chunk);
+        let taken = self.ask(write, Answer::Wrote, told);
         self.taken(taken, chunk)
     }
 
     /// Says how much was taken; where a tape did, takes as much out of the chunk.
-    fn taken(&mut self, taken: Result<u64, Broken>, chunk: &mut Bytes) -> Result<usize, Broken> {
-        let mut taken = usize::try_from(taken?).unwrap_or(usize::MAX);
+    fn taken(
+        &mut self,
+        taken: Option<Result<usize, Broken>>,
+        chunk: &mut Bytes,
+    ) -> Result<usize, Broken> {
+        let mut taken = taken.ok_or(Broken::Gone)??;
         if self.tape().is_some() {
             // Whatever a journal claims.
             taken = taken.min(chunk.len());
@@ -440,13 +430,9 @@ impl Link {
 
     /// Ends our half cleanly.
     pub(crate) fn finish(&mut self, stream: StreamRef) -> Result<(), Broken> {
-        self.recording.told(|| format!("finish {stream:?}"));
-        let answer = self.ask(|engine| Answer::Finished(engine.finish(stream)));
-        if let Answer::Finished(done) = answer {
-            done
-        } else {
-            Err(Broken::Gone)
-        }
+        self.recording.told(|_| format!("finish {stream:?}"));
+        let told = |answer| match_of!(answer, Answer::Finished(done) => done);
+        (self.ask(|engine| engine.finish(stream), Answer::Finished, told)).ok_or(Broken::Gone)?
     }
 
     /// Abandons both halves.

@@ -20,16 +20,9 @@ pub(crate) enum Answer {
     Opened(Option<StreamRef>),
     Accepted(Option<StreamRef>),
     Message(Vec<u8>, Result<ReadState, Broken>),
-    Payload {
-        len: u64,
-        hash: u64,
-        state: Result<ReadState, Broken>,
-    },
-    Wrote(Result<u64, Broken>),
-    WrotePayload {
-        hash: u64,
-        taken: Result<u64, Broken>,
-    },
+    /// Of a user's bytes their number.
+    Payload(u64, Result<ReadState, Broken>),
+    Wrote(Result<usize, Broken>),
     Finished(Result<(), Broken>),
     Identity(Option<AgentIdentity>),
     HasHeard(bool),

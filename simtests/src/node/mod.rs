@@ -67,7 +67,7 @@ impl Ctx<'_> {
     /// Where what happens is taken down, if anywhere.
     pub(crate) fn journal(&self) -> Option<Journal> {
         let sink = self.log.journal.clone()?;
-        Some(Journal::new(self.base, sink, &Seed::new([0; 32])))
+        Some(Journal::new(self.base, sink))
     }
 
     pub(crate) fn since(&self, instant: Instant) -> At {

@@ -3,10 +3,7 @@
 use std::{fs::File, time::Instant};
 
 use adit_io_common::journal::{JournalFile, read};
-use adit_proto_core::{
-    env::Seed,
-    journal::{Journal, replay},
-};
+use adit_proto_core::journal::{Journal, replay};
 use tempfile::TempDir;
 
 pub(crate) struct Recorded {
@@ -19,7 +16,7 @@ impl Recorded {
     pub(crate) fn new() -> Self {
         let folder = TempDir::new().unwrap();
         let file = JournalFile::create(&folder.path().join("journal"), BYTES_MAX).unwrap();
-        let journal = Journal::new(Instant::now(), file.sink(), &Seed::new([9; 32]));
+        let journal = Journal::new(Instant::now(), file.sink());
         Self {
             folder,
             file,

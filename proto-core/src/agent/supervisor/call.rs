@@ -10,7 +10,7 @@ use super::{
 };
 use crate::{
     agent::dial::ResolveError,
-    journal::{Begin, Journal, Recording},
+    journal::{Begin, Journal, Recording, wait},
     target::Target,
 };
 
@@ -51,6 +51,15 @@ impl Supervisor {
         let mut supervisor = Self::begun(now, gateways, kept, rng)?;
         supervisor.recording = recording;
         Ok(supervisor)
+    }
+
+    /// Takes down a call, and when the next one was wished for until now.
+    pub(super) fn called(&mut self, now: Option<Instant>, call: impl FnOnce() -> Call) {
+        if self.recording.is_on() {
+            let due = self.poll_timeout();
+            self.recording.told(|last| wait(due, last));
+            self.recording.call(now, call);
+        }
     }
 
     pub(crate) fn recording(&mut self) -> &mut Recording {

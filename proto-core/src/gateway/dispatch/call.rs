@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 use super::{AgentEvent, Dispatch, DispatchConfig};
 use crate::{
     id::{AgentId, ConnId, SessionId},
-    journal::{Begin, Journal, Recording},
+    journal::{Begin, Journal, Recording, wait},
     target::Target,
 };
 
@@ -41,6 +41,15 @@ impl Dispatch {
         }
     }
 
+    /// Takes down a call, and when the next one was wished for until now.
+    pub(super) fn called(&mut self, now: Option<Instant>, call: impl FnOnce() -> Call) {
+        if self.recording.is_on() {
+            let due = self.poll_timeout();
+            self.recording.told(|last| wait(due, last));
+            self.recording.call(now, call);
+        }
+    }
+
     pub(crate) fn recording(&mut self) -> &mut Recording {
         &mut self.recording
     }
@@ -57,7 +66,7 @@ impl Dispatch {
                 let mut conns = self.hub.connections_of(agent);
                 conns.retain(|conn| !stay.contains(conn));
                 let call = || Call::Disconnect(agent, stay);
-                self.recording.call(Some(now), call);
+                self.called(Some(now), call);
                 self.take_out(now, &conns);
             }
             Call::Event(conn, event) => self.handle_event(now, conn, event),
