@@ -144,7 +144,7 @@ impl Recording {
         // What cannot be written down never happens; a stream that ends early is as good as any.
         match postcard::to_extend(record, buf) {
             Ok(buf) => recorder.buf = buf,
-            Err(_) => return self.0 = None,
+            Err(_) => self.0 = None,
         }
     }
 }
