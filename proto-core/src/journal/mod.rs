@@ -1,7 +1,7 @@
 //! What the state machines of a process were told and answered, taken down so that it can be done again (design 8.17).
 //!
 //! Each machine, a [`Connection`](crate::connection::Connection), a [`Dispatch`](crate::gateway::dispatch::Dispatch), a
-//! [`Supervisor`](crate::agent::Supervisor), has a stream of its own: how it began, every call with its time, every answer
+//! [`Supervisor`](crate::agent::supervisor::Supervisor), has a stream of its own: how it began, every call with its time, every answer
 //! that it got from QUIC or from a clock, and after each output a hash of all outputs so far, of what calls answered, and of
 //! the times at which it wants to be called. [`replay`] makes the machine once more, calls it the same, and takes the same
 //! down again: any difference is one of the machine, or of the journal.

@@ -1,6 +1,6 @@
 //! The only module that knows QUIC and TLS: everything above speaks of sessions, control bytes and causes.
 //!
-//! [`Link`] is also where a journal is taken and replayed (design 8.17): what a connection learns of the outside world it
+//! `Link` is also where a journal is taken and replayed (design 8.17): what a connection learns of the outside world it
 //! learns through it.
 
 pub(crate) mod cids;
