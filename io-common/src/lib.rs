@@ -21,6 +21,7 @@ pub mod over;
 pub mod passed_over;
 pub mod pipe;
 pub mod pump;
+pub mod replica;
 pub mod resolver;
 pub mod sessions;
 pub mod socket;
