@@ -11,6 +11,7 @@ mod leg;
 mod pipe;
 mod ready;
 mod receive;
+pub mod replica;
 mod shards;
 mod udp;
 

@@ -101,6 +101,12 @@ impl Handshake {
         machine.map_or(self.deadline, |at| at.min(self.deadline))
     }
 
+    /// The address of the peer's end.
+    #[must_use]
+    pub fn peer_addr(&self) -> SocketAddr {
+        self.peer
+    }
+
     /// Tells whether something is awaited from the peer. What else comes is not of the handshake.
     #[must_use]
     pub fn awaits_read(&self) -> bool {

@@ -87,9 +87,7 @@ impl Replica {
                 Some(Handshake::new(now, machine, tcp, peer, Some(place), lines))
             }
             Err(error) => {
-                if self.accepting.allow() {
-                    tracing::error!(%peer, %error, "a replica's connection cannot be used");
-                }
+                self.tell_unusable(peer, &error);
                 None
             }
         }
@@ -131,6 +129,13 @@ impl Replica {
             tracing::warn!(replica = %target, %peer, %error, "no link with a replica that was dialled");
         }
         error
+    }
+
+    /// Writes down that a connection from `peer` was closed, as this machine cannot use it.
+    pub fn tell_unusable(&self, peer: SocketAddr, error: &LinkError) {
+        if self.accepting.allow() {
+            tracing::error!(%peer, %error, "a connection to the replica port was closed");
+        }
     }
 
     /// Judges the failure of a listener to accept, and writes it down. Where the connection alone was at fault, the next
