@@ -12,6 +12,7 @@ mod event_loop;
 mod gateway;
 mod leg;
 mod network;
+pub mod replica;
 mod sources;
 mod splices;
 mod timers;
