@@ -19,6 +19,7 @@ mod pipes;
 mod pressure;
 mod rebinding;
 mod renewal;
+mod replica;
 mod restarts;
 mod set_up;
 mod stopping;

@@ -1,13 +1,21 @@
 //! The mio driver: a thread for each node.
 
-use std::{net::SocketAddr, time::Duration};
+use std::{
+    net::{SocketAddr, TcpListener},
+    time::{Duration, Instant},
+};
 
 use adit_io_common::{
     agent::{AgentConfig, AgentHandle},
     gateway::{GatewayConfig, GatewayHandle},
+    replica::{Link, LinkError, Replica},
 };
-use adit_io_mio::{Agent, Gateway};
-use adit_proto_core::env::Env;
+use adit_io_mio::{
+    Agent, Gateway,
+    replica::{Outcome, Replicas},
+};
+use adit_proto_core::{env::Env, replica::ReplicaId};
+use mio::{Events, Poll, Token};
 
 use super::{AgentNode, Driver, GatewayNode, Node, Publish};
 use crate::bed::wait::{SOON, within};
@@ -30,6 +38,64 @@ impl Driver for MioDriver {
 
     fn start_agent(&self, config: AgentConfig, env: Env, publish: Publish) -> Box<dyn AgentNode> {
         Box::new(Agent::start(config, env, publish).unwrap())
+    }
+
+    fn dial_replica(
+        &self,
+        replica: &Replica,
+        addr: SocketAddr,
+        target: ReplicaId,
+    ) -> Result<Link, LinkError> {
+        let mut replicas = ReplicaLoop::new(replica);
+        replicas.all.dial(Instant::now(), addr, target)?;
+        match replicas.outcome() {
+            Outcome::Dialled(_, outcome) => outcome,
+            Outcome::Accepted(link) => panic!("nobody listens: {link:?}"),
+        }
+    }
+
+    fn accept_replicas(&self, replica: &Replica, listener: TcpListener, count: usize) -> Vec<Link> {
+        let mut replicas = ReplicaLoop::new(replica);
+        replicas.all.listen(listener).unwrap();
+        let accepted = (0..count).map(|_| match replicas.outcome() {
+            Outcome::Accepted(link) => link,
+            Outcome::Dialled(replica, _) => panic!("nobody dials {replica}"),
+        });
+        accepted.collect()
+    }
+}
+
+/// A loop that has nothing but handshakes of replicas.
+struct ReplicaLoop {
+    poll: Poll,
+    all: Replicas,
+}
+
+impl ReplicaLoop {
+    fn new(replica: &Replica) -> Self {
+        let poll = Poll::new().unwrap();
+        let registry = poll.registry().try_clone().unwrap();
+        let all = Replicas::new(replica.clone(), registry, Token(0));
+        Self { poll, all }
+    }
+
+    fn outcome(&mut self) -> Outcome {
+        let (mut events, limit) = (Events::with_capacity(64), Instant::now() + SOON);
+        loop {
+            if let Some(outcome) = self.all.poll_outcome() {
+                return outcome;
+            }
+            let now = Instant::now();
+            assert!(now < limit, "not within {SOON:?}");
+            let due = self.all.poll_timeout().map_or(limit, |at| at.min(limit));
+            let wait = due.saturating_duration_since(now);
+            self.poll.poll(&mut events, Some(wait)).unwrap();
+            let now = Instant::now();
+            for event in &events {
+                self.all.ready(now, event.token());
+            }
+            self.all.handle_timeout(now);
+        }
     }
 }
 

@@ -3,13 +3,17 @@
 mod mio;
 mod tokio;
 
-use std::{net::SocketAddr, time::Duration};
+use std::{
+    net::{SocketAddr, TcpListener},
+    time::Duration,
+};
 
 use adit_io_common::{
     agent::{AgentConfig, AgentHandle, Status},
     gateway::{GatewayConfig, GatewayHandle},
+    replica::{Link, LinkError, Replica},
 };
-use adit_proto_core::env::Env;
+use adit_proto_core::{env::Env, replica::ReplicaId};
 
 pub(crate) use self::{mio::MioDriver, tokio::TokioDriver};
 
@@ -30,6 +34,17 @@ pub(crate) trait Driver: Sync {
 
     /// Starts an agent.
     fn start_agent(&self, config: AgentConfig, env: Env, publish: Publish) -> Box<dyn AgentNode>;
+
+    /// Dials a replica, and waits for what comes of it.
+    fn dial_replica(
+        &self,
+        replica: &Replica,
+        addr: SocketAddr,
+        target: ReplicaId,
+    ) -> Result<Link, LinkError>;
+
+    /// Accepts replicas until there are so many links, and waits for them.
+    fn accept_replicas(&self, replica: &Replica, listener: TcpListener, count: usize) -> Vec<Link>;
 }
 
 /// What agents and gateways have in common. Each call returns when it is done, or after `patience`.
@@ -56,7 +71,7 @@ pub(crate) trait AgentNode: Node {
     fn handle(&self) -> &AgentHandle;
 }
 
-/// The driver of the gateway and that of its agents.
+/// The driver of the gateway and that of its agents; or of the replica that is dialled and of those that dial it.
 #[derive(Clone, Copy)]
 pub(crate) struct Pairing {
     pub(crate) gateway: &'static dyn Driver,

@@ -1,13 +1,17 @@
 //! The tokio driver: a runtime for each node, with which the node is killed.
 
-use std::{net::SocketAddr, time::Duration};
+use std::{
+    net::{SocketAddr, TcpListener},
+    time::Duration,
+};
 
 use adit_io_common::{
     agent::{AgentConfig, AgentHandle},
     gateway::{GatewayConfig, GatewayHandle},
+    replica::{Link, LinkError, Replica},
 };
-use adit_io_tokio::{Gateway, agent::Agent};
-use adit_proto_core::env::Env;
+use adit_io_tokio::{Gateway, agent::Agent, replica};
+use adit_proto_core::{env::Env, replica::ReplicaId};
 use tokio::{
     runtime::{Builder, Runtime},
     task::JoinHandle,
@@ -70,6 +74,28 @@ impl Driver for TokioDriver {
             agent,
             watch,
             runtime,
+        })
+    }
+
+    fn dial_replica(
+        &self,
+        replica: &Replica,
+        addr: SocketAddr,
+        target: ReplicaId,
+    ) -> Result<Link, LinkError> {
+        let dial = replica::dial(replica, addr, target);
+        runtime().block_on(async { timeout(SOON, dial).await.expect("in time") })
+    }
+
+    fn accept_replicas(&self, replica: &Replica, listener: TcpListener, count: usize) -> Vec<Link> {
+        runtime().block_on(async {
+            let mut acceptor = replica::Acceptor::new(replica.clone(), listener).unwrap();
+            let mut links = Vec::new();
+            while links.len() < count {
+                let accepted = timeout(SOON, acceptor.accept()).await;
+                links.push(accepted.expect("in time"));
+            }
+            links
         })
     }
 }
