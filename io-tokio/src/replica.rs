@@ -9,7 +9,7 @@ use std::{
 use adit_io_common::replica::{CONNECT_TIMEOUT, Handshake, Link, LinkError, Replica, Turn};
 use adit_proto_core::replica::ReplicaId;
 use tokio::{
-    io::Interest,
+    io::{Interest, unix::AsyncFd},
     net::{TcpListener, TcpStream},
     task::JoinSet,
     time::{sleep, timeout, timeout_at},
@@ -29,8 +29,10 @@ pub async fn dial(
 ) -> Result<Link, LinkError> {
     replica.may_dial(Instant::now(), target)?;
     let connected = connect(addr).await;
-    let tcp = connected.map_err(|error| replica.tell_unconnected(addr, target, error))?;
-    shake(replica.dial(Instant::now(), tcp, addr, target)?).await
+    let begun = connected
+        .and_then(|tcp| replica.dial(Instant::now(), tcp, addr, target))
+        .and_then(watch);
+    shake(begun.map_err(|error| replica.tell_unconnected(addr, target, error))?).await
 }
 
 async fn connect(addr: SocketAddr) -> Result<StdStream, LinkError> {
@@ -87,27 +89,32 @@ impl Acceptor {
     }
 
     fn begin(&mut self, tcp: TcpStream, peer: SocketAddr) {
-        match tcp.into_std() {
-            Ok(tcp) => {
-                if let Some(handshake) = self.replica.accept(Instant::now(), tcp, peer) {
-                    self.handshakes.spawn(shake(handshake));
-                }
+        let begun = match tcp.into_std() {
+            Ok(tcp) => self.replica.accept(Instant::now(), tcp, peer).map(watch),
+            Err(error) => Some(Err(LinkError::Socket(error))),
+        };
+        match begun {
+            Some(Ok(handshake)) => {
+                self.handshakes.spawn(shake(handshake));
             }
-            Err(error) => self.replica.tell_unusable(peer, &LinkError::Socket(error)),
+            Some(Err(error)) => self.replica.tell_unusable(peer, &error),
+            // There is no place for it, which was told.
+            None => {}
         }
     }
 }
 
-/// Carries a handshake on to its end. The socket leaves the runtime with that.
-async fn shake(handshake: Handshake) -> Result<Link, LinkError> {
+fn watch(handshake: Handshake) -> Result<AsyncFd<Handshake>, LinkError> {
     let both = Interest::READABLE | Interest::WRITABLE;
-    let mut handshake = register(handshake, both).map_err(LinkError::Socket)?;
+    register(handshake, both).map_err(LinkError::Socket)
+}
+
+/// Carries a handshake on to its end. The socket leaves the runtime with that.
+async fn shake(mut handshake: AsyncFd<Handshake>) -> Result<Link, LinkError> {
     let mut turn = handshake.get_mut().turn(Instant::now());
     while turn == Turn::Waiting {
-        let (interest, due) = (
-            interest(handshake.get_ref()),
-            handshake.get_ref().poll_timeout(),
-        );
+        let waiting = handshake.get_ref();
+        let (interest, due) = (interest(waiting), waiting.poll_timeout());
         turn = match timeout_at(due.into(), handshake.ready_mut(interest)).await {
             Ok(Ok(mut ready)) => {
                 let turn = ready.get_inner_mut().turn(Instant::now());
@@ -115,7 +122,8 @@ async fn shake(handshake: Handshake) -> Result<Link, LinkError> {
                 ready.clear_ready();
                 turn
             }
-            Ok(Err(error)) => return Err(LinkError::Socket(error)),
+            // The runtime ends, and the handshake is given up with that.
+            Ok(Err(_)) => break,
             Err(_) => handshake.get_mut().turn(Instant::now()),
         };
     }
