@@ -3,6 +3,7 @@
 mod bounds;
 mod faults;
 mod handover;
+mod log;
 mod success;
 
 use std::{
