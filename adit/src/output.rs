@@ -80,6 +80,31 @@ pub fn unix_time(seconds: i64) -> String {
     jiff::Timestamp::from_second(seconds).map_or_else(|_| "-".to_owned(), |t| t.to_string())
 }
 
+/// The same of milliseconds.
+#[must_use]
+pub fn unix_ms(ms: u64) -> String {
+    let time = i64::try_from(ms).map(jiff::Timestamp::from_millisecond);
+    match time {
+        Ok(Ok(time)) => time.to_string(),
+        Ok(Err(_)) | Err(_) => "-".to_owned(),
+    }
+}
+
+/// The time of day in UTC, to the millisecond, so many seconds after a point in time.
+#[must_use]
+pub fn time_of_day(unix_ms: u64, seconds: f64) -> String {
+    let after = jiff::SignedDuration::try_from_secs_f64(seconds);
+    let begun = i64::try_from(unix_ms).map(jiff::Timestamp::from_millisecond);
+    let (Ok(after), Ok(Ok(begun))) = (after, begun) else {
+        return "-".to_owned();
+    };
+    let time = begun.checked_add(after);
+    time.map_or_else(
+        |_| "-".to_owned(),
+        |t| t.strftime("%H:%M:%S%.3f").to_string(),
+    )
+}
+
 /// Forgives a reader that has left, as `adit agents list | head -1` leaves.
 ///
 /// # Errors
@@ -128,5 +153,16 @@ mod tests {
     fn only_a_broken_pipe_is_forgiven() {
         assert!(quiet(Err(io::ErrorKind::BrokenPipe.into())).is_ok());
         assert!(quiet(Err(io::ErrorKind::StorageFull.into())).is_err());
+    }
+
+    #[test]
+    fn points_in_time_are_told_in_utc() {
+        assert_eq!(unix_ms(1_700_000_000_123), "2023-11-14T22:13:20.123Z");
+        assert_eq!(time_of_day(1_700_000_000_123, 1.5), "22:13:21.623");
+        assert_eq!(time_of_day(1_700_000_000_123, -20.0), "22:13:00.123");
+        assert_eq!(
+            (unix_ms(u64::MAX), time_of_day(0, f64::NAN)),
+            ("-".into(), "-".into())
+        );
     }
 }

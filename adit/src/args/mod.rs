@@ -113,7 +113,7 @@ pub enum Verb {
     ///
     /// A process writes a journal where `journal.file` or `--journal` names one. Nothing is sent and nothing is opened: the
     /// events are printed as they were, and whether they are the same. Exit code 1: they are not, or the journal was
-    /// changed.
+    /// damaged.
     #[command(after_help = help!("  adit replay /var/lib/adit/journal\n  adit replay --json ./journal | jq .machines"))]
     Replay(ReplayArgs),
     /// Print the completions for a shell

@@ -2,6 +2,8 @@
 
 use std::{num::NonZeroU32, path::PathBuf};
 
+use adit_io_common::journal::check;
+
 use super::{common, file::Kind, parse, reader::Reader};
 
 /// A journal for `adit replay`.
@@ -22,6 +24,12 @@ pub(super) fn journal(r: &mut Reader<'_>) -> Option<Option<JournalConfig>> {
     let file = r.optional("journal.file", Kind::Text, parse::path);
     let max_mib = common::within(r, "journal.max_mib", 64, 1, 1 << 20);
     let (file, max_mib) = (file?, max_mib?);
+    if let Some(file) = file.as_ref().filter(|_| r.reads_named_files())
+        && let Err(error) = check(&file.value)
+    {
+        r.problem(file.source.clone(), format!("`journal.file`: {error}"));
+        return None;
+    }
     Some(file.map(|file| JournalConfig {
         file: file.value,
         max_mib,

@@ -10,7 +10,7 @@ use super::Context;
 use crate::{
     args::ReplayArgs,
     exit::{Code, CommandFailure},
-    output::printable,
+    output::{printable, time_of_day, unix_ms},
 };
 
 /// What came of a replay.
@@ -18,6 +18,11 @@ use crate::{
 struct Replayed {
     /// The version of adit that wrote the journal.
     version: String,
+    /// `gateway` or `agent`.
+    role: String,
+    driver: String,
+    /// Unix time in milliseconds from which `at_s` counts.
+    begun_unix_ms: u64,
     /// The journal has its end.
     whole: bool,
     outputs: Vec<Said>,
@@ -54,11 +59,16 @@ pub(super) fn run(ctx: &Context<'_>, args: &ReplayArgs) -> Result<(), CommandFai
     };
     let file = File::open(&args.file).map_err(|error| failure(&error))?;
     let recorded = read(&mut BufReader::new(file)).map_err(|error| failure(&error))?;
-    let replayed = again(&recorded);
+    let replayed = again(recorded);
     ctx.print(args.json.json, &replayed, |out| {
+        let Replayed { version, role, driver, begun_unix_ms, .. } = &replayed;
+        let begun = unix_ms(*begun_unix_ms);
+        let [version, role, driver] = [version, role, driver].map(|word| printable(word));
+        writeln!(out, "{role}, driver {driver}, adit {version}; from {begun}")?;
         for said in &replayed.outputs {
             let (at, stream, output) = (said.at_s, said.stream, printable(&said.output));
-            writeln!(out, "{at:+14.6} s  {stream:>4}  {output}")?;
+            let clock = time_of_day(*begun_unix_ms, at);
+            writeln!(out, "{clock}  {at:+14.6} s  {stream:>4}  {output}")?;
         }
         for one in &replayed.machines {
             let Machine { stream, machine, calls, outputs, hash, .. } = one;
@@ -68,7 +78,7 @@ pub(super) fn run(ctx: &Context<'_>, args: &ReplayArgs) -> Result<(), CommandFai
             }
         }
         if !replayed.whole {
-            writeln!(out, "the journal has no end: it was full, or the process was killed")?;
+            writeln!(out, "the journal has no end: it was full, the disk was too slow, or the process was killed")?;
         }
         writeln!(out, "outputs {}", replayed.hash)
     })?;
@@ -78,7 +88,7 @@ pub(super) fn run(ctx: &Context<'_>, args: &ReplayArgs) -> Result<(), CommandFai
         count => {
             let written = format!("{count} of {} machines", replayed.machines.len());
             let own = env!("CARGO_PKG_VERSION");
-            let version = &recorded.version;
+            let version = printable(&replayed.version);
             let what = format!(
                 "{written} did not do the same again; adit {version} wrote it, this is {own}"
             );
@@ -87,14 +97,15 @@ pub(super) fn run(ctx: &Context<'_>, args: &ReplayArgs) -> Result<(), CommandFai
     }
 }
 
-fn again(recorded: &Recorded) -> Replayed {
+/// Gives each machine's records up once they are replayed.
+fn again(recorded: Recorded) -> Replayed {
     let base = Instant::now();
     let mut outputs = Vec::new();
     let mut machines = Vec::new();
     let mut hash = blake3::Hasher::new();
-    for (&stream, records) in &recorded.streams {
+    for (stream, records) in recorded.streams {
         let mut say = |line: Line| outputs.push((line.at, stream, line.output));
-        let done = replay(records, base, &mut say);
+        let done = replay(&records, base, &mut say);
         hash.update(done.as_ref().map_or(&[0; 32], |summary| &summary.hash));
         machines.push(Machine::of(stream, done));
     }
@@ -106,7 +117,10 @@ fn again(recorded: &Recorded) -> Replayed {
         output,
     };
     Replayed {
-        version: recorded.version.clone(),
+        version: recorded.head.version,
+        role: recorded.head.role,
+        driver: recorded.head.driver,
+        begun_unix_ms: recorded.head.begun_ms,
         whole: recorded.is_whole,
         outputs: outputs.into_iter().map(said).collect(),
         machines,

@@ -37,6 +37,22 @@ const BAD: &[(&str, &str)] = &[
     ),
     ("threads = [1]", "gateway.toml:1: `threads` is a list"),
     (
+        "[journal]\nfile = \"/dev/null\"",
+        "gateway.toml:2: `journal.file`: /dev/null is no journal of adit, and is left alone",
+    ),
+    (
+        "[journal]\nfile = \"/dev\"",
+        "gateway.toml:2: `journal.file`: /dev is no journal of adit, and is left alone",
+    ),
+    (
+        "[journal]\nfile = \"/dev/null/journal\"",
+        "gateway.toml:2: `journal.file`: /dev/null is no folder",
+    ),
+    (
+        "[journal]\nfile = \"/none/journal\"",
+        "gateway.toml:2: `journal.file`: /none: No such file",
+    ),
+    (
         "[tunnel]\nnames = \"x\"",
         "gateway.toml:2: `tunnel.names`: write a list of texts",
     ),

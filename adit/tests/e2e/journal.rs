@@ -1,11 +1,18 @@
 //! A process takes down what its state machines did, and `adit replay` does it again.
 
-use std::{fs, os::unix::fs::PermissionsExt, path::Path};
+use std::{
+    fs,
+    net::UdpSocket,
+    os::unix::fs::PermissionsExt,
+    path::Path,
+    time::{Duration, SystemTime, UNIX_EPOCH},
+};
 
 use serde_json::Value;
 
 use crate::harness::{
     SOON, beside_others,
+    process::run,
     site::{Agent, Gateway, Ports, Site, forward},
     targets::{echo, ping},
     until,
@@ -47,14 +54,16 @@ fn an_incident_can_be_replayed_elsewhere() {
     let (mut gateway, mut agent) = recorded(&site, 64);
     assert!(agent.process_mut().terminate().success());
     assert!(gateway.process_mut().terminate().success());
-    for (name, machines, said) in [
+    for (name, role, machines, said) in [
         (
             "gateway.journal",
+            "gateway",
             ["dispatch", "gateway's connection c0"],
             "SessionOpened",
         ),
         (
             "agent.journal",
+            "agent",
             ["supervisor", "agent's connection c0"],
             "SessionRequested",
         ),
@@ -68,6 +77,13 @@ fn an_incident_can_be_replayed_elsewhere() {
         fs::copy(&journal, &copy).unwrap();
         let view = replayed(&elsewhere, &copy);
         assert_eq!(view["whole"], true, "{view}");
+        assert_eq!(view["role"], role);
+        let begun = view["begun_unix_ms"].as_u64().unwrap();
+        let age = SystemTime::now().duration_since(UNIX_EPOCH + Duration::from_millis(begun));
+        assert!(age.unwrap() < Duration::from_secs(600));
+        let head = format!("{role}, driver {}, adit ", view["driver"].as_str().unwrap());
+        let told = site.run(&["replay", &copy.to_string_lossy()]).out;
+        assert!(told.starts_with(&head), "{told}");
         let names = view["machines"].as_array().unwrap().iter();
         let names: Vec<&str> = names.map(|one| one["machine"].as_str().unwrap()).collect();
         assert_eq!(names, machines);
@@ -136,4 +152,59 @@ fn what_is_no_journal_is_told() {
     let replay = |name: &str| site.run(&["replay", &site.path(name).to_string_lossy()]);
     replay("x").fails(1, &["no journal of adit"]);
     replay("nothing").fails(1, &["journal", "No such file"]);
+    replay("").fails(1, &["it cannot be read", "directory"]);
+}
+
+#[test]
+fn nothing_but_journals_is_moved_aside() {
+    let _machine = beside_others();
+    let site = Site::new();
+    let (mut gateway, mut agent) = recorded(&site, 64);
+    assert!(agent.process_mut().terminate().success());
+    // One of the other process, which writes it.
+    let refused = |name: &str, code: i32, says: &[&str]| {
+        let mut command = agent.command(&["agent", "run"]);
+        command.arg("--journal").arg(site.path(name));
+        run(command, "").fails(code, says);
+    };
+    refused("gateway.journal", 1, &["another process writes"]);
+    // The state folder, with its keys.
+    refused("", 3, &["journal.file", "is no journal of adit"]);
+    fs::write(site.path("mine"), "mine").unwrap();
+    refused("mine", 3, &["journal.file", "is no journal of adit"]);
+    assert_eq!(fs::read(site.path("mine")).unwrap(), b"mine");
+    refused("none/journal", 3, &["journal.file", "none", "No such file"]);
+    assert!(gateway.process_mut().terminate().success());
+    assert_eq!(
+        replayed(&site, &site.path("gateway.journal"))["whole"],
+        true
+    );
+}
+
+#[test]
+fn a_start_that_fails_keeps_the_incident() {
+    let _machine = beside_others();
+    let site = Site::new();
+    let (mut gateway, mut agent) = recorded(&site, 64);
+    agent.process_mut().kill();
+    gateway.process_mut().kill();
+    let journal = site.path("gateway.journal");
+    let incident = fs::read(&journal).unwrap();
+    let config = fs::read_to_string(&gateway.config).unwrap();
+    let taken = UdpSocket::bind("127.0.0.1:0").unwrap();
+    let port = taken.local_addr().unwrap().port();
+    let listen = config.replacen("127.0.0.1:0", &format!("127.0.0.1:{port}"), 1);
+    assert_ne!(listen, config);
+    fs::write(&gateway.config, listen).unwrap();
+    run(gateway.command(&["gateway", "run"]), "").fails(1, &["cannot listen on UDP"]);
+    assert_eq!(fs::read(&journal).unwrap(), incident);
+    drop(taken);
+    // Nor do the restarts that a supervisor tries.
+    for n in 1..=3 {
+        gateway.spawn();
+        gateway.process().logged("gateway running");
+        gateway.process_mut().kill();
+        let kept = site.path(&format!("gateway.journal.{n}"));
+        assert_eq!(fs::read(kept).unwrap(), incident);
+    }
 }

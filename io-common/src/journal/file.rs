@@ -1,175 +1,165 @@
 //! Writes a journal, on a thread of its own: a disk that hangs stops nothing.
 
 use std::{
-    fs::{self, File, OpenOptions},
+    fs::File,
     io::{self, BufWriter, Write},
-    os::unix::fs::OpenOptionsExt,
     path::{Path, PathBuf},
-    sync::{
-        Arc,
-        atomic::{AtomicBool, AtomicU64, Ordering},
-        mpsc::{Receiver, SyncSender, TryRecvError, TrySendError, sync_channel},
-    },
+    sync::Arc,
     thread::{self, JoinHandle},
+    time::Duration,
 };
 
 use adit_proto_core::journal::Sink;
 
-use super::{CHUNK_MAX, Chain, MAGIC, OVERHEAD};
+use super::{
+    Chain, Head, OVERHEAD,
+    place::{CreateError, make},
+    queue::{End, Queue, Writer},
+};
 
-/// Chunks that wait for the disk.
-const WAITING_MAX: usize = 4096;
-
-/// A journal that is being written.
+/// A journal that is being written. Dropping it ends the journal behind what was handed on, and waits two seconds at most for
+/// the disk. What comes later is not taken.
 #[derive(Debug)]
 pub struct JournalFile {
-    ways: Arc<Ways>,
-    thread: JoinHandle<()>,
-}
-
-/// What the machines hand their records to.
-#[derive(Debug)]
-struct Ways {
-    chunks: SyncSender<Chunk>,
-    next: AtomicU64,
-    /// Bytes that the file may still grow by.
-    left: AtomicU64,
-    /// Nothing more is taken.
-    over: AtomicBool,
     path: PathBuf,
-}
-
-#[derive(Debug)]
-enum Chunk {
-    Records(u64, Vec<u8>),
-    /// And whether everything was taken.
-    End(bool),
+    head: Vec<u8>,
+    queue: Arc<Queue>,
+    thread: Option<JoinHandle<()>>,
+    /// The file, which another process is kept from until this is dropped, also where the journal ends earlier.
+    held: Option<File>,
 }
 
 impl JournalFile {
-    /// Begins a file that grows to `bytes_max` at most; only its owner may read it. One that was there is kept beside it,
-    /// as `PATH.1`, in the place of one that was kept before.
+    /// A journal that takes records from now on, in memory at first, and whose file will grow to `bytes_max` at most. Nothing
+    /// is touched before [`start`](Self::start).
+    #[must_use]
+    pub fn new(path: &Path, head: &Head, bytes_max: u64) -> Self {
+        let head = head.line().into_bytes();
+        let rest = bytes_max.saturating_sub((head.len() + OVERHEAD) as u64);
+        Self {
+            path: path.to_owned(),
+            head,
+            queue: Arc::new(Queue::new(path.display().to_string(), rest)),
+            thread: None,
+            held: None,
+        }
+    }
+
+    /// Makes the file, which only its owner may read, and begins to write. A journal that was there is kept as `PATH.1`, the
+    /// one before as `PATH.2`, and so on up to [`KEPT`](super::KEPT).
     ///
     /// # Errors
-    /// What the system says.
-    pub fn create(path: &Path, bytes_max: u64) -> io::Result<Self> {
-        if path.try_exists()? {
-            let mut kept = path.as_os_str().to_owned();
-            kept.push(".1");
-            fs::rename(path, kept)?;
-        }
-        let mut options = OpenOptions::new();
-        let file = options
-            .write(true)
-            .create_new(true)
-            .mode(0o600)
-            .open(path)?;
-        let head = [MAGIC, env!("CARGO_PKG_VERSION").as_bytes(), b"\n"].concat();
-        let (chunks, written) = sync_channel(WAITING_MAX);
-        let ways = Arc::new(Ways {
-            chunks,
-            next: AtomicU64::new(0),
-            left: AtomicU64::new(bytes_max.saturating_sub((head.len() + OVERHEAD) as u64)),
-            over: AtomicBool::new(false),
-            path: path.to_owned(),
-        });
-        let told = Arc::clone(&ways);
-        let write = move || {
-            let chain = Chain::begin(&head);
-            if let Err(error) = write(file, &head, chain, &written) {
-                told.end(&format!("it cannot be written: {error}"));
-            }
-        };
-        let thread = thread::Builder::new().name("journal".into()).spawn(write)?;
-        Ok(Self { ways, thread })
+    /// [`CreateError`]. Nothing but journals is moved.
+    pub fn start(&mut self) -> Result<(), CreateError> {
+        let file = make(&self.path)?;
+        let held = file.try_clone().map_err(CreateError::io(&self.path))?;
+        self.held = Some(held);
+        let begun = self.write_to(file);
+        begun.map_err(CreateError::io(&self.path))
+    }
+
+    /// Makes a journal whose writer does not matter, and begins to write at once.
+    ///
+    /// # Errors
+    /// As [`start`](Self::start).
+    pub fn create(path: &Path, bytes_max: u64) -> Result<Self, CreateError> {
+        let mut journal = Self::new(path, &Head::new("none", "none", 0), bytes_max);
+        journal.start()?;
+        Ok(journal)
+    }
+
+    /// Where it is.
+    #[must_use]
+    pub fn path(&self) -> &Path {
+        &self.path
     }
 
     /// Where machines hand their records to.
     #[must_use]
     pub fn sink(&self) -> Arc<dyn Sink> {
-        Arc::clone(&self.ways) as _
+        Arc::clone(&self.queue) as _
     }
 
-    /// Ends the journal behind what was handed on, and waits for the disk. What comes later is not taken.
+    /// Ends it, as dropping it does.
     pub fn finish(self) {
-        let is_whole = !self.ways.over.swap(true, Ordering::Relaxed);
-        // A writer that is gone has told why.
-        let _gone = self.ways.chunks.send(Chunk::End(is_whole));
-        let _panicked = self.thread.join();
-    }
-}
-
-impl Ways {
-    /// Ends the journal before its time. What was taken stays good.
-    fn end(&self, why: &str) {
-        if !self.over.swap(true, Ordering::Relaxed) {
-            let path = self.path.display();
-            tracing::warn!(%path, why, "the journal ends here; sessions go on");
-        }
+        drop(self);
     }
 
-    fn reserve(&self, len: usize) -> bool {
-        let taken = |left: u64| left.checked_sub(len as u64);
-        let order = Ordering::Relaxed;
-        self.left.fetch_update(order, order, taken).is_ok()
-    }
-}
-
-impl Sink for Ways {
-    fn begin(&self) -> u64 {
-        self.next.fetch_add(1, Ordering::Relaxed)
-    }
-
-    fn take(&self, stream: u64, records: &[u8]) -> bool {
-        if self.over.load(Ordering::Relaxed) {
-            return false;
-        }
-        if records.len() > CHUNK_MAX || !self.reserve(records.len() + OVERHEAD) {
-            self.end("it is as large as it may be: raise journal.max_mib");
-            return false;
-        }
-        match self
-            .chunks
-            .try_send(Chunk::Records(stream, records.to_vec()))
-        {
-            Ok(()) => true,
-            Err(TrySendError::Full(_)) => {
-                self.end("the disk is too slow for it");
-                false
+    /// Begins to write, on a thread.
+    pub(super) fn write_to(&mut self, mut out: impl Write + Send + 'static) -> io::Result<()> {
+        let writer = Writer::new(&self.queue);
+        let head = self.head.clone();
+        let write = move || {
+            if let Err(error) = write(&mut out, &head, &writer) {
+                writer
+                    .queue()
+                    .cut(&format_args!("it cannot be written: {error}"));
             }
-            Err(TrySendError::Disconnected(_)) => false,
+            // Whoever waits for the writer finds the file closed.
+            drop(out);
+        };
+        let thread = thread::Builder::new().name("journal".into());
+        self.thread = Some(thread.spawn(write)?);
+        Ok(())
+    }
+}
+
+impl Drop for JournalFile {
+    fn drop(&mut self) {
+        self.queue.finish();
+        let Some(thread) = self.thread.take() else {
+            return;
+        };
+        if self.queue.has_ended(PATIENCE) {
+            let _panicked = thread.join();
+        } else {
+            let path = self.path.display();
+            tracing::warn!(%path, "the disk does not take the rest of the journal; it has no end");
         }
     }
 }
 
-fn write(file: File, head: &[u8], mut chain: Chain, chunks: &Receiver<Chunk>) -> io::Result<()> {
-    let mut out = BufWriter::new(file);
+fn write(out: &mut impl Write, head: &[u8], writer: &Writer) -> io::Result<()> {
+    let mut out = BufWriter::with_capacity(BUFFER, out);
+    let mut chain = Chain::begin(head);
+    let mut waiting = Vec::new();
     out.write_all(head)?;
     loop {
-        let chunk = match chunks.try_recv() {
-            Ok(chunk) => chunk,
-            // Whoever reads it after a crash finds all that there was.
-            Err(TryRecvError::Empty) => {
-                out.flush()?;
-                match chunks.recv() {
-                    Ok(chunk) => chunk,
-                    Err(_) => return Ok(()),
-                }
+        // Whoever reads it after a crash finds all that there was.
+        out.flush()?;
+        let end = writer.wait(&mut waiting);
+        for (chunk, stream, records) in chunks(&waiting) {
+            out.write_all(chunk)?;
+            out.write_all(&chain.carry_on(stream, records))?;
+        }
+        waiting.clear();
+        waiting.shrink_to(BUFFER);
+        match end {
+            None => {}
+            Some(End::Cut) => return out.flush(),
+            Some(End::Whole) => {
+                out.write_all(&[0; 4 + 8])?;
+                out.write_all(&chain.carry_on(0, &[]))?;
+                return out.flush();
             }
-            Err(TryRecvError::Disconnected) => return out.flush(),
-        };
-        let (stream, records, is_end) = match chunk {
-            Chunk::Records(stream, records) => (stream, records, false),
-            Chunk::End(true) => (0, Vec::new(), true),
-            Chunk::End(false) => return out.flush(),
-        };
-        let len = u32::try_from(records.len()).map_err(io::Error::other)?;
-        out.write_all(&len.to_le_bytes())?;
-        out.write_all(&stream.to_le_bytes())?;
-        out.write_all(&records)?;
-        out.write_all(&chain.carry_on(stream, &records))?;
-        if is_end {
-            return out.flush();
         }
     }
 }
+
+/// Splits what a queue holds: each chunk whole, its stream and its records.
+fn chunks(mut bytes: &[u8]) -> impl Iterator<Item = (&[u8], u64, &[u8])> {
+    std::iter::from_fn(move || {
+        let (len, rest) = bytes.split_first_chunk()?;
+        let (stream, rest) = rest.split_first_chunk()?;
+        let records = rest.get(..u32::from_le_bytes(*len) as usize)?;
+        let (chunk, rest) = bytes.split_at(4 + 8 + records.len());
+        bytes = rest;
+        Some((chunk, u64::from_le_bytes(*stream), records))
+    })
+}
+
+/// Time that a disk has for what is left at the end.
+const PATIENCE: Duration = Duration::from_secs(2);
+
+/// Bytes that are written at once, and that a queue at rest may keep.
+const BUFFER: usize = 64 << 10;

@@ -1,22 +1,36 @@
 //! The journal of a process as a file: [`JournalFile`] writes it, [`read`] reads it (design 8.17).
 //!
-//! A file begins with [`MAGIC`] and the version of adit that wrote it, up to a line feed. What follows are chunks: a `u32`
-//! length of records, a `u64` number of the machine's stream, the records, and 16 bytes of a BLAKE3 hash over the hash
-//! before, the number and the records, so that nothing is changed, moved or left out within. Integers are little-endian.
-//! A chunk without records is the orderly end; without it the file was cut.
+//! A file begins with a line: [`MAGIC`] and what [`Head`] tells of the process. What follows are chunks: a `u32` length of
+//! records, a `u64` number of the machine's stream, the records, and 16 bytes of a BLAKE3 hash over the hash before, the
+//! number and the records. Integers are little-endian. A chunk without records is the orderly end; without it the file was
+//! cut.
+//!
+//! The hashes show what a disk or a copy has damaged, be it changed, moved or left out. They have no key: whoever means to
+//! forge a journal computes them anew.
 
 mod file;
+mod head;
+mod place;
+mod queue;
 mod read;
 #[cfg(test)]
 mod tests;
 
 pub use self::{
     file::JournalFile,
+    head::Head,
+    place::{CreateError, KEPT, check},
     read::{ReadError, Recorded, read},
 };
 
+/// What a journal of any format begins with.
+const KIND: &[u8] = b"adit journal ";
+
 /// What a journal begins with; the number is that of the format.
 pub const MAGIC: &[u8] = b"adit journal 1 ";
+
+/// Bytes that wait for the disk; as many again are being written.
+const WAITING_MAX: usize = 16 << 20;
 
 /// Records of one chunk, in bytes. A record is a control message at most; what comes at once is some of them.
 const CHUNK_MAX: usize = 4 << 20;

@@ -5,16 +5,17 @@ use std::{
     io::{self, Read},
 };
 
-use super::{CHUNK_MAX, Chain, MAGIC};
+use super::{CHUNK_MAX, Chain, Head, MAGIC};
 
 /// A journal that was read.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Recorded {
-    /// The version of adit that wrote it.
-    pub version: String,
+    /// Who wrote it.
+    pub head: Head,
     /// The records of each machine.
     pub streams: BTreeMap<u64, Vec<u8>>,
-    /// It has its end: neither was it ended before its time, nor was the process.
+    /// It has its end: everything is in it that machines told until it was finished, neither was it ended before its time nor
+    /// the process killed. A machine that was still at work then may have done more.
     pub is_whole: bool,
 }
 
@@ -28,7 +29,7 @@ pub enum ReadError {
     /// It does not begin as one.
     #[error("it is no journal of adit, or of another format than 1")]
     NoJournal,
-    /// Its bytes are not those that were written.
+    /// Its bytes are not those that were written. That no byte is found so is no proof against forgery.
     #[error(
         "it was changed, or the disk has damaged it: the chunk at byte {at} does not belong there"
     )]
@@ -43,28 +44,13 @@ pub enum ReadError {
 /// # Errors
 /// [`ReadError`].
 pub fn read(from: &mut impl Read) -> Result<Recorded, ReadError> {
-    let mut head = vec![0; MAGIC.len()];
-    from.read_exact(&mut head)
-        .map_err(|_| ReadError::NoJournal)?;
-    if head != MAGIC {
-        return Err(ReadError::NoJournal);
-    }
-    while head.last() != Some(&b'\n') {
-        let mut byte = [0];
-        from.read_exact(&mut byte)
-            .map_err(|_| ReadError::NoJournal)?;
-        head.push(byte[0]);
-        if head.len() > HEAD_MAX {
-            return Err(ReadError::NoJournal);
-        }
-    }
-    let version = String::from_utf8_lossy(&head[MAGIC.len()..]);
+    let line = first_line(from)?;
     let mut recorded = Recorded {
-        version: version.trim_end().to_owned(),
+        head: Head::parse(&line).ok_or(ReadError::NoJournal)?,
         ..Recorded::default()
     };
-    let mut chain = Chain::begin(&head);
-    let mut at = head.len() as u64;
+    let mut chain = Chain::begin(&line);
+    let mut at = line.len() as u64;
     while let Some(Chunk {
         stream,
         records,
@@ -85,6 +71,22 @@ pub fn read(from: &mut impl Read) -> Result<Recorded, ReadError> {
         return Err(ReadError::Changed { at });
     }
     Ok(recorded)
+}
+
+/// The line that a journal begins with, read no further than one goes.
+fn first_line(from: &mut impl Read) -> Result<Vec<u8>, ReadError> {
+    let mut line = vec![0; MAGIC.len()];
+    if !filled(from, &mut line)? || line != MAGIC {
+        return Err(ReadError::NoJournal);
+    }
+    while line.last() != Some(&b'\n') {
+        let mut byte = [0];
+        if line.len() == HEAD_MAX || !filled(from, &mut byte)? {
+            return Err(ReadError::NoJournal);
+        }
+        line.extend(byte);
+    }
+    Ok(line)
 }
 
 struct Chunk {
@@ -124,4 +126,4 @@ fn filled(from: &mut impl Read, buf: &mut [u8]) -> io::Result<bool> {
 }
 
 /// Bytes of the first line.
-const HEAD_MAX: usize = 64;
+const HEAD_MAX: usize = 128;

@@ -22,7 +22,6 @@ use std::{
 use adit_io_common::{
     agent::{AdvertiserConfig, AgentConfig as DriverConfig, StartError},
     clock::system_env,
-    journal::JournalFile,
 };
 use adit_proto_core::{
     env::Env,
@@ -38,7 +37,7 @@ use self::{
     status::{Board, Identity, Watched},
     wait::wait,
 };
-use super::{journal, reading::Reading};
+use super::{journal::ProcessJournal, reading::Reading};
 use crate::{
     admin::{AdminListener, AdminServer, AgentBackend, AgentOrder},
     config::{AgentConfig, ConfigError, Driver, agent_socket},
@@ -52,7 +51,8 @@ pub use self::events::Signals;
 /// A running agent.
 pub struct AgentProcess {
     driver: AgentDriver,
-    journal: Option<JournalFile>,
+    /// Behind the driver: fields are dropped in their order, whichever way the process ends.
+    journal: ProcessJournal,
     has_ended: bool,
     config: AgentConfig,
     dir: StateDir,
@@ -105,7 +105,8 @@ impl AgentProcess {
         };
         // The key of resets need not survive: a restarted agent has another port.
         let env = system_env(None)?;
-        let (written, journal) = journal::begin(config.journal.as_ref(), &env)?.unzip();
+        let asked = config.journal.as_ref();
+        let (mut written, journal) = ProcessJournal::begin(asked, "agent", config.driver, &env);
         let driver_config = driver_config(config, gateways, &dir, &routes, journal);
         let driver = drive(config.driver, driver_config, env, told)?;
         tracing::info!(agent = %files.id, name = %files.name, routes = routes.len(), "agent running");
@@ -116,6 +117,7 @@ impl AgentProcess {
             routes::shown(&routes),
         ));
         let socket = socket.answer(backend(Arc::clone(&board), teller.clone()))?;
+        written.start()?;
         Ok(Self {
             driver,
             journal: written,
@@ -237,9 +239,7 @@ impl AgentProcess {
             is_over = matches!(self.events.recv_timeout(left), Ok(Event::Ended) | Err(_));
         }
         drop(self.driver);
-        if let Some(journal) = self.journal {
-            journal.finish();
-        }
+        drop(self.journal);
         tracing::info!("agent stopped");
     }
 }

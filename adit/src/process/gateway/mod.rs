@@ -17,7 +17,6 @@ use std::{
 use adit_io_common::{
     clock::system_env,
     gateway::{GatewayHandle, StartError},
-    journal::JournalFile,
 };
 use adit_proto_core::{
     env::EndpointSecrets,
@@ -34,7 +33,7 @@ use self::{
     reload::Reloadable,
     tunnel::Tunnel,
 };
-use super::{journal, signals::Signals, unix_now};
+use super::{journal::ProcessJournal, signals::Signals, unix_now};
 use crate::{
     admin::{AdminBackend, AdminListener, GatewayOrder, TokenMaker},
     config::{EnrollTls, GatewayConfig, admin_socket},
@@ -69,7 +68,8 @@ pub struct GatewayState {
 /// A running gateway.
 pub struct GatewayProcess {
     gateway: Tunnel,
-    journal: Option<JournalFile>,
+    /// Behind the tunnel: fields are dropped in their order, whichever way the process ends.
+    journal: ProcessJournal,
     /// Ends with the process: enrolment, ingress, administration.
     services: JoinSet<()>,
     /// Listeners that stop first.
@@ -205,6 +205,7 @@ impl GatewayProcess {
             journal,
         };
         process.open(doors)?;
+        process.journal.start()?;
         tracing::info!(tunnel = %process.gateway.local_addr(), %endpoint, enroll = %enroll_addr, "gateway running");
         Ok(process)
     }
@@ -322,10 +323,8 @@ impl GatewayProcess {
         };
         // Late: those users do not listen.
         let _told = tokio::time::timeout(CLOSE_PATIENCE, told).await;
-        if let Some(journal) = self.journal {
-            // It waits for the disk, which is all that is left to do.
-            journal.finish();
-        }
+        // It waits for the disk, not for long, which is all that is left to do.
+        drop(self.journal);
         tracing::info!("gateway stopped");
     }
 
@@ -352,12 +351,13 @@ fn start_tunnel(
     config: &GatewayConfig,
     state: &GatewayState,
     watch: &driver::Watch,
-) -> Result<(Tunnel, Option<JournalFile>), CommandFailure> {
+) -> Result<(Tunnel, ProcessJournal), CommandFailure> {
     let env = system_env(Some(EndpointSecrets::new(
         *state.keys.reset_key,
         *state.keys.address_token_key,
     )))?;
-    let (written, journal) = journal::begin(config.journal.as_ref(), &env)?.unzip();
+    let asked = config.journal.as_ref();
+    let (written, journal) = ProcessJournal::begin(asked, "gateway", config.driver, &env);
     let driver = driver::config(config, state, watch, journal);
     let started = Tunnel::start(config.driver, driver, &env);
     let started = started.map_err(|error| match error {
