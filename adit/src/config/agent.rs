@@ -62,7 +62,24 @@ impl AgentConfig {
         overrides: &[Override],
         around: &Surroundings,
     ) -> Result<Loaded<Self>, ConfigError> {
-        let mut r = Reader::new(file, overrides, around);
+        Self::read(Reader::new(file, overrides, around), around)
+    }
+
+    /// Gives the state directory to what only talks to a running agent. Files that the configuration names are left alone:
+    /// they must keep no operator from the agent.
+    ///
+    /// # Errors
+    /// Every other problem at once.
+    pub fn state_dir(
+        file: Option<(PathBuf, bool)>,
+        overrides: &[Override],
+        around: &Surroundings,
+    ) -> Result<PathBuf, ConfigError> {
+        let r = Reader::new(file, overrides, around).without_named_files();
+        Self::read(r, around).map(|loaded| loaded.config.state_dir)
+    }
+
+    fn read(mut r: Reader<'_>, around: &Surroundings) -> Result<Loaded<Self>, ConfigError> {
         let state_dir = common::state_dir(&mut r, around);
         let driver = super::driver::driver(&mut r);
         let journal = super::journal::journal(&mut r);
@@ -207,6 +224,20 @@ mod tests {
         vars.push(("HOME", "/home/u"));
         let around = Surroundings::new(vars, false);
         AgentConfig::load(Some((path, true)), &[], &around)
+    }
+
+    #[test]
+    fn a_journal_that_cannot_be_made_keeps_nobody_from_a_running_agent() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("agent.toml");
+        std::fs::write(&path, "[journal]\nfile = \"/none/journal\"\n").unwrap();
+        let around = Surroundings::new([("HOME", "/home/u")], false);
+        let file = Some((path, true));
+        let problem = AgentConfig::load(file.clone(), &[], &around).unwrap_err();
+        let told = "agent.toml:2: `journal.file`: /none: No such file";
+        assert!(problem.to_string().contains(told), "{problem}");
+        let dir = AgentConfig::state_dir(file, &[], &around).unwrap();
+        assert_eq!(dir, PathBuf::from("/home/u/.local/state/adit"));
     }
 
     #[test]

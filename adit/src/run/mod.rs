@@ -125,8 +125,9 @@ impl Context<'_> {
 
     /// Asks the running agent.
     pub(crate) fn ask_agent(&self, request: &Request) -> Result<Answer, CommandFailure> {
-        let config = self.agent_config()?.config;
-        self.ask(agent_socket(&config.state_dir), request)
+        let file = self.file(Role::Agent);
+        let dir = AgentConfig::state_dir(file, &self.cli.overrides(), &self.around)?;
+        self.ask(agent_socket(&dir), request)
     }
 
     fn ask(&self, socket: PathBuf, request: &Request) -> Result<Answer, CommandFailure> {
