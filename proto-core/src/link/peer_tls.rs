@@ -1,31 +1,27 @@
 //! TLS of the peer RPC: both sides show certificates, and both look them up in the topology (peer-rpc 1.4).
 
-use std::{fmt, sync::Arc, time::Duration};
+use std::{fmt, sync::Arc};
 
 use rustls::{
     CertificateError, ClientConfig, DigitallySignedStruct, DistinguishedName, OtherError,
-    RootCertStore, ServerConfig, SignatureScheme,
+    ServerConfig, SignatureScheme,
     client::{
         Resumption, WebPkiServerVerifier,
         danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier},
     },
     crypto::CryptoProvider,
-    pki_types::{
-        CertificateDer, CertificateRevocationListDer, PrivateKeyDer, PrivatePkcs8KeyDer,
-        ServerName, UnixTime,
-    },
+    pki_types::{CertificateDer, CertificateRevocationListDer, ServerName, UnixTime},
     server::{
         WebPkiClientVerifier,
         danger::{ClientCertVerified, ClientCertVerifier},
     },
-    time_provider::TimeProvider,
     version::TLS13,
 };
 use zeroize::Zeroizing;
 
-use super::tls::TlsError;
+use super::tls::{TlsError, chain_of, clock, key_of, roots, unusable};
 use crate::{
-    env::{Env, WallClock},
+    env::Env,
     peer::{
         NodeId, PEER_RPC_ALPN,
         identity::{IdentityStore, Leaf, SpkiPin},
@@ -255,47 +251,6 @@ fn server_chain(
 
 fn crls(tls: &PeerTls) -> Vec<CertificateRevocationListDer<'static>> {
     tls.crls.iter().cloned().map(Into::into).collect()
-}
-
-fn roots(ders: &[Vec<u8>]) -> Result<Arc<RootCertStore>, TlsError> {
-    let mut store = RootCertStore::empty();
-    for der in ders {
-        let der = CertificateDer::from(der.as_slice());
-        store.add(der).map_err(unusable)?;
-    }
-    Ok(Arc::new(store))
-}
-
-fn chain_of(ders: &[Vec<u8>]) -> Vec<CertificateDer<'static>> {
-    ders.iter().cloned().map(CertificateDer::from).collect()
-}
-
-fn key_of(der: &[u8]) -> PrivateKeyDer<'static> {
-    PrivateKeyDer::Pkcs8(PrivatePkcs8KeyDer::from(der.to_vec()))
-}
-
-/// Dates of certificates are judged by the injected wall clock.
-struct Clock(Arc<dyn WallClock>);
-
-impl fmt::Debug for Clock {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("Clock")
-    }
-}
-
-impl TimeProvider for Clock {
-    fn current_time(&self) -> Option<UnixTime> {
-        let since_epoch = Duration::from_millis(self.0.unix_ms());
-        Some(UnixTime::since_unix_epoch(since_epoch))
-    }
-}
-
-fn clock(env: &Env) -> Arc<dyn TimeProvider> {
-    Arc::new(Clock(Arc::clone(&env.wall_clock)))
-}
-
-fn unusable(error: impl fmt::Display) -> TlsError {
-    TlsError::Unusable(error.to_string())
 }
 
 #[cfg(test)]

@@ -1,3 +1,5 @@
+use std::time::Duration;
+
 use rcgen::{
     BasicConstraints, CertificateParams, CertificateRevocationListParams, IsCa, Issuer,
     KeyIdMethod, KeyPair, KeyUsagePurpose, RevokedCertParams, SanType, SerialNumber, date_time_ymd,
@@ -5,7 +7,7 @@ use rcgen::{
 
 use super::*;
 use crate::{
-    env::{EndpointSecrets, Seed},
+    env::{EndpointSecrets, Seed, WallClock},
     link::provider::default_provider,
     peer::{
         PEER_SERVER_NAME,

@@ -299,11 +299,11 @@ impl TimeProvider for Clock {
     }
 }
 
-fn clock(env: &Env) -> Arc<dyn TimeProvider> {
+pub(super) fn clock(env: &Env) -> Arc<dyn TimeProvider> {
     Arc::new(Clock(Arc::clone(&env.wall_clock)))
 }
 
-fn roots(ders: &[Vec<u8>]) -> Result<Arc<RootCertStore>, TlsError> {
+pub(super) fn roots(ders: &[Vec<u8>]) -> Result<Arc<RootCertStore>, TlsError> {
     let mut store = RootCertStore::empty();
     for der in ders {
         store
@@ -313,15 +313,15 @@ fn roots(ders: &[Vec<u8>]) -> Result<Arc<RootCertStore>, TlsError> {
     Ok(Arc::new(store))
 }
 
-fn chain_of(ders: &[Vec<u8>]) -> Vec<CertificateDer<'static>> {
+pub(super) fn chain_of(ders: &[Vec<u8>]) -> Vec<CertificateDer<'static>> {
     ders.iter().cloned().map(CertificateDer::from).collect()
 }
 
-fn key_of(der: &[u8]) -> PrivateKeyDer<'static> {
+pub(super) fn key_of(der: &[u8]) -> PrivateKeyDer<'static> {
     PrivateKeyDer::Pkcs8(PrivatePkcs8KeyDer::from(der.to_vec()))
 }
 
-fn unusable(error: impl fmt::Display) -> TlsError {
+pub(super) fn unusable(error: impl fmt::Display) -> TlsError {
     TlsError::Unusable(error.to_string())
 }
 
