@@ -4,6 +4,7 @@ use std::{
     io::{self, IoSliceMut},
     net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket as StdSocket},
     os::fd::{AsFd, AsRawFd, BorrowedFd, RawFd},
+    sync::atomic::{AtomicU64, Ordering},
     time::{Duration, Instant},
 };
 
@@ -27,6 +28,8 @@ const SEND_BATCH: usize = 40;
 pub struct UdpPort {
     socket: StdSocket,
     state: UdpSocketState,
+    /// Sends that the kernel had no room for.
+    blocked: AtomicU64,
 }
 
 /// Buffers for receiving, filled by [`UdpPort::receive`].
@@ -97,7 +100,11 @@ impl UdpPort {
             (socket, _) => socket?,
         };
         let state = UdpSocketState::new(UdpSockRef::from(&socket))?;
-        Ok(Self { socket, state })
+        Ok(Self {
+            socket,
+            state,
+            blocked: AtomicU64::new(0),
+        })
     }
 
     /// The address in use.
@@ -113,6 +120,12 @@ impl UdpPort {
         self.state.max_gso_segments().min(SEND_BATCH)
     }
 
+    /// How often the kernel had no room for what was to be sent. It was tried again when there was, or was a stateless
+    /// answer and dropped.
+    pub fn blocked(&self) -> u64 {
+        self.blocked.load(Ordering::Relaxed)
+    }
+
     /// Sends if the kernel takes it now; gives whether it did. What the network refuses is dropped: QUIC repairs it.
     pub fn try_send(&self, transmit: &Transmit, bytes: &[u8]) -> bool {
         let message = quinn_udp::Transmit {
@@ -126,7 +139,10 @@ impl UdpPort {
             .state
             .try_send(UdpSockRef::from(&self.socket), &message)
         {
-            Err(error) if error.kind() == io::ErrorKind::WouldBlock => false,
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                self.blocked.fetch_add(1, Ordering::Relaxed);
+                false
+            }
             Err(error) => {
                 tracing::trace!(%error, to = %transmit.destination, "datagrams not sent");
                 true

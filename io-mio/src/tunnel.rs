@@ -10,6 +10,7 @@ use std::{
 use adit_io_common::{
     commands::Command,
     connection::{Driver, Role, Worker},
+    gateway::EndpointSnapshot,
     handoff::Sender,
     passed_over::PassedOver,
     socket::Socket,
@@ -17,7 +18,7 @@ use adit_io_common::{
 };
 use adit_proto_core::{
     connection::Connection,
-    endpoint::{Endpoint, EndpointCounters, EndpointLoad},
+    endpoint::Endpoint,
     id::{ConnId, Slot},
     output::{PathMeta, Routed, ToEndpoint, Transmit},
 };
@@ -171,8 +172,13 @@ impl<R: Role> Tunnel<R> {
     }
 
     /// What has been counted, and how full the endpoint is. No datagram waits for a connection, so none is dropped there.
-    pub(crate) fn counters(&self) -> (EndpointCounters, EndpointLoad, u64) {
-        (self.endpoint.counters(), self.endpoint.load(), 0)
+    pub(crate) fn counters(&self) -> EndpointSnapshot {
+        EndpointSnapshot {
+            endpoint: self.endpoint.counters(),
+            load: self.endpoint.load(),
+            overflowed: 0,
+            blocked: self.socket.port.blocked(),
+        }
     }
 
     fn queue(&mut self, id: ConnId) {

@@ -10,7 +10,7 @@ use std::{
 
 use adit_io_common::{
     commands::Command,
-    gateway::{EndpointOrder, ORDERS_LEN},
+    gateway::{EndpointOrder, EndpointSnapshot, ORDERS_LEN},
     handoff::{Receiver, Sender, handoff},
     passed_over::PassedOver,
     udp::RecvBatch,
@@ -156,11 +156,12 @@ impl<C> Receive<C> {
             match order {
                 EndpointOrder::Counters(reply) => {
                     // Whoever asked may have gone.
-                    let _gone = reply.send((
-                        self.endpoint.counters(),
-                        self.endpoint.load(),
-                        self.overflowed,
-                    ));
+                    let _gone = reply.send(EndpointSnapshot {
+                        endpoint: self.endpoint.counters(),
+                        load: self.endpoint.load(),
+                        overflowed: self.overflowed,
+                        blocked: self.port.get().blocked(),
+                    });
                 }
                 EndpointOrder::Change(change) => change.make(&mut self.endpoint),
                 EndpointOrder::Stop => self.stop_gateway(),

@@ -233,6 +233,11 @@ impl Page {
             "Handshakes that began and came to nothing",
             self.gateway.node.handshakes_failed,
         )?;
+        out.counter(
+            "udp_send_blocked",
+            "Times that the tunnel's UDP socket had no room; what was to be sent waited",
+            self.gateway.blocked,
+        )?;
         out.counters(
             "datagrams_dropped",
             "Datagrams that led to nothing",

@@ -3,6 +3,7 @@
 use std::{
     net::{IpAddr, Ipv4Addr, Ipv6Addr, TcpStream, UdpSocket},
     path::Path,
+    process::Command,
     time::Duration,
 };
 
@@ -50,6 +51,11 @@ impl Lab {
 
     /// Starts a gateway with a forward to [`TARGET`], and these further keys of `[tunnel]`.
     pub(crate) fn start_gateway(&self, tunnel: &str) -> Gateway {
+        self.start_gateway_with(tunnel, &[])
+    }
+
+    /// The same with these further words on its command line.
+    pub(crate) fn start_gateway_with(&self, tunnel: &str, words: &[&str]) -> Gateway {
         let text = format!(
             "[tunnel]\nlisten = \"[::]:{TUNNEL_PORT}\"\nnames = [\"{}\", \"{}\", \"{NAME}\"]\n{tunnel}\n\
              [enroll]\nlisten = \"[::]:7171\"\n\
@@ -58,7 +64,12 @@ impl Lab {
             router(0),
         );
         let mut gateway = self.site.gateway_of("gw", &text);
-        self.gateway.within(|| gateway.start());
+        let with_words = |mut command: Command| {
+            command.args(words);
+            command
+        };
+        self.gateway.within(|| gateway.spawn_through(with_words));
+        gateway.process().logged("gateway running");
         gateway
     }
 

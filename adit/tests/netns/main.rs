@@ -1,5 +1,5 @@
 //! The real binary over real networks: gateway, agents and a router between them, each in a network namespace of its
-//! own; and on disks of its own. Needs root, `mount`, and `ip` of iproute2, and fails without them.
+//! own; and on disks of its own. Needs root, `mount`, and `ip` and `tc` of iproute2, and fails without them.
 #![cfg(feature = "gateway")]
 #![allow(
     clippy::unwrap_used,
@@ -21,6 +21,7 @@ mod transfer;
 
 mod address;
 mod black_hole;
+mod bottleneck;
 mod families;
 mod mounts;
 mod mtu;

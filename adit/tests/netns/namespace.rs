@@ -45,6 +45,12 @@ impl Namespace {
         ip(&format!("-netns {} {args}", self.name));
     }
 
+    /// Runs `tc` for it.
+    pub(crate) fn tc(&self, args: &str) {
+        let done = run("tc", &format!("-netns {} {args}", self.name));
+        assert!(done.status.success(), "tc {args}: {done:?}");
+    }
+
     /// Changes a setting of its kernel: a path below `/proc/sys/net`.
     pub(crate) fn set(&self, setting: &str, value: &str) {
         self.within(|| fs::write(format!("/proc/sys/net/{setting}"), value).unwrap());
@@ -64,7 +70,7 @@ impl Namespace {
 
 impl Drop for Namespace {
     fn drop(&mut self) {
-        let gone = run(&format!("netns delete {}", self.name));
+        let gone = run("ip", &format!("netns delete {}", self.name));
         if !gone.status.success() {
             eprintln!("{} stays: {gone:?}", self.name);
         }
@@ -73,14 +79,14 @@ impl Drop for Namespace {
 
 /// Runs `ip` with these words.
 pub(crate) fn ip(args: &str) {
-    let done = run(args);
+    let done = run("ip", args);
     assert!(done.status.success(), "ip {args}: {done:?}");
 }
 
-fn run(args: &str) -> Output {
-    let mut ip = Command::new("ip");
-    let done = ip.args(args.split_whitespace()).output();
-    done.expect("these tests need `ip`: install iproute2")
+fn run(program: &str, args: &str) -> Output {
+    let mut command = Command::new(program);
+    let done = command.args(args.split_whitespace()).output();
+    done.expect("these tests need `ip` and `tc`: install iproute2")
 }
 
 static COUNT: AtomicUsize = AtomicUsize::new(0);

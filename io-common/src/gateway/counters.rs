@@ -22,6 +22,8 @@ pub struct GatewayCounters {
     pub load: EndpointLoad,
     /// Datagrams dropped because a connection's inbox was full.
     pub overflowed: u64,
+    /// Times that the tunnel's socket had no room for datagrams.
+    pub blocked: u64,
     /// Connected agents.
     pub agents: AgentCounts,
     /// Sessions and connections.
@@ -40,6 +42,19 @@ pub struct GatewayCounters {
     pub bytes_from_users: u64,
     /// Bytes written to users; likewise.
     pub bytes_to_users: u64,
+}
+
+/// What a driver answers to [`EndpointOrder::Counters`](super::EndpointOrder::Counters).
+#[derive(Clone, Copy, Debug)]
+pub struct EndpointSnapshot {
+    /// As in [`GatewayCounters`].
+    pub endpoint: EndpointCounters,
+    /// As there.
+    pub load: EndpointLoad,
+    /// As there.
+    pub overflowed: u64,
+    /// As there.
+    pub blocked: u64,
 }
 
 /// What happened to sessions and connections.

@@ -294,12 +294,13 @@ impl GatewayHandle {
         self.endpoint
             .push(EndpointOrder::Counters(reply))
             .map_err(|_| Stopped)?;
-        let (endpoint, load, overflowed) = answer.await.map_err(|_| Stopped)?;
+        let driver = answer.await.map_err(|_| Stopped)?;
         let (bytes_from_users, bytes_to_users) = self.bytes.read();
         Ok(GatewayCounters {
-            endpoint,
-            load,
-            overflowed,
+            endpoint: driver.endpoint,
+            load: driver.load,
+            overflowed: driver.overflowed,
+            blocked: driver.blocked,
             agents: node.agents,
             node: node.counters,
             sessions_open: node.open,

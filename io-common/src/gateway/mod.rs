@@ -10,7 +10,7 @@ mod role;
 use std::{fmt, io, net::SocketAddr, sync::Arc};
 
 use adit_proto_core::{
-    endpoint::{Endpoint, EndpointCounters, EndpointLimits, EndpointLoad},
+    endpoint::{Endpoint, EndpointLimits},
     gateway::dispatch::DispatchConfig,
     id::AgentId,
     identity::AgentIdentity,
@@ -23,7 +23,9 @@ use futures_channel::oneshot;
 
 pub use self::{
     agent_lines::AgentLines,
-    counters::{Bytes, GatewayCounters, NodeCounters, NodeSnapshot, SessionEnding},
+    counters::{
+        Bytes, EndpointSnapshot, GatewayCounters, NodeCounters, NodeSnapshot, SessionEnding,
+    },
     handle::{GatewayHandle, OpenRequest, PendingSession, SessionRow, SetTlsError, Stopped},
     input::{FromConnection, NodeInput, NodeSettings, Place},
     node::{Node, NodeHost},
@@ -121,7 +123,7 @@ pub const ORDERS_LEN: usize = 1 << 10;
 #[derive(Debug)]
 pub enum EndpointOrder {
     /// What has been counted, how full is it, and datagrams dropped because a connection's inbox was full?
-    Counters(oneshot::Sender<(EndpointCounters, EndpointLoad, u64)>),
+    Counters(oneshot::Sender<EndpointSnapshot>),
     /// Exchange certificates or limits.
     Change(EndpointChange),
     /// The process stops: end when the last connection has said its farewell.
