@@ -2,7 +2,7 @@
 
 use std::sync::LazyLock;
 
-use adit_proto_core::journal::replay;
+use adit_proto_core::journal::{Said, replay};
 use adit_simtests::recorded::record;
 
 use crate::input::{Input, start};
@@ -23,12 +23,15 @@ pub fn journal(data: &[u8]) {
 }
 
 fn check(records: &[u8]) {
-    let mut said = 0;
-    let done = replay(records, start(), &mut |_| said += 1);
+    let (mut calls, mut said) = (0, 0);
+    let done = replay(records, start(), &mut |line| match line.said {
+        Said::Call(_) => calls += 1,
+        Said::Output(_) => said += 1,
+    });
     // An output is a record of nine bytes.
     assert!(said <= records.len() / 9);
     if let Ok(summary) = done {
-        assert_eq!(summary.outputs, said as u64);
+        assert_eq!((summary.calls, summary.outputs), (calls, said as u64));
     }
 }
 

@@ -3,7 +3,7 @@
 use std::{fs::File, io::BufReader, time::Instant};
 
 use adit_io_common::journal::{Recorded, read};
-use adit_proto_core::journal::{Fault, Line, Summary, replay};
+use adit_proto_core::journal::{Fault, Line, Said, Summary, replay};
 use serde::Serialize;
 
 use super::Context;
@@ -25,7 +25,7 @@ struct Replayed {
     begun_unix_ms: u64,
     /// The journal has its end.
     whole: bool,
-    outputs: Vec<Said>,
+    outputs: Vec<Output>,
     machines: Vec<Machine>,
     /// Hash over those of all machines.
     hash: String,
@@ -33,7 +33,7 @@ struct Replayed {
 
 /// One output.
 #[derive(Debug, Serialize)]
-struct Said {
+struct Output {
     /// Seconds after the journal began.
     at_s: f64,
     stream: u64,
@@ -104,14 +104,17 @@ fn again(recorded: Recorded) -> Replayed {
     let mut machines = Vec::new();
     let mut hash = blake3::Hasher::new();
     for (stream, records) in recorded.streams {
-        let mut say = |line: Line| outputs.push((line.at, stream, line.output));
+        let mut say = |line: Line| match line.said {
+            Said::Output(output) => outputs.push((line.at, stream, output)),
+            Said::Call(_) => {}
+        };
         let done = replay(&records, base, &mut say);
         hash.update(done.as_ref().map_or(&[0; 32], |summary| &summary.hash));
         machines.push(Machine::of(stream, done));
     }
     // Stable: one stream's keep their order.
     outputs.sort_by_key(|(at, ..)| *at);
-    let said = |(at, stream, output)| Said {
+    let said = |(at, stream, output)| Output {
         at_s: seconds(at),
         stream,
         output,

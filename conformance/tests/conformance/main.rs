@@ -30,7 +30,10 @@ use std::{
     thread,
 };
 
-use self::{bed::Bed, driver::Pairing};
+use self::{
+    bed::{Bed, Seen},
+    driver::Pairing,
+};
 
 /// A script, with assertions of its own.
 type Scenario = fn(&mut Bed);
@@ -38,19 +41,19 @@ type Scenario = fn(&mut Bed);
 /// Has every pairing carry a scenario out, side by side, and compares what was seen.
 fn conform(scenario: Scenario) {
     let _beside_others = MACHINE.read().unwrap_or_else(PoisonError::into_inner);
-    let journals = thread::scope(|scope| {
+    let seen = thread::scope(|scope| {
         let begun = Pairing::ALL.map(|pairing| {
             let thread = thread::Builder::new().name(pairing.name());
             let run = thread.spawn_scoped(scope, move || carry_out(scenario, pairing));
             (pairing, run.unwrap())
         });
-        let journal = |run: thread::ScopedJoinHandle<'_, String>| match run.join() {
-            Ok(journal) => journal,
+        let result = |run: thread::ScopedJoinHandle<'_, Seen>| match run.join() {
+            Ok(seen) => seen,
             Err(panic) => resume_unwind(panic),
         };
-        begun.map(|(pairing, run)| (pairing, journal(run)))
+        begun.map(|(pairing, run)| (pairing, result(run)))
     });
-    compare(&journals);
+    compare(&seen);
 }
 
 /// The same one after the other, for what takes much of the machine.
@@ -67,21 +70,30 @@ fn conform_alone(scenario: Scenario) {
 
 static MACHINE: RwLock<()> = RwLock::new(());
 
-fn carry_out(scenario: Scenario, pairing: Pairing) -> String {
+fn carry_out(scenario: Scenario, pairing: Pairing) -> Seen {
     let mut bed = Bed::new(pairing);
     scenario(&mut bed);
     bed.finish()
 }
 
-fn compare(journals: &[(Pairing, String); 4]) {
-    let [(first, recorded), others @ ..] = journals;
-    println!("{recorded}");
-    for (pairing, journal) in others {
+fn compare(seen: &[(Pairing, Seen); 4]) {
+    let [(first, one), others @ ..] = seen;
+    println!("{}", one.outside);
+    for (pairing, other) in others {
         assert!(
-            journal == recorded,
-            "{} differs from {}:\n{journal}\n--- {}:\n{recorded}",
+            other.outside == one.outside,
+            "{} differs from {}:\n{}\n--- {}:\n{}",
             pairing.name(),
             first.name(),
+            other.outside,
+            first.name(),
+            one.outside,
+        );
+        let difference = one.sequences.difference(&other.sequences);
+        assert!(
+            difference.is_empty(),
+            "{} (+) tells its connections something else than {} (-), or they say something else:\n{difference}",
+            pairing.name(),
             first.name(),
         );
     }

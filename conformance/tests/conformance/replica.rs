@@ -179,7 +179,7 @@ fn conform(scenario: impl Fn(&mut Place)) {
         let seen = String::new();
         let mut place = Place { pairing, seen };
         scenario(&mut place);
-        (pairing, place.seen)
+        (pairing, place.seen.into())
     }));
 }
 

@@ -88,6 +88,8 @@ fn an_agent_does_not_wait_for_a_gateway_that_does_not_answer() {
 /// Has bulk under way both ways, a session that is still, and one that is being opened, when `end` comes.
 fn in_the_middle(bed: &mut Bed, end: impl FnOnce(&mut Bed)) {
     bed.begin();
+    // The node takes an attempt back and the endpoint ends its connection, whichever comes first.
+    bed.pass_over(&["Cancel"]);
     let target = bed.target("target", None);
     let mut up = bed.open("up", &target);
     let mut down = bed.open("down", &target);

@@ -18,7 +18,7 @@ mod replay;
 
 use std::{fmt, sync::Arc, time::Instant};
 
-pub use self::replay::{Fault, Line, Summary, replay};
+pub use self::replay::{Fault, Line, Said, Summary, replay};
 pub(crate) use self::{
     begin::Begin,
     entry::{Entry, Records},

@@ -1,6 +1,9 @@
 //! Does again what a machine did, and compares.
 
-use std::time::{Duration, Instant};
+use std::{
+    fmt::Debug,
+    time::{Duration, Instant},
+};
 
 use serde::{Serialize, de::DeserializeOwned};
 
@@ -15,13 +18,22 @@ use crate::{
     },
 };
 
-/// What a machine said.
+/// What a machine was told, or said.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Line {
     /// Nanoseconds after the beginning of the journal, or before it.
     pub at: i64,
-    /// The output.
-    pub output: String,
+    /// Which, and what.
+    pub said: Said,
+}
+
+/// Either side of the talk with a machine. Of users' bytes there are numbers only.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Said {
+    /// Its driver called it.
+    Call(String),
+    /// It gave an output.
+    Output(String),
 }
 
 /// A stream that was replayed whole.
@@ -60,7 +72,7 @@ pub enum Fault {
     },
 }
 
-/// Replays the stream of one machine; `line` gets each of its outputs. `base` is what the beginning of the journal is
+/// Replays the stream of one machine; `line` gets each of its calls and outputs, in order. `base` is what the beginning of the journal is
 /// taken for; any time will do that has a century before and after it.
 ///
 /// # Errors
@@ -127,14 +139,14 @@ impl Run<'_> {
                 Some(Entry::Call(since, call)) => {
                     let damaged = Fault::Damaged { at: start + from };
                     self.now = moved(self.now, since).ok_or(damaged)?;
+                    self.tell(Said::Call(format!("{call:?}")));
                     replayed.call(self.now, call);
                     calls += 1;
                 }
                 Some(Entry::Output(_)) => {
                     let output = replayed.output(self.now);
                     let output = output.ok_or_else(|| self.differs(start + from))?;
-                    let at = nanoseconds(self.base, self.now);
-                    (self.line)(Line { at, output });
+                    self.tell(Said::Output(output));
                     outputs += 1;
                 }
                 // It has asked for less than it did.
@@ -156,6 +168,11 @@ impl Run<'_> {
         })
     }
 
+    fn tell(&mut self, said: Said) {
+        let at = nanoseconds(self.base, self.now);
+        (self.line)(Line { at, said });
+    }
+
     fn differs(&self, at: usize) -> Fault {
         let ms = nanoseconds(self.base, self.now) / 1_000_000;
         Fault::Differs { at, ms }
@@ -164,7 +181,7 @@ impl Run<'_> {
 
 /// A machine that is called again.
 trait Replayed {
-    type Call: Serialize + DeserializeOwned;
+    type Call: Debug + Serialize + DeserializeOwned;
     type Answer: Serialize + DeserializeOwned;
 
     fn records(&mut self) -> &mut Records<Self::Call, Self::Answer>;

@@ -6,10 +6,13 @@ use adit_io_common::journal::{JournalFile, read};
 use adit_proto_core::journal::{Journal, replay};
 use tempfile::TempDir;
 
+use super::sequences::{Sequence, Sequences};
+
 pub(crate) struct Recorded {
     folder: TempDir,
     file: JournalFile,
     journal: Journal,
+    passed_over: &'static [&'static str],
 }
 
 impl Recorded {
@@ -21,6 +24,7 @@ impl Recorded {
             folder,
             file,
             journal,
+            passed_over: &[],
         }
     }
 
@@ -28,19 +32,28 @@ impl Recorded {
         self.journal.clone()
     }
 
-    /// Replays it. Machines of nodes that were killed may not have told all.
-    pub(crate) fn replay(self) {
+    /// Has these calls and events count for nothing where sequences are compared.
+    pub(crate) fn pass_over(&mut self, these: &'static [&'static str]) {
+        self.passed_over = these;
+    }
+
+    /// Replays it, and gives what was told and said. Machines of nodes that were killed may not have told all.
+    pub(crate) fn replay(self) -> Sequences {
         self.file.finish();
         let mut file = File::open(self.folder.path().join("journal")).unwrap();
         let recorded = read(&mut file).unwrap();
         assert!(recorded.is_whole, "neither too large nor too fast");
         assert!(!recorded.streams.is_empty());
         let base = Instant::now();
+        let mut sequences = Sequences::default();
         for (stream, records) in recorded.streams {
-            if let Err(fault) = replay(&records, base, &mut |_| {}) {
-                panic!("stream {stream} of {} bytes: {fault}", records.len());
+            let mut sequence = Sequence::new(self.passed_over);
+            match replay(&records, base, &mut |line| sequence.take(&line)) {
+                Ok(summary) => sequences.add(&summary.machine, &sequence),
+                Err(fault) => panic!("stream {stream} of {} bytes: {fault}", records.len()),
             }
         }
+        sequences
     }
 }
 
