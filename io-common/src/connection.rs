@@ -80,8 +80,6 @@ pub struct Worker<R: Role, L: Leg> {
     closed: bool,
     /// The process ends with it.
     leaving: bool,
-    /// It is to be closed for this once all has reached the peer, however long that takes.
-    farewell: Option<CloseReason>,
     /// How its sessions end when it is closed here.
     cut: Over,
 }
@@ -99,7 +97,6 @@ impl<R: Role, L: Leg> Worker<R, L> {
             established: false,
             closed: false,
             leaving: false,
-            farewell: None,
             cut: Over::Cut,
         }
     }
@@ -172,12 +169,13 @@ impl<R: Role, L: Leg> Worker<R, L> {
             }
             Command::Stop(reason) => {
                 self.leaving = true;
-                self.farewell = None;
                 self.conn.stop(now, reason);
             }
+            // Both the supervisor and the end of the process say it.
+            Command::Farewell(_) if self.leaving => {}
             Command::Farewell(reason) => {
                 self.leaving = true;
-                self.farewell = Some(reason);
+                self.conn.take_leave(now, reason);
             }
             Command::Attach(slot, tcp, early, bounds) => {
                 self.attach(now, slot, (tcp, early), bounds, driver);
@@ -241,10 +239,6 @@ impl<R: Role, L: Leg> Worker<R, L> {
     /// One round: what the core has to say, a turn for each session that is ready, and what follows. Tells whether
     /// anything was done.
     pub fn run(&mut self, now: Instant, driver: &mut impl Driver<Leg = L>) -> bool {
-        // The core's patience begins anew each time.
-        if let Some(reason) = &self.farewell {
-            self.conn.stop(now, reason.clone());
-        }
         // Nothing is sent before the sessions had their turn, so that acknowledgements, credit and bytes leave
         // together.
         self.buf.hold();

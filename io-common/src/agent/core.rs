@@ -136,7 +136,7 @@ impl AgentCore {
         let kept = config.pairs.kept();
         let mut supervisor = Supervisor::new(now, config.gateways.clone(), kept, &env.seed)?;
         if let Some(journal) = &config.journal {
-            supervisor.record_in(now, kept, journal);
+            supervisor.record_in(journal);
         }
         Ok(Self {
             policy: Arc::new(Policy::new(&config.routes).restricted(&config.restrictions)),

@@ -73,6 +73,8 @@ pub struct Supervisor {
     /// When a connection that only drains is closed whatever it carries, so that its successor shows the next pair.
     close_by: Option<(Instant, DialId)>,
     steps: VecDeque<SupervisorStep>,
+    /// When it was made, and what with: for a journal.
+    begun: (Instant, KeptPairs),
     recording: Recording,
 }
 
@@ -123,6 +125,7 @@ impl Supervisor {
             swap: Swap::Overlap,
             close_by: None,
             steps: VecDeque::new(),
+            begun: (now, kept),
             recording: Recording::default(),
         };
         supervisor.begin(now, 0);

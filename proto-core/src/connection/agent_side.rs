@@ -223,11 +223,13 @@ impl AgentHandle<'_> {
     }
 
     /// Closes the connection as soon as it has carried nothing for [`DRAIN_LINGER`](crate::limits::DRAIN_LINGER): no
-    /// session is open or asked for, and everything sent is acknowledged. Sessions that come meanwhile are served.
+    /// session is open or asked for, and everything sent is acknowledged. Sessions that come meanwhile are served. One that
+    /// stops already does that.
     pub fn drain(&mut self) {
         self.conn.link.called(None, || Call::Drain);
         self.conn.dirty = true;
-        self.conn.farewell = Some(Farewell::WhenIdle { since: None });
+        let farewell = &mut self.conn.farewell;
+        farewell.get_or_insert(Farewell::WhenIdle { since: None });
     }
 
     /// Time from the latest acknowledged heartbeat to its ack, the queues of both ends included; none before the first.

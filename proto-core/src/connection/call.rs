@@ -43,6 +43,7 @@ pub(crate) enum Call {
     Write(Slot, u64),
     Finish(Slot),
     Reset(Slot, u32),
+    TakeLeave(CloseReason),
 }
 
 impl Connection {
@@ -97,6 +98,7 @@ impl Connection {
             Call::Process => self.process_again(now),
             Call::Close(reason) => self.close(now, &reason),
             Call::Stop(reason) => self.stop(now, reason),
+            Call::TakeLeave(reason) => self.take_leave(now, reason),
             Call::Read(slot, max) => {
                 let max = usize::try_from(max).unwrap_or(usize::MAX);
                 let _read = self.read_session(slot, max, &mut VecDeque::new());

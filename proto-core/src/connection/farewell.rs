@@ -24,8 +24,8 @@ pub(super) enum Farewell {
     WhenSent {
         /// What the peer is told.
         reason: CloseReason,
-        /// Closed by then.
-        until: Instant,
+        /// Closed by then, if it is bounded.
+        until: Option<Instant>,
     },
 }
 
@@ -33,7 +33,7 @@ impl Farewell {
     pub(super) fn poll_timeout(&self) -> Option<Instant> {
         match self {
             Self::WhenIdle { since } => since.map(|since| since + limits::DRAIN_LINGER),
-            Self::WhenSent { until, .. } => Some(*until),
+            Self::WhenSent { until, .. } => *until,
         }
     }
 }
@@ -61,7 +61,11 @@ impl Connection {
                 *since = None;
                 return;
             }
-            Some(Farewell::WhenSent { until, .. }) if !is_sent && now < *until => return,
+            Some(Farewell::WhenSent { until, .. })
+                if !is_sent && until.is_none_or(|until| now < until) =>
+            {
+                return;
+            }
             Some(Farewell::WhenSent { reason, .. }) => reason.clone(),
         };
         self.shut(now, reason.code(), reason.text(), Closed::Local);

@@ -270,7 +270,17 @@ impl Connection {
         self.dirty = true;
         self.farewell = Some(Farewell::WhenSent {
             reason,
-            until: now + limits::STOP_PATIENCE,
+            until: Some(now + limits::STOP_PATIENCE),
+        });
+    }
+
+    /// As [`stop`](Self::stop), but however long it takes. A later [`stop`](Self::stop) bounds it.
+    pub fn take_leave(&mut self, now: Instant, reason: CloseReason) {
+        (self.link).called(Some(now), || Call::TakeLeave(reason.clone()));
+        self.dirty = true;
+        self.farewell = Some(Farewell::WhenSent {
+            reason,
+            until: None,
         });
     }
 

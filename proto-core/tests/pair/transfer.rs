@@ -157,6 +157,41 @@ fn a_stopping_connection_sees_what_has_ended_to_the_peer() {
 }
 
 #[test]
+fn a_leave_takes_as_long_as_the_path_needs_unless_it_is_bounded() {
+    for bounded in [false, true] {
+        let mut j = Joined::new(53);
+        let slot = j.open();
+        // Four times the patience of a stop.
+        j.both(|path| path.rate = Some(25_000));
+        send(&mut j.w, j.a, slot, 10, true);
+        send(&mut j.w, j.g, slot, 100_000, true);
+        j.w.run_for(ms(200));
+        let now = j.w.now();
+        (j.w).conn(j.g, |c| c.take_leave(now, CloseReason::GatewayStopping));
+        if bounded {
+            (j.w).conn(j.g, |c| c.stop(now, CloseReason::GatewayStopping));
+        }
+        j.w.run_for(limits::STOP_PATIENCE);
+        assert_eq!(j.w.closed(j.g).is_some(), bounded);
+        j.w.run_for(secs(5));
+        assert_eq!(j.w.closed(j.g), Some(&Closed::Local));
+        assert_eq!(j.w.flow(j.a, slot).got_end, !bounded);
+    }
+}
+
+#[test]
+fn a_connection_that_stops_does_not_linger_as_one_that_drains() {
+    let mut j = Joined::new(54);
+    let now = j.w.now();
+    j.w.conn(j.a, |c| {
+        c.stop(now, CloseReason::AgentStopping);
+        c.as_agent().unwrap().drain();
+    });
+    j.w.run_for(ms(50));
+    assert_eq!(j.w.closed(j.a), Some(&Closed::Local));
+}
+
+#[test]
 fn a_stopping_connection_waits_for_nothing_else() {
     for acknowledged in [true, false] {
         let mut j = Joined::new(50);

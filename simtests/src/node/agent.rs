@@ -114,7 +114,7 @@ impl Agent {
             .expect("1 to 16 gateways");
         let mut endpoint = Endpoint::agent(&env);
         if let Some(journal) = ctx.journal() {
-            supervisor.record_in(ctx.now(), kept, &journal);
+            supervisor.record_in(&journal);
             endpoint.record_in(journal);
         }
         let start = Start::Agent {

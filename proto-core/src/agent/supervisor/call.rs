@@ -28,8 +28,9 @@ pub(crate) enum Call {
 }
 
 impl Supervisor {
-    /// Takes down from here on what happens; to be called at once after it was made, with the same `now` and `kept`.
-    pub fn record_in(&mut self, now: Instant, kept: KeptPairs, journal: &Journal) {
+    /// Takes down from here on what happens; to be called at once after it was made.
+    pub fn record_in(&mut self, journal: &Journal) {
+        let (now, kept) = self.begun;
         let targets = self.gateways.iter().map(|gateway| gateway.target.clone());
         let begin = Begin::Supervisor {
             gateways: targets.collect(),
