@@ -153,7 +153,7 @@ impl Dials {
         let Some((tcp, _)) = entry.connecting.get(&index) else {
             return;
         };
-        match outcome(tcp) {
+        match connected(tcp) {
             Ok(true) => {
                 let Some((mut tcp, _)) = entry.connecting.remove(&index) else {
                     return;
@@ -218,7 +218,7 @@ fn connect(sources: &Sources, addr: SocketAddr, owner: Owner) -> io::Result<(Tcp
 }
 
 /// Tells whether a connection is there; it may still be under way.
-fn outcome(tcp: &TcpStream) -> io::Result<bool> {
+pub(crate) fn connected(tcp: &TcpStream) -> io::Result<bool> {
     if let Some(error) = tcp.take_error()? {
         return Err(error);
     }
