@@ -104,9 +104,14 @@ impl Display for Sequence {
         for line in &self.own {
             writeln!(f, "    {line}")?;
         }
-        let mut counts = BTreeMap::<_, usize>::new();
+        // The last acknowledgement of a session races with a stop: of one that this side has finished, its clean end may be
+        // told before the connection is closed or not.
+        let is_stopped = self.own.iter().any(|line| line.starts_with("> Stop"));
+        let counts_for_nothing = |line: &str| is_stopped && line.contains("how: Clean");
+        let mut counts = BTreeMap::<Vec<_>, usize>::new();
         for lines in self.sessions.values() {
-            *counts.entry(lines).or_default() += 1;
+            let counted = lines.iter().filter(|line| !counts_for_nothing(line));
+            *counts.entry(counted.collect()).or_default() += 1;
         }
         for (lines, count) in counts {
             writeln!(f, "    {count} times a session")?;
@@ -200,6 +205,14 @@ fn only_what_is_told_and_said_and_its_order_counts() {
         "<Closed",
     ]);
     assert_eq!(one.difference(&same), "");
+    let stopped = |last: &[&str]| {
+        let begin = ["<Established", ">Accept(s0)", ">Finish(s0)"];
+        run(&[&begin[..], last, &["<Closed"]].concat())
+    };
+    let clean = "<SessionEnded { slot: s0, how: Clean }";
+    let in_time = stopped(&[clean, ">Stop(Because)"]);
+    assert_eq!(in_time.difference(&stopped(&[">Stop(Because)"])), "");
+    assert_ne!(stopped(&[clean]).difference(&stopped(&[])), "");
     let refused = run(&[
         "<Established",
         &format!("<{request}"),
