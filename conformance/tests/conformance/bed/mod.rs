@@ -194,9 +194,12 @@ impl Bed {
     }
 
     /// Agents are told, and may come back while it stops.
-    fn note_one_more(&self) {
+    fn note_one_more(&mut self) {
         for agent in self.agents.values() {
             agent.statuses.note_one_more();
+        }
+        if !self.agents.is_empty() {
+            self.recorded.compare_used_only();
         }
     }
 

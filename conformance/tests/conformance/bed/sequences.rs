@@ -65,6 +65,10 @@ impl Sequence {
         }
     }
 
+    pub(super) fn has_sessions(&self) -> bool {
+        !self.sessions.is_empty()
+    }
+
     pub(super) fn take(&mut self, line: &Line) {
         let (sign, text) = match &line.said {
             Said::Call(_) if self.is_closed => return,
