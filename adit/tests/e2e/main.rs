@@ -18,6 +18,7 @@ mod certificates;
 mod clock;
 mod crash;
 mod credit;
+mod deaf;
 mod disk;
 mod draining;
 mod enrolment;

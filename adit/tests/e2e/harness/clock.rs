@@ -2,12 +2,12 @@
 
 use std::{fs, path::PathBuf, process::Command};
 
-use super::site::Site;
+use super::{preload::library, site::Site};
 
 /// The wall clock of the processes that are started by it.
 pub(crate) struct Clock {
     file: PathBuf,
-    /// What stands between a process and the system's clock, made by the C compiler that the build needs too.
+    /// What stands between a process and the system's clock.
     library: PathBuf,
 }
 
@@ -15,19 +15,8 @@ impl Clock {
     pub(crate) fn new(site: &Site, name: &str) -> Self {
         let clock = Self {
             file: site.path(&format!("{name}.clock")),
-            library: site.path("clock.so"),
+            library: library(site, "clock"),
         };
-        if !clock.library.exists() {
-            let made = Command::new("cc")
-                .args(["-shared", "-fPIC", "-Wall", "-Werror", "-o"])
-                .arg(&clock.library)
-                .arg(concat!(
-                    env!("CARGO_MANIFEST_DIR"),
-                    "/tests/e2e/harness/clock.c"
-                ))
-                .status();
-            assert!(made.unwrap().success());
-        }
         clock.set(0);
         clock
     }

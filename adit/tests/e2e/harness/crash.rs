@@ -5,11 +5,11 @@ use std::{
     process::Command,
 };
 
-use super::site::Site;
+use super::{preload::library, site::Site};
 
 /// Which files are watched.
 pub(crate) struct Crash {
-    /// What stands between a process and its files, made by the C compiler that the build needs too.
+    /// What stands between a process and its files.
     library: PathBuf,
     folder: PathBuf,
     names: &'static str,
@@ -18,21 +18,8 @@ pub(crate) struct Crash {
 impl Crash {
     /// Watches the files of a folder whose names contain a text, and the folder.
     pub(crate) fn new(site: &Site, folder: &Path, names: &'static str) -> Self {
-        let library = site.path("crash.so");
-        if !library.exists() {
-            let made = Command::new("cc")
-                .args(["-shared", "-fPIC", "-Wall", "-Werror", "-o"])
-                .arg(&library)
-                .arg(concat!(
-                    env!("CARGO_MANIFEST_DIR"),
-                    "/tests/e2e/harness/crash.c"
-                ))
-                .arg("-ldl")
-                .status();
-            assert!(made.unwrap().success());
-        }
         Self {
-            library,
+            library: library(site, "crash"),
             folder: folder.to_owned(),
             names,
         }

@@ -3,7 +3,9 @@
 pub(crate) mod clock;
 pub(crate) mod console;
 pub(crate) mod crash;
+pub(crate) mod deaf;
 pub(crate) mod disk;
+pub(crate) mod preload;
 pub(crate) mod process;
 pub(crate) mod reference;
 pub(crate) mod reference_agent;
