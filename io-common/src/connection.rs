@@ -334,7 +334,8 @@ impl<R: Role, L: Leg> Worker<R, L> {
             | Event::PathSuspect
             | Event::PathRecovered
             | Event::RenewalRequested { .. }
-            | Event::RenewalAnswered(_)) => self.role.on_event(now, &mut self.conn, event),
+            | Event::RenewalAnswered(_)
+            | Event::Peer(_)) => self.role.on_event(now, &mut self.conn, event),
         }
     }
 

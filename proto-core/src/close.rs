@@ -4,7 +4,7 @@ use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
-use crate::{error::DecodeError, limits::HEARTBEAT_ACK_TIMEOUT};
+use crate::{error::DecodeError, limits::HEARTBEAT_ACK_TIMEOUT, peer::fault::RpcFault};
 
 /// Why a connection is over; it comes exactly once.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error, Serialize, Deserialize)]
@@ -113,6 +113,9 @@ pub enum PeerFault {
     /// Sessions wait for a stream though none is in use: the agent does not give back those that are over.
     #[error("no stream is granted although none is in use; reconnect")]
     NoStreams,
+    /// A peer node broke the peer RPC.
+    #[error(transparent)]
+    Rpc(#[from] RpcFault),
     /// The certificate names no agent; the verifier refuses it before, so this is a fault of ours.
     #[error("the certificate names no agent")]
     NoIdentity,
@@ -136,6 +139,8 @@ pub enum CloseReason {
     Redundant,
     /// The agent has a connection with its renewed key pair (agent-tunnel 13).
     Renewed,
+    /// The node stops (peer-rpc 2).
+    NodeStopping,
 }
 
 impl CloseReason {
@@ -143,7 +148,11 @@ impl CloseReason {
     #[must_use]
     pub fn code(&self) -> u32 {
         match self {
-            Self::AgentStopping | Self::GatewayStopping | Self::Redundant | Self::Renewed => 0,
+            Self::AgentStopping
+            | Self::GatewayStopping
+            | Self::Redundant
+            | Self::Renewed
+            | Self::NodeStopping => 0,
             Self::Superseded => 1,
             Self::NotAdmitted(_) => 2,
             Self::Revoked => CODE_REVOKED,
@@ -161,6 +170,7 @@ impl CloseReason {
             Self::Revoked => "this agent is not enrolled any more; enrol it again",
             Self::Redundant => "redundant",
             Self::Renewed => "cert-renewed",
+            Self::NodeStopping => "node shutdown",
         }
     }
 }

@@ -1,6 +1,7 @@
 //! One UDP socket's worth of connections: datagrams in, connections and stateless answers out.
 
 mod counters;
+mod peer;
 mod resets;
 mod unread;
 
@@ -16,8 +17,9 @@ use bytes::BytesMut;
 use quinn_proto::{ConnectionHandle, DatagramEvent, EcnCodepoint, Incoming, ServerConfig};
 
 pub use self::counters::{EndpointCounters, EndpointLoad, HandshakesRefused, UnreadHeld};
+pub use self::peer::Protocol;
 pub(crate) use self::unread::Held;
-use self::{resets::ResetAllowance, unread::Unread};
+use self::{peer::Peer, resets::ResetAllowance, unread::Unread};
 use crate::{
     agent::{
         advertise::AdvertiserConfig,
@@ -29,7 +31,7 @@ use crate::{
     journal::{Begin, Journal},
     limits,
     link::{
-        FromConnection, FromEndpoint, Link,
+        FromConnection, FromEndpoint, Link, Shape,
         cids::random_cid,
         config,
         tls::{AgentTls, GatewayTls, TlsError},
@@ -42,8 +44,10 @@ use crate::{
 /// Routes datagrams to connections, makes connections, and answers what needs no state. One per UDP socket.
 pub struct Endpoint {
     quic: quinn_proto::Endpoint,
-    /// A gateway's.
+    /// A gateway's, or a peer's.
     server: Option<Arc<ServerConfig>>,
+    /// Of an endpoint between peers.
+    peer: Option<Peer>,
     wall_clock: Arc<dyn WallClock>,
     /// First destination ids of connections that this side makes.
     dcids: rand_chacha::ChaCha12Rng,
@@ -189,16 +193,21 @@ impl Endpoint {
         env: &Env,
     ) -> Result<Self, TlsError> {
         let server = config::server(tls, env)?;
-        Ok(Self::new(Some(server), endpoint_limits, env))
+        Ok(Self::new(Some(server), None, endpoint_limits, env))
     }
 
     /// Makes the endpoint of an agent.
     #[must_use]
     pub fn agent(env: &Env) -> Self {
-        Self::new(None, EndpointLimits::default(), env)
+        Self::new(None, None, EndpointLimits::default(), env)
     }
 
-    fn new(server: Option<ServerConfig>, endpoint_limits: EndpointLimits, env: &Env) -> Self {
+    fn new(
+        server: Option<ServerConfig>,
+        peer: Option<Peer>,
+        endpoint_limits: EndpointLimits,
+        env: &Env,
+    ) -> Self {
         let server = server.map(Arc::new);
         // MTU discovery is on: the drivers' sockets forbid fragmentation.
         let quic =
@@ -206,6 +215,7 @@ impl Endpoint {
         Self {
             quic,
             server,
+            peer,
             wall_clock: Arc::clone(&env.wall_clock),
             dcids: env.seed.derive("dcid"),
             limits: endpoint_limits,
@@ -279,7 +289,7 @@ impl Endpoint {
         let (handle, quic) = begun.map_err(|e| ConnectError::Target(e.to_string()))?;
         let id = self.know(handle, None);
         let unread = self.limits.unread;
-        let link = Link::new(quic, handle, window);
+        let link = Link::new(quic, handle, Shape::tunnel(window));
         let mut conn = Connection::agent(now, id, link, role, self.wall_clock(), unread);
         self.record(now, &mut conn, || Begin::Agent {
             conn: id,
@@ -395,10 +405,7 @@ impl Endpoint {
             return Routed::Reply(transmit(self.quic.refuse(incoming, reply)));
         }
         let window = config::window(self.limits.unread);
-        let server = (self.server.as_ref()).map(|server| {
-            let client = incoming.remote_address().ip();
-            Arc::new(config::server_for(server, client, window))
-        });
+        let server = self.server_for(incoming.remote_address().ip(), window);
         match self.quic.accept(incoming, now, reply, server) {
             // Its first datagram ended it. The engine would keep it until its idle timeout, and as no handshake is in
             // progress nothing would count it: anybody could fill all places by one datagram for each.
@@ -413,10 +420,7 @@ impl Endpoint {
                 self.handshakes += 1;
                 *self.sources.entry(source).or_default().of(proof) += 1;
                 let id = self.know(handle, Some((source, proof)));
-                let unread = self.limits.unread;
-                let link = Link::new(quic, handle, window);
-                let mut conn = Connection::gateway(now, id, link, self.wall_clock(), unread);
-                self.record(now, &mut conn, || Begin::Gateway { conn: id, unread });
+                let conn = self.accepted(now, id, (handle, quic), window);
                 Routed::New(Box::new(conn))
             }
             Err(error) => {
@@ -426,6 +430,32 @@ impl Endpoint {
                 })
             }
         }
+    }
+
+    /// The server's settings for a client at this address.
+    fn server_for(&self, client: IpAddr, window: u64) -> Option<Arc<ServerConfig>> {
+        let server = self.server.as_ref()?;
+        Some(Arc::new(match &self.peer {
+            None => config::server_for(server, client, window),
+            Some(peer) => config::peer_server_for(server, client, &peer.transport()),
+        }))
+    }
+
+    fn accepted(
+        &self,
+        now: Instant,
+        id: ConnId,
+        (handle, quic): (ConnectionHandle, quinn_proto::Connection),
+        window: u64,
+    ) -> Connection {
+        if let Some(peer) = &self.peer {
+            return peer.accepted(now, id, Link::new(quic, handle, peer.shape()));
+        }
+        let unread = self.limits.unread;
+        let link = Link::new(quic, handle, Shape::tunnel(window));
+        let mut conn = Connection::gateway(now, id, link, self.wall_clock(), unread);
+        self.record(now, &mut conn, || Begin::Gateway { conn: id, unread });
+        conn
     }
 
     fn wall_clock(&self) -> Arc<dyn WallClock> {

@@ -28,6 +28,11 @@ pub struct Slot(pub u64);
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct AttemptId(pub u64);
 
+/// Names one call of this node to a peer; never used twice in the life of a `peer::node::Node`. An attempt that is made
+/// again keeps the name.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub struct CallId(pub u64);
+
 macro_rules! shows {
     ($($name:ident => $prefix:literal),* $(,)?) => {$(
         impl fmt::Display for $name {
@@ -43,4 +48,4 @@ macro_rules! shows {
     )*};
 }
 
-shows!(AgentId => "", SessionId => "", ConnId => "c", Slot => "s", AttemptId => "t");
+shows!(AgentId => "", SessionId => "", ConnId => "c", Slot => "s", AttemptId => "t", CallId => "r");

@@ -17,6 +17,7 @@ use crate::{
     id::{AttemptId, ConnId, SessionId, Slot},
     identity::AgentIdentity,
     link,
+    peer::event::PeerEvent,
     route::RouteSet,
     target::Target,
 };
@@ -119,6 +120,8 @@ pub enum Event {
     },
     /// Agent: the gateway has answered a renewal.
     RenewalAnswered(Result<Renewed, String>),
+    /// Something of the peer RPC, between gateways.
+    Peer(PeerEvent),
     /// The connection is over; exactly once, and the last event.
     Closed(Closed),
 }

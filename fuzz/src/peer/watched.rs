@@ -355,6 +355,7 @@ impl Said {
             }
             Event::PathSuspect => self.is_suspect = true,
             Event::Seen | Event::PathRecovered => {}
+            Event::Peer(_) => panic!("a tunnel says nothing of peers"),
             Event::Closed(closed) => self.closed = Some(closed),
         }
     }

@@ -201,7 +201,8 @@ impl Role for GatewayConnection {
             | Event::SessionRest { .. }
             | Event::SessionReadable(_)
             | Event::SessionWritable(_)
-            | Event::RenewalRequested { .. } => {}
+            | Event::RenewalRequested { .. }
+            | Event::Peer(_) => {}
         }
     }
 

@@ -229,7 +229,8 @@ impl Role for AgentConnection {
             | Event::SessionRest { .. }
             | Event::SessionReadable(_)
             | Event::SessionWritable(_)
-            | Event::RenewalAnswered(_) => {}
+            | Event::RenewalAnswered(_)
+            | Event::Peer(_) => {}
         }
     }
 

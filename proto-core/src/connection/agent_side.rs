@@ -37,6 +37,9 @@ pub enum CommandError {
     /// The connection is not established.
     #[error("the connection is not established")]
     NotConnected,
+    /// The body of an answer does not fit an envelope (peer-rpc 4.3).
+    #[error("the answer is too large")]
+    TooLarge,
 }
 
 impl Connection {
@@ -237,14 +240,14 @@ impl AgentHandle<'_> {
     pub fn round_trip(&self) -> Option<Duration> {
         match &self.conn.role {
             Role::Agent(role) => role.round_trip(),
-            Role::Gateway(_) => None,
+            Role::Gateway(_) | Role::Peer(_) => None,
         }
     }
 
     fn take_deciding(&mut self, slot: Slot) -> Result<(), CommandError> {
         let is_deciding = match &self.conn.role {
             Role::Agent(role) => role.accepts.get(&slot).is_some_and(Accept::is_deciding),
-            Role::Gateway(_) => false,
+            Role::Gateway(_) | Role::Peer(_) => false,
         };
         self.conn.link.answered(&is_deciding);
         if !is_deciding {

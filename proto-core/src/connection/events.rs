@@ -17,6 +17,9 @@ impl Connection {
         if self.state == State::Closed {
             return;
         }
+        if self.is_peer() {
+            return self.handle_peer_link(now, event);
+        }
         match event {
             LinkEvent::Connected => self.handle_connected(now),
             LinkEvent::Lost(closed) => self.end(closed),
@@ -24,6 +27,7 @@ impl Connection {
             LinkEvent::Credit => match self.role {
                 Role::Agent(_) => self.open_control(),
                 Role::Gateway(_) => self.open_waiting(),
+                Role::Peer(_) => {}
             },
             LinkEvent::Readable(StreamRef::Session(slot)) => {
                 match self.sessions.contains_key(&slot) {
@@ -65,6 +69,7 @@ impl Connection {
         let role = match self.role {
             Role::Agent(_) => LivenessRole::Agent,
             Role::Gateway(_) => LivenessRole::Gateway,
+            Role::Peer(_) => return,
         };
         self.liveness = Some(Liveness::new(now, LivenessConfig { role }));
         match &mut self.role {
@@ -79,6 +84,7 @@ impl Connection {
                 }),
                 None => self.fault(now, PeerFault::NoIdentity),
             },
+            Role::Peer(_) => {}
         }
     }
 
@@ -107,6 +113,7 @@ impl Connection {
         match self.role {
             Role::Agent(_) => self.advance_accept(now, slot),
             Role::Gateway(_) => self.advance_open(slot),
+            Role::Peer(_) => {}
         }
     }
 
@@ -120,6 +127,7 @@ impl Connection {
             Role::Gateway(role) if role.opens.contains_key(&slot) => return,
             Role::Gateway(_) => {}
             Role::Agent(_) => self.accept_broken(slot, code),
+            Role::Peer(_) => {}
         }
         // Until our half is reset the stream counts against the gateway's credit, and what is unsent on it waits.
         self.abandon(slot, session_code::CANCELLED);
@@ -129,6 +137,7 @@ impl Connection {
         match self.role {
             Role::Agent(_) => self.accept_broken(slot, code),
             Role::Gateway(_) => self.open_broken(slot),
+            Role::Peer(_) => {}
         }
     }
 }

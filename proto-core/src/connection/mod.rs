@@ -8,6 +8,7 @@ mod farewell;
 mod gateway_side;
 mod hoard;
 mod path;
+mod peer;
 mod sessions;
 
 use std::{
@@ -23,6 +24,7 @@ pub(crate) use self::call::{Call, describe};
 pub use self::{
     agent_side::{AgentHandle, CommandError},
     gateway_side::GatewayHandle,
+    peer::{CallRefused, PeerHandle},
 };
 use self::{control::ControlChannel, farewell::Farewell, hoard::Hoard, sessions::Carried};
 use crate::{
@@ -36,6 +38,7 @@ use crate::{
     link::{FromConnection, FromEndpoint, Link, StreamRef},
     liveness::Liveness,
     output::{Event, Input, Output, ToConnection, ToEndpoint, TransmitBuf},
+    peer::role::PeerRole,
     wire::control::{ControlMessage, check_version},
 };
 
@@ -79,6 +82,7 @@ pub struct Connection {
 enum Role {
     Agent(Box<AgentRole>),
     Gateway(Box<GatewayRole>),
+    Peer(Box<PeerRole>),
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -138,6 +142,17 @@ impl Connection {
         Self::new(now, id, link, role, clock, unread)
     }
 
+    pub(crate) fn peer(
+        now: Instant,
+        id: ConnId,
+        link: Link,
+        role: PeerRole,
+        clock: Arc<dyn WallClock>,
+        unread: u64,
+    ) -> Self {
+        Self::new(now, id, link, Role::Peer(Box::new(role)), clock, unread)
+    }
+
     fn new(
         now: Instant,
         id: ConnId,
@@ -149,6 +164,7 @@ impl Connection {
         let patience = match role {
             Role::Agent(_) => limits::UNANSWERED_TIMEOUT,
             Role::Gateway(_) => limits::HANDSHAKE_TIMEOUT,
+            Role::Peer(_) => limits::PEER_HELLO_TIMEOUT,
         };
         Self {
             id,
@@ -310,12 +326,16 @@ impl Connection {
         match &self.role {
             Role::Agent(role) => role.poll_timeout(),
             Role::Gateway(role) => role.poll_timeout(),
+            Role::Peer(role) => role.poll_timeout(),
         }
     }
 
     fn handle_timeout(&mut self, now: Instant) {
         self.link.handle_timeout(now);
         match self.state {
+            State::Handshaking { deadline, .. } if deadline <= now && self.is_peer() => {
+                self.peer_handshake_timed_out(now);
+            }
             State::Handshaking { begun, deadline } if deadline <= now => {
                 // A gateway that has answered at all gets the whole time.
                 let deadline = begun + limits::HANDSHAKE_TIMEOUT;
@@ -354,6 +374,7 @@ impl Connection {
                     self.fault(now, PeerFault::NoStreams);
                 }
             }
+            Role::Peer(_) => self.peer_timeouts(now),
         }
     }
 
@@ -363,6 +384,8 @@ impl Connection {
             match self.role {
                 Role::Agent(_) => self.accept_timed_out(slot),
                 Role::Gateway(_) => self.open_timed_out(slot),
+                // A call's deadlines are with its own machine.
+                Role::Peer(_) => {}
             }
         }
     }
@@ -388,7 +411,9 @@ impl Connection {
         }
         if self.state == State::Up {
             self.flush_unsent();
-            if let Err(fault) = self.run_control(now) {
+            if self.is_peer() {
+                self.run_peer(now);
+            } else if let Err(fault) = self.run_control(now) {
                 self.fault(now, fault);
             }
             let busy = self.carries();
@@ -459,13 +484,23 @@ impl Connection {
                     debug_assert!(sent.is_ok(), "an ack is 11 bytes");
                 }
             }
+            // Its first stream carries no control messages.
+            Role::Peer(_) => {}
         }
         Ok(())
     }
 
     /// Sessions are open or being set up.
     fn is_busy(&self) -> bool {
-        !self.sessions.is_empty() || !self.deadlines.is_empty()
+        let has_calls = match &self.role {
+            Role::Agent(_) | Role::Gateway(_) => false,
+            Role::Peer(role) => role.is_busy(),
+        };
+        !self.sessions.is_empty() || !self.deadlines.is_empty() || has_calls
+    }
+
+    fn is_peer(&self) -> bool {
+        matches!(self.role, Role::Peer(_))
     }
 
     /// Sessions are open or being set up, or what was written for one that is over here is still under way.
@@ -538,6 +573,7 @@ impl Connection {
         match &mut self.role {
             Role::Agent(role) => role.accepts.clear(),
             Role::Gateway(role) => role.handle_closed(),
+            Role::Peer(_) => self.peer_ended(),
         }
         self.events.push_back(Event::Closed(closed));
     }

@@ -34,7 +34,11 @@ impl Connection {
                 LivenessStep::Ping => self.link.ping(now),
                 LivenessStep::Suspect => self.events.push_back(Event::PathSuspect),
                 LivenessStep::Recovered => self.events.push_back(Event::PathRecovered),
-                LivenessStep::Dead => self.shut(now, CODE_PATH_DEAD, "path dead", Closed::PathDead),
+                LivenessStep::Dead => {
+                    // Peers know three codes only (peer-rpc 2).
+                    let code = if self.is_peer() { 0 } else { CODE_PATH_DEAD };
+                    self.shut(now, code, "path dead", Closed::PathDead);
+                }
             }
         }
     }

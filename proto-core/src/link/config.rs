@@ -16,12 +16,14 @@ use quinn_proto::{
 use super::{
     cids::SeededCids,
     congestion::AckCounterFactory,
+    peer_tls::PeerSecurity,
     reach::{PAYLOAD_MAX, Reach},
     tls::{self, AgentTls, GatewayTls, TlsError},
 };
 use crate::{
     env::{Env, WallClock},
     limits,
+    peer::config::PeerTransport,
 };
 
 pub(crate) fn endpoint(env: &Env) -> EndpointConfig {
@@ -43,17 +45,35 @@ pub(crate) fn endpoint(env: &Env) -> EndpointConfig {
 }
 
 pub(crate) fn server(tls: &GatewayTls, env: &Env) -> Result<ServerConfig, TlsError> {
-    let quic = QuicServerConfig::try_from(tls::server_config(tls, env)?)
-        .map_err(|e| TlsError::Unusable(e.to_string()))?;
+    let transport = transport(
+        limits::STREAMS_FROM_AGENT_MAX,
+        Reach::Internet,
+        window(limits::UNREAD_BUDGET),
+    );
+    serving(tls::server_config(tls, env)?, transport, env)
+}
+
+/// Of the endpoint between peers.
+pub(crate) fn peer_server(
+    security: &PeerSecurity,
+    settings: &PeerTransport,
+    env: &Env,
+) -> Result<ServerConfig, TlsError> {
+    let transport = peer_transport(settings, Reach::Internet);
+    serving(security.server(env)?, transport, env)
+}
+
+fn serving(
+    tls: rustls::ServerConfig,
+    transport: TransportConfig,
+    env: &Env,
+) -> Result<ServerConfig, TlsError> {
+    let quic = QuicServerConfig::try_from(tls).map_err(|e| TlsError::Unusable(e.to_string()))?;
     let token_key =
         hkdf::Salt::new(hkdf::HKDF_SHA256, &[]).extract(env.secrets.token_key.as_slice());
     let mut config = ServerConfig::new(Arc::new(quic), Arc::new(token_key));
     config
-        .transport_config(Arc::new(transport(
-            limits::STREAMS_FROM_AGENT_MAX,
-            Reach::Internet,
-            window(limits::UNREAD_BUDGET),
-        )))
+        .transport_config(Arc::new(transport))
         .time_source(Arc::new(TokenDates(Arc::clone(&env.wall_clock))))
         .max_incoming(limits::HANDSHAKES_MAX)
         .incoming_buffer_size(limits::HANDSHAKE_BUFFER_MAX)
@@ -68,6 +88,34 @@ pub(crate) fn server_for(server: &ServerConfig, client: IpAddr, window: u64) -> 
     let transport = transport(limits::STREAMS_FROM_AGENT_MAX, Reach::of(client), window);
     config.transport_config(Arc::new(transport));
     config
+}
+
+/// That of peers for a client at this address.
+pub(crate) fn peer_server_for(
+    server: &ServerConfig,
+    client: IpAddr,
+    settings: &PeerTransport,
+) -> ServerConfig {
+    let mut config = server.clone();
+    let transport = peer_transport(settings, Reach::of(client));
+    config.transport_config(Arc::new(transport));
+    config
+}
+
+/// Of one connection to a peer, see [`client`].
+pub(crate) fn peer_client(
+    security: &PeerSecurity,
+    alpn: &[u8],
+    peer: IpAddr,
+    settings: &PeerTransport,
+    env: &Env,
+) -> Result<ClientConfig, TlsError> {
+    let quic = QuicClientConfig::try_from(security.client(alpn, env)?)
+        .map_err(|e| TlsError::Unusable(e.to_string()))?;
+    let mut config = ClientConfig::new(Arc::new(quic));
+    let transport = peer_transport(settings, Reach::of(peer));
+    config.transport_config(Arc::new(transport));
+    Ok(config)
 }
 
 /// The first destination id is fixed by the caller, since the engine's hook is a plain `Fn` and the core holds no
@@ -113,6 +161,19 @@ fn transport(bidi_streams_from_peer: u32, reach: Reach, window: u64) -> Transpor
         .mtu_discovery_config(Some(mtu))
         .ack_frequency_config(Some(acks))
         .congestion_controller_factory(Arc::new(AckCounterFactory::default()));
+    config
+}
+
+/// What both protocols have in common, with the peers' own settings (peer-rpc 1.1).
+fn peer_transport(settings: &PeerTransport, reach: Reach) -> TransportConfig {
+    let mut config = transport(settings.bidi_streams, reach, settings.receive_window.into());
+    let idle_ms = u32::try_from(settings.idle_timeout.as_millis()).unwrap_or(u32::MAX);
+    config
+        .max_idle_timeout(Some(IdleTimeout::from(VarInt::from_u32(idle_ms))))
+        .keep_alive_interval(Some(settings.keep_alive))
+        .initial_rtt(settings.initial_rtt)
+        .stream_receive_window(VarInt::from_u32(settings.stream_receive_window))
+        .send_window(settings.send_window);
     config
 }
 

@@ -5,12 +5,12 @@ use std::{net::SocketAddr, sync::atomic::Ordering::Relaxed, time::Instant};
 use bytes::Bytes;
 use quinn_proto::{
     Connection, ConnectionEvent, ConnectionHandle, Dir, Event, ReadError, Side, StreamEvent,
-    StreamId, VarInt, WriteError,
+    StreamId, VarInt, WriteError, crypto::rustls::HandshakeData,
 };
 use rustls::pki_types::CertificateDer;
 
 use super::{
-    Broken, FromConnection, LinkEvent, ReadState, StreamRef,
+    Broken, FromConnection, LinkEvent, ReadState, Shape, StreamRef, Streams,
     congestion::AckCounter,
     lost::closed,
     reach::{PAYLOAD_MIN, SEND_MAX},
@@ -22,8 +22,12 @@ use crate::{id::Slot, identity::AgentIdentity, limits, output::Transmit};
 pub(super) struct Engine {
     quic: Connection,
     handle: ConnectionHandle,
+    /// What its streams are for.
+    streams_are: Streams,
     /// Connection window last told to the engine, in bytes.
     window: u64,
+    /// Bulk that may be written and not yet acknowledged, in bytes.
+    send_window: u64,
     /// Streams of the gateway that an agent's engine was last told to allow.
     streams: u32,
     /// A sign of life is to leave at once.
@@ -43,13 +47,14 @@ pub(super) struct Engine {
 }
 
 impl Engine {
-    /// `window` is the connection's, as the engine was configured.
-    pub(super) fn new(quic: Connection, handle: ConnectionHandle, window: u64) -> Self {
+    pub(super) fn new(quic: Connection, handle: ConnectionHandle, shape: Shape) -> Self {
         let acked_from = quic.remote_address();
         Self {
             quic,
             handle,
-            window,
+            streams_are: shape.streams,
+            window: shape.window,
+            send_window: shape.send_window,
             streams: limits::SESSIONS_PER_AGENT_FIRST,
             probing: false,
             drained_told: false,
@@ -127,12 +132,14 @@ impl Engine {
                 Event::ConnectionLost { reason } => LinkEvent::Lost(closed(reason)),
                 Event::Stream(StreamEvent::Opened { .. }) => LinkEvent::Opened,
                 Event::Stream(StreamEvent::Readable { id }) => self.readable(id),
-                Event::Stream(StreamEvent::Writable { id }) => LinkEvent::Writable(name(id)),
+                Event::Stream(StreamEvent::Writable { id }) => LinkEvent::Writable(self.name(id)),
                 Event::Stream(StreamEvent::Stopped { id, error_code }) => {
-                    LinkEvent::Stopped(name(id), error_code.into_inner())
+                    LinkEvent::Stopped(self.name(id), error_code.into_inner())
                 }
                 Event::Stream(StreamEvent::Available { dir: Dir::Bi }) => LinkEvent::Credit,
-                Event::Stream(StreamEvent::Finished { id }) => LinkEvent::Acknowledged(name(id)),
+                Event::Stream(StreamEvent::Finished { id }) => {
+                    LinkEvent::Acknowledged(self.name(id))
+                }
                 Event::Stream(StreamEvent::Available { dir: Dir::Uni })
                 | Event::HandshakeDataReady
                 | Event::DatagramReceived
@@ -150,6 +157,40 @@ impl Engine {
             .downcast::<Vec<CertificateDer<'static>>>()
             .ok()?;
         tls::identity_of(chain.first()?)
+    }
+
+    /// First certificate of the peer's chain, DER; none before the handshake, and of a peer that showed none.
+    pub(super) fn leaf(&self) -> Option<Vec<u8>> {
+        let chain = self
+            .quic
+            .crypto_session()
+            .peer_identity()?
+            .downcast::<Vec<CertificateDer<'static>>>()
+            .ok()?;
+        Some(chain.first()?.to_vec())
+    }
+
+    /// The protocol that both sides chose; none before the handshake.
+    pub(super) fn protocol(&self) -> Option<Vec<u8>> {
+        let data = self.quic.crypto_session().handshake_data()?;
+        data.downcast::<HandshakeData>().ok()?.protocol
+    }
+
+    /// What only the two ends of this TLS connection have (RFC 8446 7.5); none before the handshake.
+    pub(super) fn export(&self, label: &[u8]) -> Option<[u8; 32]> {
+        let mut secret = [0; 32];
+        let exported = (self.quic.crypto_session()).export_keying_material(&mut secret, label, b"");
+        exported.ok().map(|()| secret)
+    }
+
+    /// Both sides have seen the end of the handshake (RFC 9001 4.1.2): what is closed here says why to the peer.
+    pub(super) fn is_confirmed(&self) -> bool {
+        self.quic.side().is_server() || self.quic.stats().frame_rx.handshake_done > 0
+    }
+
+    /// Says what the streams are for, once the protocol is known and before any was opened.
+    pub(super) fn set_streams(&mut self, streams: Streams) {
+        self.streams_are = streams;
     }
 
     pub(super) fn close(&mut self, now: Instant, code: u32, reason: &str) {
@@ -239,18 +280,20 @@ impl Engine {
 
     /// Opens a stream, if the peer allows one more. Session streams are the gateway's, control is the agent's.
     pub(super) fn open(&mut self) -> Option<StreamRef> {
-        self.quic.streams().open(Dir::Bi).map(name)
+        let opened = self.quic.streams().open(Dir::Bi);
+        opened.map(|id| self.name(id))
     }
 
     /// Takes the next stream that the peer opened.
     pub(super) fn accept(&mut self) -> Option<StreamRef> {
-        self.quic.streams().accept(Dir::Bi).map(name)
+        let accepted = self.quic.streams().accept(Dir::Bi);
+        accepted.map(|id| self.name(id))
     }
 
     /// Sends this stream's bytes before those of sessions.
     pub(super) fn prioritise(&mut self, stream: StreamRef) {
         // Fails only on a stream that is gone, which then needs no priority.
-        let _gone = self.quic.send_stream(id(stream)).set_priority(1);
+        let _gone = self.quic.send_stream(self.id(stream)).set_priority(1);
     }
 
     /// Reads up to `max` bytes, handing each chunk on without a copy.
@@ -260,7 +303,7 @@ impl Engine {
         max: usize,
         mut sink: impl FnMut(Bytes),
     ) -> Result<ReadState, Broken> {
-        let mut recv = self.quic.recv_stream(id(stream));
+        let mut recv = self.quic.recv_stream(self.id(stream));
         let mut chunks = recv.read(true).map_err(|_| Broken::Gone)?;
         let mut left = max;
         let state = loop {
@@ -286,11 +329,12 @@ impl Engine {
     /// is blocked.
     pub(super) fn write(&mut self, stream: StreamRef, chunk: &mut Bytes) -> Result<usize, Broken> {
         let len = chunk.len();
+        let id = self.id(stream);
         // The engine tells of room only on a stream that it has seen blocked: a write that took a part has not been.
         while !chunk.is_empty() {
             match self
                 .quic
-                .send_stream(id(stream))
+                .send_stream(id)
                 .write_chunks(std::slice::from_mut(chunk))
             {
                 Ok(_) => {}
@@ -309,37 +353,33 @@ impl Engine {
         chunk: &mut Bytes,
     ) -> Result<usize, Broken> {
         self.quic
-            .set_send_window(limits::SEND_WINDOW + limits::SEND_WINDOW_RESERVE);
+            .set_send_window(self.send_window + limits::SEND_WINDOW_RESERVE);
         let written = self.write(stream, chunk);
-        self.quic.set_send_window(limits::SEND_WINDOW);
+        self.quic.set_send_window(self.send_window);
         written
     }
 
     /// Ends our half cleanly.
     pub(super) fn finish(&mut self, stream: StreamRef) -> Result<(), Broken> {
-        self.quic
-            .send_stream(id(stream))
-            .finish()
-            .map_err(|e| match e {
-                quinn_proto::FinishError::Stopped(code) => Broken::ByPeer(code.into_inner()),
-                quinn_proto::FinishError::ClosedStream => Broken::Gone,
-            })
+        let id = self.id(stream);
+        self.quic.send_stream(id).finish().map_err(|e| match e {
+            quinn_proto::FinishError::Stopped(code) => Broken::ByPeer(code.into_inner()),
+            quinn_proto::FinishError::ClosedStream => Broken::Gone,
+        })
     }
 
     /// Abandons both halves.
     pub(super) fn abandon(&mut self, stream: StreamRef, code: u32) {
-        let code = VarInt::from_u32(code);
+        let (code, id) = (VarInt::from_u32(code), self.id(stream));
         // Either half may be over already, which is what is wanted.
-        let _over = self.quic.send_stream(id(stream)).reset(code);
-        let _over = self.quic.recv_stream(id(stream)).stop(code);
+        let _over = self.quic.send_stream(id).reset(code);
+        let _over = self.quic.recv_stream(id).stop(code);
     }
 
     /// Wants no more of the peer's half.
     pub(super) fn stop(&mut self, stream: StreamRef, code: u32) {
-        let _over = self
-            .quic
-            .recv_stream(id(stream))
-            .stop(VarInt::from_u32(code));
+        let (code, id) = (VarInt::from_u32(code), self.id(stream));
+        let _over = self.quic.recv_stream(id).stop(code);
     }
 
     /// Tells the peer what it may send in all, which the engine otherwise keeps to itself until an eighth of the window
@@ -368,8 +408,29 @@ impl Engine {
 
     fn readable(&mut self, id: StreamId) -> LinkEvent {
         match self.quic.recv_stream(id).received_reset() {
-            Ok(Some(code)) => LinkEvent::Reset(name(id), code.into_inner()),
-            Ok(None) | Err(_) => LinkEvent::Readable(name(id)),
+            Ok(Some(code)) => LinkEvent::Reset(self.name(id), code.into_inner()),
+            Ok(None) | Err(_) => LinkEvent::Readable(self.name(id)),
+        }
+    }
+
+    fn name(&self, id: StreamId) -> StreamRef {
+        let is_control = id.index() == 0 && self.streams_are.begin_with_control();
+        match (id.initiator(), id.dir(), id.index()) {
+            (Side::Client, Dir::Bi, _) if is_control => StreamRef::Control,
+            (side, Dir::Bi, index) if side == self.streams_are.opener() => {
+                StreamRef::Session(Slot(index))
+            }
+            _ => StreamRef::Stray(VarInt::from(id).into_inner()),
+        }
+    }
+
+    fn id(&self, stream: StreamRef) -> StreamId {
+        match stream {
+            StreamRef::Control => StreamId::new(Side::Client, Dir::Bi, 0),
+            StreamRef::Session(Slot(index)) => {
+                StreamId::new(self.streams_are.opener(), Dir::Bi, index)
+            }
+            StreamRef::Stray(id) => VarInt::from_u64(id).unwrap_or(VarInt::MAX).into(),
         }
     }
 }
@@ -381,22 +442,5 @@ pub(crate) fn transmit(t: quinn_proto::Transmit) -> Transmit {
         size: t.size,
         segment_size: t.segment_size,
         src_ip: t.src_ip,
-    }
-}
-
-/// The agent is the QUIC client, the gateway the server (agent-tunnel 2).
-fn name(id: StreamId) -> StreamRef {
-    match (id.initiator(), id.dir(), id.index()) {
-        (Side::Client, Dir::Bi, 0) => StreamRef::Control,
-        (Side::Server, Dir::Bi, index) => StreamRef::Session(Slot(index)),
-        _ => StreamRef::Stray(VarInt::from(id).into_inner()),
-    }
-}
-
-fn id(stream: StreamRef) -> StreamId {
-    match stream {
-        StreamRef::Control => StreamId::new(Side::Client, Dir::Bi, 0),
-        StreamRef::Session(Slot(index)) => StreamId::new(Side::Server, Dir::Bi, index),
-        StreamRef::Stray(id) => VarInt::from_u64(id).unwrap_or(VarInt::MAX).into(),
     }
 }

@@ -7,11 +7,13 @@ pub(crate) mod cids;
 pub(crate) mod config;
 mod congestion;
 mod engine;
+pub mod insecure_tls;
 mod losses;
 mod lost;
 pub mod peer_tls;
 pub mod provider;
 mod reach;
+mod shape;
 pub(crate) mod tape;
 pub mod tls;
 
@@ -21,10 +23,13 @@ use bytes::{Buf, Bytes};
 use quinn_proto::{Connection, ConnectionEvent, ConnectionHandle, EndpointEvent};
 use serde::{Deserialize, Serialize};
 
-pub(crate) use self::engine::transmit;
 use self::{
     engine::Engine,
     tape::{Answer, Tape},
+};
+pub(crate) use self::{
+    engine::transmit,
+    shape::{Shape, Streams},
 };
 use crate::{
     close::Closed, connection::Call, endpoint::Held, env::WallClock, id::Slot,
@@ -76,9 +81,9 @@ pub(crate) enum FromConnection {
 /// A stream by its use.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) enum StreamRef {
-    /// The first stream of the agent.
+    /// The first stream of the client, where there is one: the agent's, or that of a version handshake.
     Control,
-    /// A stream of the gateway.
+    /// A stream of one session or one call.
     Session(Slot),
     /// A stream that the protocol has no use for, by its id (RFC 9000 2.1).
     Stray(u64),
@@ -136,10 +141,9 @@ macro_rules! match_of {
 }
 
 impl Link {
-    /// `window` is the connection's, as the engine was configured.
-    pub(crate) fn new(quic: Connection, handle: ConnectionHandle, window: u64) -> Self {
+    pub(crate) fn new(quic: Connection, handle: ConnectionHandle, shape: Shape) -> Self {
         Self {
-            source: Source::Engine(Engine::new(quic, handle, window)),
+            source: Source::Engine(Engine::new(quic, handle, shape)),
             recording: Recording::default(),
         }
     }
@@ -276,6 +280,33 @@ impl Link {
     pub(crate) fn identity(&mut self) -> Option<AgentIdentity> {
         let told = |answer| match_of!(answer, Answer::Identity(identity) => identity);
         self.ask(|engine| engine.identity(), Answer::Identity, told)?
+    }
+
+    /// First certificate of the peer's chain, DER. No journal has it: those of peers are not kept.
+    pub(crate) fn leaf(&self) -> Option<Vec<u8>> {
+        self.look()?.leaf()
+    }
+
+    /// The protocol that was chosen.
+    pub(crate) fn protocol(&self) -> Option<Vec<u8>> {
+        self.look()?.protocol()
+    }
+
+    /// What only the two ends of the connection have.
+    pub(crate) fn export(&self, label: &[u8]) -> Option<[u8; 32]> {
+        self.look()?.export(label)
+    }
+
+    /// Both sides have seen the end of the handshake.
+    pub(crate) fn is_confirmed(&self) -> bool {
+        self.look().is_none_or(Engine::is_confirmed)
+    }
+
+    /// Says what the streams are for.
+    pub(crate) fn set_streams(&mut self, streams: Streams) {
+        if let Some(engine) = self.engine() {
+            engine.set_streams(streams);
+        }
     }
 
     pub(crate) fn close(&mut self, now: Instant, code: u32, reason: &str) {

@@ -19,12 +19,16 @@ use rustls::{
 };
 use zeroize::Zeroizing;
 
-use super::tls::{TlsError, chain_of, clock, key_of, roots, unusable};
+use super::{
+    insecure_tls::{self, Insecure},
+    tls::{TlsError, chain_of, clock, key_of, roots, unusable},
+};
 use crate::{
     env::Env,
     peer::{
-        NodeId, PEER_RPC_ALPN,
-        identity::{IdentityStore, Leaf, SpkiPin},
+        FORWARD_ALPN, NodeId, PEER_RPC_ALPN,
+        config::{PeerConfig, PeerNode},
+        identity::{IdentityStore, Leaf, NoIdentities, SpkiPin},
         verdict::{IdentityError, Judge},
     },
 };
@@ -52,6 +56,71 @@ impl fmt::Debug for PeerTls {
         f.write_str("PeerTls(..)")
     }
 }
+
+/// How nodes prove who they are. There is no default: it is chosen.
+#[derive(Clone, Debug)]
+pub enum PeerSecurity {
+    /// Both sides show certificates.
+    Mutual(Arc<PeerTls>),
+    /// Nobody proves anything, and the key of the tags is known to everybody (peer-rpc 1.2).
+    Insecure(Arc<Insecure>),
+}
+
+impl PeerSecurity {
+    /// TLS of the side that accepts, for both protocols of the endpoint.
+    pub(super) fn server(&self, env: &Env) -> Result<ServerConfig, TlsError> {
+        let mut config = match self {
+            Self::Mutual(tls) => server_config(tls, env)?,
+            Self::Insecure(insecure) => insecure_tls::server_config(insecure, env)?,
+        };
+        config.alpn_protocols = vec![PEER_RPC_ALPN.to_vec(), FORWARD_ALPN.to_vec()];
+        Ok(config)
+    }
+
+    /// TLS of the side that dials for one protocol.
+    pub(super) fn client(&self, alpn: &[u8], env: &Env) -> Result<ClientConfig, TlsError> {
+        let mut config = match self {
+            Self::Mutual(tls) => client_config(tls, env)?,
+            Self::Insecure(_) => insecure_tls::client_config(env)?,
+        };
+        config.alpn_protocols = vec![alpn.to_vec()];
+        Ok(config)
+    }
+
+    /// What connections judge by.
+    pub(crate) fn node(&self, config: PeerConfig, env: &Env) -> Result<PeerNode, TlsError> {
+        let (insecure, keys) = (matches!(self, Self::Insecure(_)), config.ledger.keys());
+        if insecure != keys.is_insecure() {
+            return Err(TlsError::Unusable(MIXED.to_owned()));
+        }
+        let (local, own_spki, identities, bootstrap_until) = match self {
+            Self::Mutual(tls) => {
+                let pins = Pins::of(tls)?;
+                (
+                    tls.local,
+                    pins.own_spki,
+                    pins.identities,
+                    tls.bootstrap_until,
+                )
+            }
+            Self::Insecure(insecure) => {
+                let identities: Arc<dyn IdentityStore> = Arc::new(NoIdentities);
+                (insecure.local(), SpkiPin([0; 32]), identities, 0)
+            }
+        };
+        Ok(PeerNode {
+            local,
+            own_spki,
+            identities,
+            bootstrap_until,
+            wall_clock: Arc::clone(&env.wall_clock),
+            config,
+        })
+    }
+}
+
+const MIXED: &str =
+    "the key that everybody knows belongs to the insecure mode, and no other key does";
 
 /// The configuration of the side that accepts connections. It demands a certificate, and gives no tickets.
 ///

@@ -28,6 +28,8 @@ pub struct PeerCounters {
     pub bytes: BTreeMap<Side, u64>,
     /// `peer_rpc_inflight{dir}`
     pub in_flight: BTreeMap<Side, u64>,
+    /// `insecure_transport_count`: endpoints without any security that were made.
+    pub insecure_transports: u64,
     /// `peer_rpc_latency_seconds{type}`, of calls that this node made and that were answered.
     pub latency: BTreeMap<RpcType, Latency>,
 }

@@ -156,7 +156,7 @@ impl Frame {
 }
 
 /// The largest payload that can travel: with its header of 18 bytes it fills an envelope (peer-rpc 4.3).
-const PAYLOAD_LEN_MAX: u32 = RPC_LEN_MAX - 18;
+pub const PAYLOAD_LEN_MAX: u32 = RPC_LEN_MAX - 18;
 
 #[cfg(test)]
 mod tests {

@@ -147,6 +147,41 @@ pub trait IdentityStore: Send + Sync {
 
     /// Until when a key that no node owns may join, in milliseconds of Unix time; none where it may not.
     fn enrolment(&self, pin: &SpkiPin) -> Option<u64>;
+
+    /// Tells whether nobody proves who they are: in the insecure mode only (peer-rpc 1.2).
+    fn is_insecure(&self) -> bool {
+        false
+    }
+}
+
+/// The store of the insecure mode: it knows nobody, and everybody is believed (peer-rpc 1.2 and 1.3).
+#[derive(Clone, Copy, Debug)]
+pub struct NoIdentities;
+
+impl IdentityStore for NoIdentities {
+    fn by_node(&self, _node: NodeId) -> Option<Arc<NodeRecord>> {
+        None
+    }
+
+    fn by_spki(&self, _pin: &SpkiPin) -> Option<Arc<NodeRecord>> {
+        None
+    }
+
+    fn by_spiffe(&self, _id: &str) -> Option<Arc<NodeRecord>> {
+        None
+    }
+
+    fn is_empty(&self) -> bool {
+        true
+    }
+
+    fn enrolment(&self, _pin: &SpkiPin) -> Option<u64> {
+        None
+    }
+
+    fn is_insecure(&self) -> bool {
+        true
+    }
 }
 
 impl fmt::Debug for dyn IdentityStore + '_ {

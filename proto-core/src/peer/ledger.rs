@@ -1,11 +1,17 @@
 //! The numbers of a node: those it gives out, and those of the others (peer-rpc 7).
 
+mod shared;
+
 use std::{
     collections::BTreeMap,
     sync::atomic::{AtomicU64, Ordering::Relaxed},
 };
 
-use super::{NodeId, window::ReplayWindow};
+pub use self::shared::PeerLedger;
+use super::{
+    NodeId,
+    window::{ReplayError, ReplayWindow},
+};
 use crate::limits::{PEERS_MAX, REPLAY_WINDOW};
 
 /// The counter that all outgoing messages of a process draw from, requests and answers, whatever their target.
@@ -44,10 +50,27 @@ impl Outbound {
 #[error("all message numbers are spent")]
 pub struct NumbersSpent;
 
-/// The replay windows of the nodes that proved who they are.
-///
-/// A plain value. A driver with several threads keeps one [`ReplayWindow`] per node behind a lock of its own instead, so
-/// that no node waits for another; the core holds no lock.
+/// Judges the numbers of nodes that proved who they are.
+pub trait Numbers {
+    /// Takes a number of this node's, once.
+    ///
+    /// # Errors
+    /// [`NumberRefused`]
+    fn accept(&mut self, from: NodeId, seq: u64) -> Result<(), NumberRefused>;
+}
+
+/// Why a number is not taken.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum NumberRefused {
+    /// It is no good: the peer's fault, or somebody repeats what the peer sent.
+    #[error(transparent)]
+    Replay(#[from] ReplayError),
+    /// More nodes send than a cluster has: this node's limit.
+    #[error("no room for the replay window of another node")]
+    NoWindow,
+}
+
+/// The replay windows of the nodes that proved who they are: a plain value. [`PeerLedger`] is what connections share.
 #[derive(Clone, Debug, Default)]
 pub struct Windows {
     of: BTreeMap<NodeId, ReplayWindow>,
@@ -71,6 +94,13 @@ impl Windows {
     /// The largest step of each node's numbers, for the metric `peer_rpc_replay_window_jump`.
     pub fn jumps(&self) -> impl Iterator<Item = (NodeId, u64)> {
         self.of.iter().map(|(node, w)| (*node, w.jump_max()))
+    }
+}
+
+impl Numbers for Windows {
+    fn accept(&mut self, from: NodeId, seq: u64) -> Result<(), NumberRefused> {
+        let window = self.of(from).ok_or(NumberRefused::NoWindow)?;
+        Ok(window.accept(seq)?)
     }
 }
 

@@ -16,8 +16,8 @@
 //! | is it worth another attempt | `retry`, `breaker` |
 //! | what adit adds where both sides offer it | `capabilities`, `bound`, `refusal` |
 //!
-//! Nothing here holds a lock or knows a stream: values are handed in, and what several connections share is a plain
-//! value that its owner guards. Byte layouts beyond the specification are in `docs/protocol-peer.md`.
+//! Nothing here knows a stream: values are handed in. What all connections of a node share is one
+//! [`PeerLedger`](ledger::PeerLedger), which alone has locks. Byte layouts beyond the specification are in `docs/protocol-peer.md`.
 // Nothing a peer sends may panic; tests may.
 #![cfg_attr(
     not(test),
@@ -31,10 +31,13 @@ pub mod breaker;
 pub mod budget;
 pub mod calls;
 pub mod capabilities;
+pub mod config;
 pub mod counters;
 pub mod directory;
 pub mod envelope;
 pub mod epoch;
+pub mod event;
+pub mod fault;
 pub mod frame;
 pub mod hello;
 pub mod identity;
@@ -47,6 +50,7 @@ pub mod receive;
 pub mod refusal;
 pub mod response;
 pub mod retry;
+pub(crate) mod role;
 pub mod rpc_type;
 pub mod token;
 pub mod verdict;
@@ -74,6 +78,8 @@ impl fmt::Debug for NodeId {
 
 /// ALPN value of the peer RPC (peer-rpc 1.1).
 pub const PEER_RPC_ALPN: &[u8] = b"nodedb-raft/1";
+/// ALPN value of sessions that one gateway forwards to another, on the same endpoint (design 8.15).
+pub const FORWARD_ALPN: &[u8] = b"adit-forward/1";
 /// Name that a client asks for and every server's certificate is valid for, whatever address is dialled (peer-rpc 1.1).
 pub const PEER_SERVER_NAME: &str = "nodedb";
 

@@ -319,7 +319,7 @@ impl Identified {
         self.message.header.from
     }
 
-    fn refused(&self, cause: ReceiveError) -> Refused {
+    pub(super) fn refused(&self, cause: ReceiveError) -> Refused {
         Refused {
             cause,
             tag: self.message.tag,

@@ -11,7 +11,7 @@ use super::{
     frame::{Frame, FrameError},
     identity::{BadLeaf, Leaf},
     key::{KeyRing, Tag},
-    ledger::Windows,
+    ledger::{NumberRefused, Numbers},
     refusal::{Refusal, RefusalError},
     rpc_type::{RpcType, RpcTypeError},
     verdict::{IdentityError, Judge},
@@ -103,6 +103,15 @@ pub enum ResponseError {
     Refusal(#[from] RefusalError),
 }
 
+impl From<NumberRefused> for ResponseError {
+    fn from(refused: NumberRefused) -> Self {
+        match refused {
+            NumberRefused::Replay(error) => error.into(),
+            NumberRefused::NoWindow => Self::NoWindow,
+        }
+    }
+}
+
 impl ResponseError {
     /// How the connection is closed, where it is not to be used any more.
     #[must_use]
@@ -140,6 +149,12 @@ impl Caller {
         }
     }
 
+    /// The node at the other end, once it is known.
+    #[must_use]
+    pub fn called(&self) -> Option<NodeId> {
+        self.called
+    }
+
     /// What makes the tags of the requests.
     pub fn tags(&mut self) -> &mut Tags {
         &mut self.tags
@@ -167,7 +182,7 @@ impl Caller {
         asked: &Asked,
         keys: &KeyRing,
         judge: &Judge<'_>,
-        (windows, epochs): (&mut Windows, &mut dyn EpochHook),
+        (numbers, epochs): (&mut impl Numbers, &mut dyn EpochHook),
     ) -> Result<Answer, ResponseError> {
         let Some(envelope) = envelope else {
             return match asked.kind.answer() {
@@ -180,8 +195,7 @@ impl Caller {
         let from = message.header.from;
         // A bound answer covers the tag of its request, which no other has: it cannot have come before.
         if self.tags.layout() == Layout::Plain {
-            let window = windows.of(from).ok_or(ResponseError::NoWindow)?;
-            window.accept(message.header.seq)?;
+            numbers.accept(from, message.header.seq)?;
         }
         self.called = Some(from);
         let frame = Frame::decode(message.inner)?;

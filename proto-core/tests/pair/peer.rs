@@ -135,7 +135,8 @@ impl Peer {
             | Event::PathSuspect
             | Event::PathRecovered
             | Event::RenewalRequested { .. }
-            | Event::RenewalAnswered(_) => {}
+            | Event::RenewalAnswered(_)
+            | Event::Peer(_) => {}
         }
         self.events.push((at, event));
     }

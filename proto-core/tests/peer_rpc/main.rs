@@ -5,7 +5,7 @@
 mod nodes;
 
 use adit_proto_core::{
-    id::Slot,
+    id::{CallId, Slot},
     peer::{
         NodeId,
         bound::{Direction, Route},
@@ -73,12 +73,12 @@ fn answer(
     let answered = Some(&asked.tag);
     let sealed = tags.seal_frame(&server.keys, Direction::Response, route, frame, answered);
     let mut calls = Outgoing::new(ends.agreed.layout(), Budget::new(1 << 20));
-    calls.begin(start(), Slot(1)).unwrap();
-    calls.asked(start(), Slot(1));
+    calls.begin(start(), CallId(1)).unwrap();
+    calls.asked(start(), CallId(1));
     for part in sealed.unwrap().parts {
-        assert!(calls.handle_bytes(Slot(1), &part).is_none());
+        assert!(calls.handle_bytes(CallId(1), &part).is_none());
     }
-    let Some(Answered::Envelope(envelope, _charge)) = calls.handle_end(Slot(1)) else {
+    let Some(Answered::Envelope(envelope, _charge)) = calls.handle_end(CallId(1)) else {
         panic!("no answer");
     };
     client.accept(&mut ends.caller, envelope, asked)

@@ -489,7 +489,8 @@ impl Agent {
             | Event::SessionWritable(_)
             | Event::PathSuspect
             | Event::PathRecovered
-            | Event::RenewalRequested { .. } => {}
+            | Event::RenewalRequested { .. }
+            | Event::Peer(_) => {}
         }
     }
 }

@@ -284,7 +284,8 @@ impl Wire {
             | Event::PathSuspect
             | Event::PathRecovered
             | Event::RenewalRequested { .. }
-            | Event::RenewalAnswered(_)) => Some(event),
+            | Event::RenewalAnswered(_)
+            | Event::Peer(_)) => Some(event),
         }
     }
 

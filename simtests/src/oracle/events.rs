@@ -86,6 +86,7 @@ impl Said {
             | Event::PathRecovered
             | Event::RenewalRequested { .. }
             | Event::RenewalAnswered(_) => true,
+            Event::Peer(_) => false,
         };
         let early = !self.established && !matches!(event, Event::Closed(_));
         match (early, fresh) {

@@ -3,7 +3,7 @@
 use std::{collections::BTreeMap, time::Instant};
 
 use crate::{
-    id::Slot,
+    id::CallId,
     limits::{RPC_CALLS_PER_CONNECTION, RPC_TIMEOUT},
     peer::{
         budget::{Budget, Charge},
@@ -18,7 +18,7 @@ use crate::{
 pub struct Outgoing {
     layout: Layout,
     budget: Budget,
-    calls: BTreeMap<Slot, Call>,
+    calls: BTreeMap<CallId, Call>,
 }
 
 #[derive(Debug)]
@@ -48,7 +48,7 @@ pub enum Answered {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct TimedOut {
     /// Which call.
-    pub slot: Slot,
+    pub call: CallId,
     /// What that says about the link: whether the request was written, and whether nothing was heard meanwhile.
     pub failure: Failure,
 }
@@ -73,18 +73,18 @@ impl Outgoing {
     ///
     /// # Errors
     /// [`TooManyCalls`]
-    pub fn begin(&mut self, now: Instant, slot: Slot) -> Result<(), TooManyCalls> {
+    pub fn begin(&mut self, now: Instant, id: CallId) -> Result<(), TooManyCalls> {
         if self.calls.len() >= RPC_CALLS_PER_CONNECTION {
             return Err(TooManyCalls);
         }
         let until = now.checked_add(RPC_TIMEOUT).unwrap_or(now);
-        self.calls.insert(slot, Call::Waiting { until });
+        self.calls.insert(id, Call::Waiting { until });
         Ok(())
     }
 
-    /// The request is being written: the answer has [`RPC_TIMEOUT`] from here.
-    pub fn asked(&mut self, now: Instant, slot: Slot) {
-        if let Some(call) = self.calls.get_mut(&slot) {
+    /// The request begins to be written: that has [`RPC_TIMEOUT`].
+    pub fn asked(&mut self, now: Instant, id: CallId) {
+        if let Some(call) = self.calls.get_mut(&id) {
             *call = Call::Asked {
                 reader: EnvelopeReader::new(self.layout, self.budget.clone()),
                 since: now,
@@ -93,22 +93,46 @@ impl Outgoing {
         }
     }
 
+    /// The last byte of the request was written: the answer has [`RPC_TIMEOUT`] from here.
+    pub fn written(&mut self, now: Instant, id: CallId) {
+        if let Some(Call::Asked { until, .. }) = self.calls.get_mut(&id) {
+            *until = now.checked_add(RPC_TIMEOUT).unwrap_or(now);
+        }
+    }
+
+    /// The caller gave it up. Nothing follows for it.
+    pub fn cancel(&mut self, id: CallId) {
+        self.calls.remove(&id);
+    }
+
+    /// Calls that are under way.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.calls.len()
+    }
+
+    /// Tells whether there is none.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.calls.is_empty()
+    }
+
     /// Bytes of an answer came.
-    pub fn handle_bytes(&mut self, slot: Slot, data: &[u8]) -> Option<Answered> {
-        let Some(Call::Asked { reader, .. }) = self.calls.get_mut(&slot) else {
+    pub fn handle_bytes(&mut self, id: CallId, data: &[u8]) -> Option<Answered> {
+        let Some(Call::Asked { reader, .. }) = self.calls.get_mut(&id) else {
             return None;
         };
         let error = reader.feed(data).err()?;
-        self.calls.remove(&slot);
+        self.calls.remove(&id);
         Some(Answered::Bad(error))
     }
 
     /// The peer has ended its half of a stream.
-    pub fn handle_end(&mut self, slot: Slot) -> Option<Answered> {
-        if !matches!(self.calls.get(&slot), Some(Call::Asked { .. })) {
+    pub fn handle_end(&mut self, id: CallId) -> Option<Answered> {
+        if !matches!(self.calls.get(&id), Some(Call::Asked { .. })) {
             return None;
         }
-        let Some(Call::Asked { reader, .. }) = self.calls.remove(&slot) else {
+        let Some(Call::Asked { reader, .. }) = self.calls.remove(&id) else {
             return None;
         };
         Some(match reader.finish() {
@@ -119,8 +143,8 @@ impl Outgoing {
     }
 
     /// A stream was reset by the peer, or the connection is lost: how each call failed that ends by it.
-    pub fn handle_reset(&mut self, slot: Slot, connection_is_lost: bool) -> Option<Failure> {
-        let written = match self.calls.remove(&slot)? {
+    pub fn handle_reset(&mut self, id: CallId, connection_is_lost: bool) -> Option<Failure> {
+        let written = match self.calls.remove(&id)? {
             Call::Waiting { .. } => false,
             Call::Asked { .. } => true,
         };
@@ -131,7 +155,7 @@ impl Outgoing {
     }
 
     /// Calls under way.
-    pub fn slots(&self) -> impl Iterator<Item = Slot> {
+    pub fn calls(&self) -> impl Iterator<Item = CallId> {
         self.calls.keys().copied()
     }
 
@@ -145,13 +169,13 @@ impl Outgoing {
     pub fn handle_timeout(&mut self, now: Instant, heard: Instant) -> Vec<TimedOut> {
         let late = self.calls.iter().filter(|(_, call)| call.until() <= now);
         let expired: Vec<TimedOut> = late
-            .map(|(slot, call)| TimedOut {
-                slot: *slot,
+            .map(|(id, call)| TimedOut {
+                call: *id,
                 failure: call.failure(heard),
             })
             .collect();
         for call in &expired {
-            self.calls.remove(&call.slot);
+            self.calls.remove(&call.call);
         }
         expired
     }
@@ -200,61 +224,64 @@ mod tests {
     #[test]
     fn an_answer_is_read_to_the_end_of_its_stream() {
         let (now, mut calls) = (start(), outgoing());
-        calls.begin(now, Slot(1)).unwrap();
-        calls.asked(now, Slot(1));
+        calls.begin(now, CallId(1)).unwrap();
+        calls.asked(now, CallId(1));
         let inner = [b"inner".to_vec().into()];
         let sealed =
             tags(Capabilities::NONE).seal(&bed::ring(), Direction::Response, route(1), inner, None);
         assert!(
             calls
-                .handle_bytes(Slot(1), &sealed.unwrap().to_bytes())
+                .handle_bytes(CallId(1), &sealed.unwrap().to_bytes())
                 .is_none()
         );
         assert!(matches!(
-            calls.handle_end(Slot(1)),
+            calls.handle_end(CallId(1)),
             Some(Answered::Envelope(..))
         ));
-        assert_eq!(calls.slots().count(), 0);
+        assert_eq!(calls.calls().count(), 0);
     }
 
     #[test]
     fn a_call_without_a_stream_goes_on_waiting() {
         let (now, mut calls) = (start(), outgoing());
-        calls.begin(now, Slot(1)).unwrap();
-        assert!(calls.handle_end(Slot(1)).is_none());
-        assert!(calls.handle_bytes(Slot(1), b"x").is_none());
-        assert_eq!(calls.slots().count(), 1);
+        calls.begin(now, CallId(1)).unwrap();
+        assert!(calls.handle_end(CallId(1)).is_none());
+        assert!(calls.handle_bytes(CallId(1), b"x").is_none());
+        assert_eq!(calls.calls().count(), 1);
     }
 
     #[test]
     fn an_answer_may_be_nothing_or_bad() {
         let (now, mut calls) = (start(), outgoing());
-        for slot in 1..=3 {
-            calls.begin(now, Slot(slot)).unwrap();
-            calls.asked(now, Slot(slot));
+        for n in 1..=3 {
+            calls.begin(now, CallId(n)).unwrap();
+            calls.asked(now, CallId(n));
         }
-        assert!(matches!(calls.handle_end(Slot(1)), Some(Answered::Nothing)));
-        let got = calls.handle_bytes(Slot(2), &[7; 21]);
+        assert!(matches!(
+            calls.handle_end(CallId(1)),
+            Some(Answered::Nothing)
+        ));
+        let got = calls.handle_bytes(CallId(2), &[7; 21]);
         assert!(matches!(
             got,
             Some(Answered::Bad(EnvelopeError::Version { .. }))
         ));
-        calls.handle_bytes(Slot(3), &[1]);
-        let got = calls.handle_end(Slot(3));
+        calls.handle_bytes(CallId(3), &[1]);
+        let got = calls.handle_end(CallId(3));
         assert!(matches!(
             got,
             Some(Answered::Bad(EnvelopeError::UnexpectedEnd { got: 1 }))
         ));
-        assert!(calls.handle_end(Slot(3)).is_none());
+        assert!(calls.handle_end(CallId(3)).is_none());
     }
 
     #[test]
     fn the_wait_for_a_stream_and_the_wait_for_an_answer_are_bounded() {
         let (now, mut calls) = (start(), outgoing());
-        calls.begin(now, Slot(1)).unwrap();
-        calls.begin(now, Slot(2)).unwrap();
+        calls.begin(now, CallId(1)).unwrap();
+        calls.begin(now, CallId(2)).unwrap();
         let three = now + Duration::from_secs(3);
-        calls.asked(three, Slot(2));
+        calls.asked(three, CallId(2));
         let five = now + Duration::from_secs(5);
         assert_eq!(calls.poll_timeout(), Some(five));
         assert!(
@@ -263,14 +290,14 @@ mod tests {
                 .is_empty()
         );
         let unwritten = TimedOut {
-            slot: Slot(1),
+            call: CallId(1),
             failure: link(false, false),
         };
         assert_eq!(calls.handle_timeout(five, now), [unwritten]);
         let eight = now + Duration::from_secs(8);
         assert_eq!(calls.poll_timeout(), Some(eight));
         let silent = TimedOut {
-            slot: Slot(2),
+            call: CallId(2),
             failure: link(true, true),
         };
         assert_eq!(calls.handle_timeout(eight, now), [silent]);
@@ -280,8 +307,8 @@ mod tests {
     #[test]
     fn a_peer_that_was_heard_meanwhile_is_alive() {
         let (now, mut calls) = (start(), outgoing());
-        calls.begin(now, Slot(1)).unwrap();
-        calls.asked(now, Slot(1));
+        calls.begin(now, CallId(1)).unwrap();
+        calls.asked(now, CallId(1));
         let five = now + Duration::from_secs(5);
         let [timed_out] = calls.handle_timeout(five, now + Duration::from_secs(1))[..] else {
             panic!("one call is late");
@@ -292,20 +319,23 @@ mod tests {
     #[test]
     fn a_reset_tells_whether_the_request_was_written() {
         let (now, mut calls) = (start(), outgoing());
-        calls.begin(now, Slot(1)).unwrap();
-        calls.begin(now, Slot(2)).unwrap();
-        calls.asked(now, Slot(2));
-        assert_eq!(calls.handle_reset(Slot(1), true), Some(link(false, true)));
-        assert_eq!(calls.handle_reset(Slot(2), false), Some(link(true, false)));
-        assert_eq!(calls.handle_reset(Slot(2), false), None);
+        calls.begin(now, CallId(1)).unwrap();
+        calls.begin(now, CallId(2)).unwrap();
+        calls.asked(now, CallId(2));
+        assert_eq!(calls.handle_reset(CallId(1), true), Some(link(false, true)));
+        assert_eq!(
+            calls.handle_reset(CallId(2), false),
+            Some(link(true, false))
+        );
+        assert_eq!(calls.handle_reset(CallId(2), false), None);
     }
 
     #[test]
     fn calls_are_bounded() {
         let (now, mut calls) = (start(), outgoing());
-        for slot in 0..RPC_CALLS_PER_CONNECTION as u64 {
-            calls.begin(now, Slot(slot)).unwrap();
+        for n in 0..RPC_CALLS_PER_CONNECTION as u64 {
+            calls.begin(now, CallId(n)).unwrap();
         }
-        assert_eq!(calls.begin(now, Slot(1 << 20)), Err(TooManyCalls));
+        assert_eq!(calls.begin(now, CallId(1 << 20)), Err(TooManyCalls));
     }
 }

@@ -73,6 +73,7 @@ pub(super) fn agent_event(event: Event) -> Option<AgentEvent> {
         | Event::SessionReadable(_)
         | Event::SessionWritable(_)
         | Event::RenewalRequested { .. }
-        | Event::RenewalAnswered(_) => None,
+        | Event::RenewalAnswered(_)
+        | Event::Peer(_) => None,
     }
 }

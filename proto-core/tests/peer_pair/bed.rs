@@ -1,0 +1,647 @@
+//! A cluster in virtual time. The earliest packet or deadline is next; nothing sleeps.
+
+use std::{
+    collections::BTreeMap,
+    net::SocketAddr,
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use adit_proto_core::{
+    close::Closed,
+    connection::Connection,
+    endpoint::{Endpoint, EndpointLimits, Protocol},
+    env::{EndpointSecrets, Env, Seed},
+    id::{CallId, ConnId, Slot},
+    link::{
+        peer_tls::{PeerSecurity, PeerTls},
+        provider::default_provider,
+    },
+    output::{Event, Input, Output, PathMeta, Routed, TransmitBuf},
+    peer::{
+        NodeId,
+        capabilities::Capabilities,
+        config::PeerConfig,
+        directory::Directory,
+        epoch::EpochMark,
+        event::PeerEvent,
+        identity::{Leaf, NodeRecord, PinSet},
+        key::{ClusterSecret, KeyId, KeyRing},
+        ledger::PeerLedger,
+        negotiate::Agreed,
+        receive::JoinCheck,
+        retry::Failure,
+        rpc_type::RpcType,
+    },
+};
+use bytes::Bytes;
+use rcgen::{
+    BasicConstraints, CertificateParams, DnType, IsCa, Issuer, KeyPair, KeyUsagePurpose, SanType,
+    date_time_ymd,
+};
+
+use super::{
+    net::{Net, Packet, Path},
+    pki::{Pair, Wall},
+    raw::{Raw, RawConfig},
+};
+
+/// A member's place in the bed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Place(pub(crate) usize);
+
+/// A connection at one of its ends.
+pub(crate) type At = (Place, ConnId);
+
+/// What a member's application does with requests.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum App {
+    /// Sends the body back.
+    Echo,
+    /// Leaves them.
+    Hold,
+    Fail,
+    Refuse,
+}
+
+/// A connection and all that it said.
+pub(crate) struct Wire {
+    pub(crate) conn: Connection,
+    buf: TransmitBuf,
+    deadline: Option<Instant>,
+    pub(crate) agreed: Option<Agreed>,
+    pub(crate) answers: BTreeMap<CallId, Result<Bytes, Failure>>,
+    pub(crate) requests: Vec<(Slot, NodeId, RpcType, Bytes)>,
+    pub(crate) given_up: Vec<Slot>,
+    pub(crate) closed: Option<Closed>,
+    pub(crate) suspect_at: Option<Instant>,
+}
+
+pub(crate) struct Member {
+    pub(crate) addr: SocketAddr,
+    pub(crate) env: Env,
+    pub(crate) ledger: Arc<PeerLedger>,
+    pub(crate) wires: BTreeMap<ConnId, Wire>,
+    pub(crate) app: App,
+    kind: Kind,
+}
+
+enum Kind {
+    Adit(Box<Endpoint>),
+    Raw(Box<Raw>),
+}
+
+/// How a member is set up.
+pub(crate) struct Setup {
+    pub(crate) id: u64,
+    pub(crate) pair: Pair,
+    pub(crate) topology: Directory,
+    pub(crate) secret: u8,
+    pub(crate) boot: u64,
+    pub(crate) change: fn(&mut PeerConfig),
+}
+
+pub(crate) struct Bed {
+    pub(crate) net: Net,
+    pub(crate) wall: Arc<Wall>,
+    pub(crate) pki: Cluster,
+    pub(crate) members: Vec<Member>,
+    start: Instant,
+    now: Instant,
+    calls: u64,
+}
+
+/// A CA, and the certificates of nodes 1 to 4, which the topology knows.
+pub(crate) struct Cluster {
+    pub(crate) ca: Vec<u8>,
+    issuer: Issuer<'static, KeyPair>,
+    pub(crate) pairs: BTreeMap<u64, Pair>,
+    pub(crate) topology: Directory,
+}
+
+struct NoJoins;
+
+impl JoinCheck for NoJoins {
+    fn allows(&self, _from: NodeId, _payload: &[u8], _leaf: &Leaf) -> bool {
+        false
+    }
+}
+
+impl Cluster {
+    pub(crate) fn new() -> Self {
+        let key = KeyPair::generate().unwrap();
+        let mut params = params("cluster CA");
+        params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+        params.key_usages = vec![KeyUsagePurpose::KeyCertSign];
+        let ca = params.self_signed(&key).unwrap().der().to_vec();
+        let mut cluster = Self {
+            ca,
+            issuer: Issuer::new(params, key),
+            pairs: BTreeMap::new(),
+            topology: Directory::default(),
+        };
+        for id in 1..=4 {
+            let pair = cluster.issue();
+            cluster.topology.set(record(id, &pair)).unwrap();
+            cluster.pairs.insert(id, pair);
+        }
+        cluster
+    }
+
+    /// A certificate that nobody knows yet.
+    pub(crate) fn issue(&self) -> Pair {
+        let key = KeyPair::generate().unwrap();
+        let mut params = params("node");
+        params.subject_alt_names = vec![SanType::DnsName("nodedb".try_into().unwrap())];
+        let cert = params.signed_by(&key, &self.issuer).unwrap();
+        let leaf = Leaf::from_der(cert.der()).unwrap();
+        Pair {
+            cert: cert.der().to_vec(),
+            key: key.serialize_der(),
+            spki_sha256: leaf.spki.0,
+        }
+    }
+
+    pub(crate) fn security(&self, id: u64, pair: &Pair, topology: &Directory) -> PeerSecurity {
+        PeerSecurity::Mutual(Arc::new(PeerTls {
+            local: NodeId(id),
+            cert_chain: vec![pair.cert.clone()],
+            key: pair.key.clone().into(),
+            roots: vec![self.ca.clone()],
+            crls: Vec::new(),
+            identities: Arc::new(topology.clone()),
+            bootstrap_until: 0,
+        }))
+    }
+}
+
+pub(crate) fn record(id: u64, pair: &Pair) -> NodeRecord {
+    let leaf = Leaf::from_der(&pair.cert).unwrap();
+    NodeRecord {
+        node: NodeId(id),
+        spki_pins: PinSet::new([leaf.spki]).unwrap(),
+        spiffe_id: None,
+        address: String::new(),
+    }
+}
+
+pub(crate) fn ring(secret: u8) -> KeyRing {
+    KeyRing::new(KeyId(1), ClusterSecret::new([secret; 32]).unwrap())
+}
+
+fn params(cn: &str) -> CertificateParams {
+    let mut params = CertificateParams::new(Vec::new()).unwrap();
+    params.distinguished_name = rcgen::DistinguishedName::new();
+    params.distinguished_name.push(DnType::CommonName, cn);
+    params.not_before = date_time_ymd(2029, 1, 1);
+    params.not_after = date_time_ymd(2032, 1, 1);
+    params
+}
+
+impl Bed {
+    #[expect(
+        clippy::disallowed_methods,
+        reason = "the base of a test's virtual time"
+    )]
+    pub(crate) fn new(seed: u64) -> Self {
+        let start = Instant::now() + Duration::from_secs(86_400);
+        Self {
+            net: Net::new(seed),
+            wall: Wall::new(),
+            pki: Cluster::new(),
+            members: Vec::new(),
+            start,
+            now: start,
+            calls: 0,
+        }
+    }
+
+    /// Nodes 1 and 2 with everything offered, or as in the reference.
+    pub(crate) fn two(seed: u64, capabilities: Capabilities) -> (Self, Place, Place) {
+        let mut bed = Self::new(seed);
+        let change: fn(&mut PeerConfig) = match capabilities == Capabilities::NONE {
+            true => |config| config.capabilities = Capabilities::NONE,
+            false => |_| {},
+        };
+        let mut setup = bed.setup(1);
+        setup.change = change;
+        let one = bed.add(setup);
+        let mut setup = bed.setup(2);
+        setup.change = change;
+        let two = bed.add(setup);
+        (bed, one, two)
+    }
+
+    /// What makes a proper member.
+    pub(crate) fn setup(&self, id: u64) -> Setup {
+        Setup {
+            id,
+            pair: self.pki.pairs[&id].clone(),
+            topology: self.pki.topology.clone(),
+            secret: 3,
+            boot: 1,
+            change: |_| {},
+        }
+    }
+
+    pub(crate) fn env(&self, label: &str, key: u8) -> Env {
+        Env {
+            seed: Seed::new([7; 32]).child(label),
+            wall_clock: Arc::clone(&self.wall) as _,
+            crypto: Arc::new(default_provider()),
+            secrets: EndpointSecrets::new([key; 32], [key ^ 0xff; 32]),
+        }
+    }
+
+    pub(crate) fn add(&mut self, setup: Setup) -> Place {
+        let index = self.members.len();
+        let (env, ledger, endpoint) = self.start(&setup, index);
+        self.push(env, ledger, Kind::Adit(Box::new(endpoint)))
+    }
+
+    /// A process begins, at the place of a former one or a new one.
+    fn start(&self, setup: &Setup, index: usize) -> (Env, Arc<PeerLedger>, Endpoint) {
+        let key = u8::try_from(index).unwrap();
+        let env = self.env(&format!("node {index} {}", setup.boot), key);
+        let epochs = Box::new(EpochMark::new(0));
+        let ledger = Arc::new(PeerLedger::new(setup.boot, ring(setup.secret), epochs));
+        let mut config = PeerConfig::new(Arc::clone(&ledger), Arc::new(NoJoins));
+        (setup.change)(&mut config);
+        let security = self.pki.security(setup.id, &setup.pair, &setup.topology);
+        let limits = EndpointLimits::default();
+        let endpoint = Endpoint::peer(&config, &security, limits, &env).unwrap();
+        (env, ledger, endpoint)
+    }
+
+    /// A process dies, and another begins at its address that knows nothing of it.
+    pub(crate) fn restart(&mut self, place: Place, setup: &Setup) {
+        let (env, ledger, endpoint) = self.start(setup, place.0);
+        let member = &mut self.members[place.0];
+        (member.env, member.ledger) = (env, ledger);
+        member.kind = Kind::Adit(Box::new(endpoint));
+        member.wires.clear();
+    }
+
+    fn push(&mut self, env: Env, ledger: Arc<PeerLedger>, kind: Kind) -> Place {
+        let index = self.members.len();
+        let host = u8::try_from(index + 1).unwrap();
+        self.members.push(Member {
+            addr: SocketAddr::from(([192, 0, 2, host], 7000)),
+            env,
+            ledger,
+            wires: BTreeMap::new(),
+            app: App::Echo,
+            kind,
+        });
+        Place(index)
+    }
+
+    /// An endpoint that was made by the test.
+    pub(crate) fn add_endpoint(
+        &mut self,
+        env: Env,
+        ledger: Arc<PeerLedger>,
+        endpoint: Endpoint,
+    ) -> Place {
+        self.push(env, ledger, Kind::Adit(Box::new(endpoint)))
+    }
+
+    pub(crate) fn add_raw(&mut self, config: &RawConfig, to: Place) -> Place {
+        let raw = Raw::client(config, self.now, self.addr(to));
+        let env = self.env("raw", 99);
+        let ledger = Arc::new(PeerLedger::new(1, ring(3), Box::new(EpochMark::new(0))));
+        let place = self.push(env, ledger, Kind::Raw(Box::new(raw)));
+        self.drain(place);
+        place
+    }
+
+    pub(crate) fn raw<R>(&mut self, place: Place, act: impl FnOnce(&mut Raw) -> R) -> R {
+        let Kind::Raw(raw) = &mut self.members[place.0].kind else {
+            panic!("no bare peer");
+        };
+        let result = act(raw);
+        self.drain(place);
+        result
+    }
+
+    pub(crate) fn addr(&self, place: Place) -> SocketAddr {
+        self.members[place.0].addr
+    }
+
+    pub(crate) fn member(&mut self, place: Place) -> &mut Member {
+        &mut self.members[place.0]
+    }
+
+    pub(crate) fn now(&self) -> Instant {
+        self.now
+    }
+
+    pub(crate) fn at(&self) -> Duration {
+        self.now - self.start
+    }
+
+    /// Both directions of a path.
+    pub(crate) fn both(&mut self, a: Place, b: Place, change: impl Fn(&mut Path)) {
+        let (a, b) = (self.addr(a), self.addr(b));
+        change(self.net.path(a, b));
+        change(self.net.path(b, a));
+    }
+
+    /// Dials as `node`, or nobody in particular.
+    pub(crate) fn dial(&mut self, from: Place, to: Place, node: Option<u64>) -> At {
+        self.dial_for(from, to, node, Protocol::Rpc)
+    }
+
+    pub(crate) fn dial_for(
+        &mut self,
+        from: Place,
+        to: Place,
+        node: Option<u64>,
+        protocol: Protocol,
+    ) -> At {
+        let (remote, now) = (self.addr(to), self.now);
+        let member = &mut self.members[from.0];
+        let Kind::Adit(endpoint) = &mut member.kind else {
+            panic!("a bare peer");
+        };
+        let env = member.env.clone();
+        let conn = endpoint
+            .dial_peer(now, protocol, node.map(NodeId), remote, &env)
+            .unwrap();
+        let id = conn.id();
+        member.wires.insert(id, Wire::new(conn));
+        self.drain(from);
+        (from, id)
+    }
+
+    /// Dials and waits until both sides have agreed.
+    pub(crate) fn connect(&mut self, from: Place, to: Place, node: u64) -> At {
+        let at = self.dial(from, to, Some(node));
+        let up = self.run_until(secs(5), |bed| bed.wire(at).agreed.is_some());
+        assert!(up, "no connection: {:?}", self.wire(at).closed);
+        at
+    }
+
+    pub(crate) fn wire(&self, at: At) -> &Wire {
+        &self.members[at.0.0].wires[&at.1]
+    }
+
+    pub(crate) fn only_wire(&self, place: Place) -> At {
+        let mut ids = self.members[place.0].wires.keys();
+        let (Some(id), None) = (ids.next(), ids.next()) else {
+            panic!("not exactly one connection");
+        };
+        (place, *id)
+    }
+
+    /// Does something to a connection, then drains it.
+    pub(crate) fn with<R>(&mut self, at: At, act: impl FnOnce(&mut Connection) -> R) -> R {
+        let wire = self.members[at.0.0].wires.get_mut(&at.1).unwrap();
+        let result = act(&mut wire.conn);
+        self.drain(at.0);
+        result
+    }
+
+    pub(crate) fn call(&mut self, at: At, kind: RpcType, payload: impl Into<Bytes>) -> CallId {
+        self.calls += 1;
+        let (call, now) = (CallId(self.calls), self.now);
+        let payload = payload.into();
+        let made = self.with(at, |conn| {
+            conn.as_peer().unwrap().call(now, call, kind, payload)
+        });
+        made.unwrap();
+        call
+    }
+
+    /// How a call ended, within 20 s.
+    pub(crate) fn outcome(&mut self, at: At, call: CallId) -> Result<Bytes, Failure> {
+        let over = |bed: &Self| bed.wire(at).answers.contains_key(&call);
+        assert!(self.run_until(Duration::from_secs(20), over), "no outcome");
+        self.wire(at).answers[&call].clone()
+    }
+
+    pub(crate) fn ask(&mut self, at: At, kind: RpcType, body: &[u8]) -> Result<Bytes, Failure> {
+        let call = self.call(at, kind, Bytes::copy_from_slice(body));
+        self.outcome(at, call)
+    }
+
+    pub(crate) fn ask_when_up(
+        &mut self,
+        at: At,
+        kind: RpcType,
+        body: &[u8],
+    ) -> Result<Bytes, Failure> {
+        let up = self.run_until(secs(5), |bed| bed.wire(at).agreed.is_some());
+        assert!(up, "no connection: {:?}", self.wire(at).closed);
+        self.ask(at, kind, body)
+    }
+
+    pub(crate) fn closed(&mut self, at: At) -> Closed {
+        let over = |bed: &Self| bed.wire(at).closed.is_some();
+        assert!(self.run_until(Duration::from_secs(40), over), "not closed");
+        self.wire(at).closed.clone().unwrap()
+    }
+
+    pub(crate) fn run_for(&mut self, time: Duration) {
+        self.run_until(time, |_| false);
+    }
+
+    /// Runs until the condition holds, and tells whether it came to hold within `limit`.
+    pub(crate) fn run_until(&mut self, limit: Duration, done: impl Fn(&Self) -> bool) -> bool {
+        let until = self.now + limit;
+        for _ in 0..STEPS_MAX {
+            if done(self) {
+                return true;
+            }
+            let Some(next) = self.next_at().filter(|at| *at <= until) else {
+                self.set_now(until);
+                return done(self);
+            };
+            self.set_now(next.max(self.now));
+            self.step();
+        }
+        panic!("{STEPS_MAX} steps");
+    }
+
+    fn set_now(&mut self, now: Instant) {
+        let passed = (now - self.start).as_millis() - (self.now - self.start).as_millis();
+        self.wall.advance_ms(passed.try_into().unwrap());
+        self.now = now;
+    }
+
+    fn next_at(&mut self) -> Option<Instant> {
+        let deadlines = self.members.iter_mut().filter_map(Member::deadline);
+        deadlines.chain(self.net.next_at()).min()
+    }
+
+    fn step(&mut self) {
+        if self.net.next_at().is_some_and(|at| at <= self.now) {
+            if let Some(packet) = self.net.pop() {
+                self.deliver(packet);
+            }
+            return;
+        }
+        for index in 0..self.members.len() {
+            let (now, member) = (self.now, &mut self.members[index]);
+            let mut fired = Vec::new();
+            match &mut member.kind {
+                Kind::Raw(raw) => {
+                    if raw.deadline().is_some_and(|at| at <= now) {
+                        raw.expire(now);
+                    }
+                }
+                Kind::Adit(_) => {
+                    for (conn, wire) in &mut member.wires {
+                        if let Some(at) = wire.deadline.filter(|at| *at <= now) {
+                            wire.conn.handle_input(now, Input::Timeout);
+                            fired.push((*conn, at));
+                        }
+                    }
+                }
+            }
+            self.drain(Place(index));
+            for (conn, at) in fired {
+                let next = self.members[index].wires[&conn].deadline;
+                assert!(
+                    next.is_none_or(|next| next > at),
+                    "{conn} waits for the past"
+                );
+            }
+        }
+    }
+
+    fn deliver(&mut self, packet: Packet) {
+        let found = self.members.iter().position(|m| m.addr == packet.dst);
+        let Some(index) = found else {
+            return;
+        };
+        let member = &mut self.members[index];
+        match &mut member.kind {
+            Kind::Raw(raw) => raw.receive(self.now, &mut self.net, packet),
+            Kind::Adit(endpoint) => {
+                let meta = PathMeta {
+                    remote: packet.src,
+                    local_ip: None,
+                    ecn: packet.ecn,
+                };
+                let mut reply = Vec::new();
+                match endpoint.handle_datagram(self.now, meta, packet.data, &mut reply) {
+                    Routed::Existing(id, message) => {
+                        if let Some(wire) = member.wires.get_mut(&id) {
+                            let input = Input::FromEndpoint(message);
+                            wire.conn.handle_input(self.now, input);
+                        }
+                    }
+                    Routed::New(conn) => {
+                        member.wires.insert(conn.id(), Wire::new(*conn));
+                    }
+                    Routed::Reply(t) => {
+                        let ends = (member.addr, t.destination);
+                        self.net.send(self.now, ends, t.ecn, &reply[..t.size]);
+                    }
+                    Routed::Dropped => {}
+                }
+            }
+        }
+        self.drain(Place(index));
+    }
+
+    fn drain(&mut self, place: Place) {
+        let now = self.now;
+        let member = &mut self.members[place.0];
+        let endpoint = match &mut member.kind {
+            Kind::Adit(endpoint) => endpoint,
+            Kind::Raw(raw) => return raw.drain(now, member.addr, &mut self.net),
+        };
+        for wire in member.wires.values_mut() {
+            loop {
+                match wire.conn.poll_output(now, &mut wire.buf) {
+                    Output::Notice(notice) => {
+                        if let Some(message) = endpoint.handle_notice(notice) {
+                            wire.conn.handle_input(now, Input::FromEndpoint(message));
+                        }
+                    }
+                    Output::Event(event) => wire.take(now, member.app, event),
+                    Output::Transmit(t) => {
+                        let ends = (member.addr, t.destination);
+                        let bytes = wire.buf.bytes();
+                        self.net.send_batch(now, ends, t.ecn, bytes, t.segment_size);
+                        wire.buf.clear();
+                    }
+                    Output::Wait(deadline) => {
+                        wire.deadline = deadline;
+                        break;
+                    }
+                }
+            }
+        }
+    }
+}
+
+impl Member {
+    fn deadline(&mut self) -> Option<Instant> {
+        match &mut self.kind {
+            Kind::Raw(raw) => raw.deadline(),
+            Kind::Adit(_) => self.wires.values().filter_map(|w| w.deadline).min(),
+        }
+    }
+}
+
+impl Wire {
+    fn new(conn: Connection) -> Self {
+        Self {
+            conn,
+            buf: TransmitBuf::new(10),
+            deadline: None,
+            agreed: None,
+            answers: BTreeMap::new(),
+            requests: Vec::new(),
+            given_up: Vec::new(),
+            closed: None,
+            suspect_at: None,
+        }
+    }
+
+    fn take(&mut self, now: Instant, app: App, event: Event) {
+        assert!(self.closed.is_none(), "event after Closed: {event:?}");
+        match event {
+            Event::Peer(PeerEvent::Up { agreed, .. }) => {
+                assert!(self.agreed.replace(agreed).is_none(), "up twice");
+            }
+            Event::Peer(PeerEvent::Answered { call, outcome }) => {
+                let again = self.answers.insert(call, outcome);
+                assert!(again.is_none(), "{call} answered twice");
+            }
+            Event::Peer(PeerEvent::Requested {
+                slot,
+                from,
+                kind,
+                payload,
+                ..
+            }) => {
+                assert!(self.agreed.is_some(), "a call before the handshake");
+                self.requests.push((slot, from, kind, payload.clone()));
+                let mut peer = self.conn.as_peer().unwrap();
+                match app {
+                    App::Echo => peer.answer(now, slot, payload).unwrap(),
+                    App::Hold => {}
+                    App::Fail => peer.fail(slot).unwrap(),
+                    App::Refuse => peer.refuse(now, slot, Duration::from_millis(7)).unwrap(),
+                }
+            }
+            Event::Peer(PeerEvent::GivenUp(slot)) => self.given_up.push(slot),
+            Event::PathSuspect => self.suspect_at = Some(now),
+            Event::PathRecovered => self.suspect_at = None,
+            Event::Closed(closed) => self.closed = Some(closed),
+            other => panic!("{other:?}"),
+        }
+    }
+}
+
+pub(crate) const fn secs(secs: u64) -> Duration {
+    Duration::from_secs(secs)
+}
+
+pub(crate) const BOTH: [Capabilities; 2] = [Capabilities::NONE, Capabilities::ALL];
+
+const STEPS_MAX: usize = 2_000_000;
