@@ -11,6 +11,7 @@ mod control;
 mod dispatch;
 mod envelope;
 mod fixtures;
+mod forward;
 mod frame;
 mod hello;
 mod input;
@@ -30,6 +31,7 @@ pub use self::{
     control::control,
     dispatch::dispatch,
     envelope::envelope,
+    forward::forward,
     frame::frame,
     hello::hello,
     journal::journal,
@@ -51,6 +53,7 @@ pub const TARGETS: &[(&str, Target)] = &[
     ("control", control),
     ("dispatch", dispatch),
     ("envelope", envelope),
+    ("forward", forward),
     ("frame", frame),
     ("hello", hello),
     ("journal", journal),

@@ -296,3 +296,24 @@ pub const RPC_CALLS_PER_CONNECTION: usize = 256;
 pub const RPC_TIMEOUT: Duration = Duration::from_secs(5);
 /// Peer RPC: time that running calls get while a node shuts down, unless configured (peer-rpc 8).
 pub const RPC_DRAIN_GRACE: Duration = Duration::from_secs(2);
+/// Forwarded sessions: the text of a target, in bytes: a name of 255, a colon and a port.
+pub const FORWARD_TARGET_LEN_MAX: usize = 261;
+/// Forwarded sessions: what is said of the user, in bytes, for a line of a log; a header is read before it is proved.
+pub const FORWARD_ORIGIN_LEN_MAX: usize = 256;
+/// Forwarded sessions: time from the opening of a stream to its whole header.
+pub const FORWARD_HEADER_TIMEOUT: Duration = Duration::from_secs(5);
+/// Catalogue: time between two announcements to a peer where nothing changes.
+pub const CATALOGUE_REFRESH: Duration = Duration::from_secs(1);
+/// Catalogue: what a peer announced is forgotten after so long without another word of it: two announcements may be late,
+/// and a dead path is suspect by then ([`PATH_SUSPECT_AFTER`]).
+pub const CATALOGUE_LIFETIME: Duration = Duration::from_secs(3);
+/// Catalogue: changes within this time are told together. The first one after a pause is told at once.
+pub const CATALOGUE_COALESCE: Duration = Duration::from_millis(100);
+/// Catalogue: a whole announcement that was not answered for so long is sent again.
+pub const CATALOGUE_ANSWER_PATIENCE: Duration = Duration::from_secs(2);
+/// Catalogue: subnets and names of one gateway together. Equal ones of its agents count once.
+pub const CATALOGUE_ROUTES_MAX: usize = 50_000;
+/// Catalogue: payload of an announcement, in bytes: all that is allowed, with names of a hundred bytes.
+pub const CATALOGUE_LEN_MAX: usize = 6 << 20;
+/// Catalogue: payload of an answer, in bytes: five numbers of ten bytes each at most.
+pub const CATALOGUE_ANSWER_LEN_MAX: usize = 64;

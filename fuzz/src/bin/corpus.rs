@@ -89,6 +89,7 @@ fn seeds(target: &str) -> Result<Vec<Vec<u8>>> {
         "replica_dialer" => replica_seeds("a2d")?,
         "hello" => peer_vectors(&["wire", "wire_prefix"], &[[1, 2, 7]])?,
         "envelope" => envelope_seeds()?,
+        "forward" => forward_seeds()?,
         "frame" => peer_vectors(&["frame", "data"], &[[0], [1], [2]])?,
         // Scripts have no vectors; a spread of bytes lets the fuzzer begin with some of each step.
         _ => (0..32).map(script).collect(),
@@ -126,18 +127,39 @@ fn envelope_seeds() -> Result<Vec<Vec<u8>>> {
     Ok(seeds)
 }
 
+/// Headers as they come, and good ones, and answers, with a byte of each field changed.
+fn forward_seeds() -> Result<Vec<Vec<u8>>> {
+    let mut seeds = hex_fields("peer-forward.jsonl", &["header"], &[[0, 7]])?;
+    for mode in [1, 2] {
+        seeds.push(joined(&[mode, 9, 0, 0], b"behind"));
+        let fields = [0, 1, 2, 3, 4, 11, 19, 35, 51, 53, 55, 75, 100];
+        seeds.extend(fields.map(|at| vec![mode, 9, 1, 0, at, 1]));
+    }
+    Ok(seeds)
+}
+
 /// The hex of some fields of the peer RPC's vectors, behind each of some heads.
 fn peer_vectors<const N: usize>(fields: &[&str], heads: &[[u8; N]]) -> Result<Vec<Vec<u8>>> {
     let mut found = Vec::new();
     for file in ["peer-rpc.jsonl", "peer-rpc-extensions.jsonl"] {
-        let path = root().join("../proto-core/tests/vectors").join(file);
-        for line in fs::read_to_string(path)?.lines() {
-            let line: Value = serde_json::from_str(line)?;
-            let texts = fields.iter().filter_map(|field| line.get(field)?.as_str());
-            for text in texts.filter(|text| text.len() <= SEED_HEX_MAX) {
-                let bytes = unhex(text)?;
-                found.extend(heads.iter().map(|head| joined(head, &bytes)));
-            }
+        found.extend(hex_fields(file, fields, heads)?);
+    }
+    Ok(found)
+}
+
+fn hex_fields<const N: usize>(
+    file: &str,
+    fields: &[&str],
+    heads: &[[u8; N]],
+) -> Result<Vec<Vec<u8>>> {
+    let path = root().join("../proto-core/tests/vectors").join(file);
+    let mut found = Vec::new();
+    for line in fs::read_to_string(path)?.lines() {
+        let line: Value = serde_json::from_str(line)?;
+        let texts = fields.iter().filter_map(|field| line.get(field)?.as_str());
+        for text in texts.filter(|text| text.len() <= SEED_HEX_MAX) {
+            let bytes = unhex(text)?;
+            found.extend(heads.iter().map(|head| joined(head, &bytes)));
         }
     }
     Ok(found)

@@ -216,7 +216,7 @@ impl Tags {
 }
 
 /// `HKDF-SHA256(ikm = cluster secret, salt = exporter, info = key id, direction, sender, receiver)`, 32 bytes.
-fn derive(
+pub(super) fn derive(
     cluster: &ClusterSecret,
     connection: &ConnectionSecret,
     key_id: KeyId,

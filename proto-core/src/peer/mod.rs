@@ -15,6 +15,8 @@
 //! | which calls are under way, and until when | `calls` |
 //! | is it worth another attempt | `retry`, `breaker` |
 //! | what adit adds where both sides offer it | `capabilities`, `bound`, `refusal` |
+//! | who holds which agents and routes | `catalogue`, `body` |
+//! | which session is handed to another gateway | `forward` |
 //!
 //! Nothing here knows a stream: values are handed in. What all connections of a node share is one
 //! [`PeerLedger`](ledger::PeerLedger), which alone has locks. Byte layouts beyond the specification are in `docs/protocol-peer.md`.
@@ -26,11 +28,13 @@
 
 #[cfg(test)]
 mod bed;
+pub mod body;
 pub mod bound;
 pub mod breaker;
 pub mod budget;
 pub mod calls;
 pub mod capabilities;
+pub mod catalogue;
 pub mod config;
 pub mod counters;
 pub mod directory;
@@ -38,6 +42,7 @@ pub mod envelope;
 pub mod epoch;
 pub mod event;
 pub mod fault;
+pub mod forward;
 pub mod frame;
 pub mod hello;
 pub mod identity;
@@ -58,10 +63,12 @@ pub mod window;
 
 use std::fmt;
 
+use serde::{Deserialize, Serialize};
+
 use crate::limits;
 
 /// Names a node of the cluster; it stands in every envelope (peer-rpc 4.1).
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct NodeId(pub u64);
 
 impl fmt::Display for NodeId {

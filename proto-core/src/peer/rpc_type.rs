@@ -33,6 +33,10 @@ pub enum RpcType {
     PreVoteAnswer = 46,
     ReadIndex = 47,
     ReadIndexAnswer = 48,
+    /// An adit extension: what the sender holds (see `docs/protocol-peer.md`).
+    Catalogue = 251,
+    /// An adit extension: what the receiver knows of that.
+    CatalogueAnswer = 252,
     /// An adit extension: asks for a new beginning of the replay window (see `docs/protocol-peer.md`).
     WindowReset = 253,
     /// An adit extension: the window begins anew.
@@ -55,7 +59,7 @@ pub enum RpcTypeError {
 
 impl RpcType {
     /// Every kind.
-    pub const ALL: [Self; 27] = [
+    pub const ALL: [Self; 29] = [
         Self::AppendEntries,
         Self::AppendEntriesAnswer,
         Self::RequestVote,
@@ -80,6 +84,8 @@ impl RpcType {
         Self::PreVoteAnswer,
         Self::ReadIndex,
         Self::ReadIndexAnswer,
+        Self::Catalogue,
+        Self::CatalogueAnswer,
         Self::WindowReset,
         Self::WindowResetAnswer,
         Self::Refusal,
@@ -107,6 +113,7 @@ impl RpcType {
             Self::DataPropose => Self::DataProposeAnswer,
             Self::PreVote => Self::PreVoteAnswer,
             Self::ReadIndex => Self::ReadIndexAnswer,
+            Self::Catalogue => Self::CatalogueAnswer,
             Self::WindowReset => Self::WindowResetAnswer,
             Self::AppendEntriesAnswer
             | Self::RequestVoteAnswer
@@ -120,6 +127,7 @@ impl RpcType {
             | Self::TimeoutNow
             | Self::PreVoteAnswer
             | Self::ReadIndexAnswer
+            | Self::CatalogueAnswer
             | Self::WindowResetAnswer
             | Self::Refusal => return None,
         })
@@ -132,7 +140,8 @@ impl RpcType {
     }
 
     /// Tells whether a request that may have been executed can be sent again without harm (peer-rpc 9.3). What Raft
-    /// itself repeats is; a proposal or an execution is not, as it would take effect twice.
+    /// itself repeats is; a proposal or an execution is not, as it would take effect twice. A catalogue is told again by
+    /// its own clock, so that nothing old is sent.
     #[must_use]
     pub fn is_idempotent(self) -> bool {
         match self {
@@ -160,6 +169,8 @@ impl RpcType {
             | Self::TimeoutNow
             | Self::PreVoteAnswer
             | Self::ReadIndexAnswer
+            | Self::Catalogue
+            | Self::CatalogueAnswer
             | Self::WindowReset
             | Self::WindowResetAnswer
             | Self::Refusal => false,

@@ -6,6 +6,7 @@
 
 mod extension;
 mod fields;
+mod forward;
 mod handshake;
 mod identity;
 mod messages;
@@ -79,6 +80,13 @@ fn every_line_agrees_with_the_reference() {
 fn every_line_of_the_extensions_agrees() {
     let lines = load(&committed(), "peer-rpc-extensions.jsonl");
     assert_all(&lines, extension::check);
+}
+
+/// Lines of `peer-forward.py`, which shares no code with adit.
+#[test]
+fn every_line_of_forwarded_sessions_agrees() {
+    let lines = load(&committed(), "peer-forward.jsonl");
+    assert_all(&lines, forward::check);
 }
 
 const NAME: &str = "peer-rpc.jsonl";

@@ -1,0 +1,224 @@
+//! Two and more gateways in virtual time, one step after the other.
+
+use std::time::Duration;
+
+use uuid::Uuid;
+
+use super::{CatalogueOutput as Out, *};
+use crate::{domain::DomainPattern, id::AgentId, limits::CATALOGUE_LIFETIME};
+
+const A: NodeId = NodeId(1);
+const B: NodeId = NodeId(2);
+const C: NodeId = NodeId(3);
+
+pub(super) fn holding(agents: &[u128]) -> Holding {
+    let agent = |n: &u128| AgentId(Uuid::from_u128(*n));
+    Holding {
+        agents: agents.iter().map(agent).collect(),
+        subnets: Vec::new(),
+        domains: vec![DomainPattern::parse("*.corp").unwrap()],
+    }
+}
+
+#[expect(
+    clippy::disallowed_methods,
+    reason = "the base of a test's virtual time"
+)]
+fn start() -> Instant {
+    Instant::now()
+}
+
+fn ms(n: u64) -> Duration {
+    Duration::from_millis(n)
+}
+
+fn gateway(id: NodeId, peers: &[NodeId]) -> Catalogue {
+    let mut catalogue = Catalogue::new(id, 1);
+    assert!(peers.iter().all(|peer| catalogue.add_peer(*peer)));
+    catalogue
+}
+
+fn outputs(catalogue: &mut Catalogue) -> Vec<Out> {
+    std::iter::from_fn(|| catalogue.poll_output()).collect()
+}
+
+/// The one announcement among the outputs.
+fn told(catalogue: &mut Catalogue) -> Bytes {
+    match outputs(catalogue).as_slice() {
+        [Out::Tell { payload, .. }] => payload.clone(),
+        other => panic!("not one announcement: {other:?}"),
+    }
+}
+
+fn news(payload: &[u8]) -> News {
+    Announcement::decode(payload).unwrap().news
+}
+
+/// B is up at A and holds what A told.
+fn pair(now: Instant) -> (Catalogue, Catalogue) {
+    let (mut a, mut b) = (gateway(A, &[B]), gateway(B, &[A]));
+    a.set_local(now, holding(&[1]));
+    a.handle_up(now, B);
+    let answer = b.handle_told(now, A, &told(&mut a)).unwrap();
+    assert_eq!(outputs(&mut b), [Out::Changed { peer: A }]);
+    a.handle_answer(now, B, &answer).unwrap();
+    assert_eq!(outputs(&mut a), []);
+    (a, b)
+}
+
+#[test]
+fn a_peer_is_told_all_and_then_that_nothing_changed() {
+    let now = start();
+    let (mut a, mut b) = pair(now);
+    assert_eq!(**b.held_by(A).unwrap(), holding(&[1]));
+    for n in 1..5 {
+        let now = now + ms(n * 1_000);
+        assert_eq!(a.poll_timeout(), Some(now));
+        a.handle_timeout(now);
+        let payload = told(&mut a);
+        assert_eq!(news(&payload), News::Unchanged);
+        let answer = b.handle_told(now, A, &payload).unwrap();
+        assert_eq!(outputs(&mut b), []);
+        assert_eq!(b.poll_timeout(), Some(now + CATALOGUE_LIFETIME));
+        a.handle_answer(now, B, &answer).unwrap();
+    }
+}
+
+#[test]
+fn what_is_not_refreshed_is_gone_after_its_time() {
+    let now = start();
+    let (_, mut b) = pair(now);
+    b.handle_down(A);
+    b.handle_timeout(now + CATALOGUE_LIFETIME - ms(1));
+    assert!(b.held_by(A).is_some());
+    b.handle_timeout(now + CATALOGUE_LIFETIME);
+    assert_eq!(outputs(&mut b), [Out::Changed { peer: A }]);
+    assert!(b.held_by(A).is_none() && b.poll_timeout().is_none());
+}
+
+#[test]
+fn a_peer_that_forgot_is_told_all_again() {
+    let now = start();
+    let (mut a, mut b) = pair(now);
+    b.handle_timeout(now + CATALOGUE_LIFETIME);
+    outputs(&mut b);
+    let now = now + CATALOGUE_LIFETIME;
+    a.handle_timeout(now);
+    let answer = b.handle_told(now, A, &told(&mut a)).unwrap();
+    a.handle_answer(now, B, &answer).unwrap();
+    a.handle_timeout(now + CATALOGUE_REFRESH);
+    let payload = told(&mut a);
+    assert!(matches!(news(&payload), News::Whole(_)));
+    b.handle_told(now, A, &payload).unwrap();
+    assert_eq!(outputs(&mut b), [Out::Changed { peer: A }]);
+}
+
+#[test]
+fn changes_are_collected_together() {
+    let now = start();
+    let (mut a, _) = pair(now);
+    a.handle_changed(now);
+    assert_eq!(outputs(&mut a), [Out::Collect]);
+    for n in 0..100 {
+        a.handle_changed(now + ms(n));
+        assert_eq!(outputs(&mut a), []);
+    }
+    assert_eq!(a.poll_timeout(), Some(now + CATALOGUE_COALESCE));
+    a.handle_timeout(now + CATALOGUE_COALESCE);
+    assert_eq!(outputs(&mut a), [Out::Collect]);
+    // The same set is no news.
+    a.set_local(now + CATALOGUE_COALESCE, holding(&[1]));
+    assert_eq!(outputs(&mut a), []);
+}
+
+#[test]
+fn one_whole_is_under_way_at_a_time() {
+    let now = start();
+    let (mut a, mut b) = pair(now);
+    a.set_local(now, holding(&[2]));
+    let first = told(&mut a);
+    a.set_local(now + ms(1), holding(&[3]));
+    assert_eq!(outputs(&mut a), []);
+    let answer = b.handle_told(now, A, &first).unwrap();
+    a.handle_answer(now + ms(2), B, &answer).unwrap();
+    b.handle_told(now, A, &told(&mut a)).unwrap();
+    assert_eq!(**b.held_by(A).unwrap(), holding(&[3]));
+    // What is not answered is told again after a while, and what failed with the next refresh.
+    a.handle_timeout(now + ms(2) + CATALOGUE_ANSWER_PATIENCE);
+    assert!(matches!(news(&told(&mut a)), News::Whole(_)));
+    a.handle_unanswered(B);
+    let now = a.poll_timeout().unwrap();
+    a.handle_timeout(now);
+    assert!(matches!(news(&told(&mut a)), News::Whole(_)));
+}
+
+#[test]
+fn what_was_overtaken_is_refused() {
+    let now = start();
+    let (mut a, mut b) = pair(now);
+    a.set_local(now, holding(&[2]));
+    let late = told(&mut a);
+    let mut again = gateway(A, &[B]);
+    again.set_epoch(now, 2);
+    again.set_local(now, holding(&[7]));
+    again.handle_up(now, B);
+    b.handle_told(now, A, &told(&mut again)).unwrap();
+    let answer = b.handle_told(now, A, &late).unwrap();
+    assert_eq!(**b.held_by(A).unwrap(), holding(&[7]));
+    // A gateway that lost its count of starts learns of it.
+    a.handle_answer(now, B, &answer).unwrap();
+    let lost = Out::EpochLost { peer: B, epoch: 2 };
+    assert_eq!(outputs(&mut a), [lost]);
+    a.set_epoch(now + ms(2), 3);
+    b.handle_told(now, A, &told(&mut a)).unwrap();
+    assert_eq!(**b.held_by(A).unwrap(), holding(&[2]));
+}
+
+#[test]
+fn a_goodbye_takes_effect_at_once() {
+    let now = start();
+    let (mut a, mut b) = pair(now);
+    a.set_local(now, holding(&[2]));
+    let late = told(&mut a);
+    a.stop();
+    let bye = told(&mut a);
+    b.handle_told(now, A, &bye).unwrap();
+    assert_eq!(outputs(&mut b), [Out::Changed { peer: A }]);
+    b.handle_told(now, A, &late).unwrap();
+    assert!(b.held_by(A).is_none() && outputs(&mut b).is_empty());
+    a.handle_timeout(now + CATALOGUE_REFRESH);
+    assert!(outputs(&mut a).is_empty() && a.poll_timeout().is_none());
+    let (_, mut b) = pair(now);
+    b.handle_goodbye(A);
+    assert!(b.held_by(A).is_none());
+    assert_eq!(outputs(&mut b), [Out::Changed { peer: A }]);
+}
+
+#[test]
+fn nobody_speaks_for_another() {
+    let now = start();
+    let mut b = gateway(B, &[A, C]);
+    let of = |node, news| {
+        let stamp = Stamp {
+            epoch: 9,
+            version: 9,
+        };
+        Announcement { node, stamp, news }.encode().unwrap()
+    };
+    let told = of(C, News::Whole(holding(&[1])));
+    let (peer, node) = (A, C);
+    let foreign = CatalogueError::Foreign { peer, node };
+    assert_eq!(b.handle_told(now, A, &told), Err(foreign));
+    let unknown = CatalogueError::Unknown(NodeId(9));
+    assert_eq!(b.handle_told(now, NodeId(9), &told), Err(unknown));
+    let twice = of(A, News::Whole(holding(&[1, 1])));
+    let untidy = CatalogueError::Untidy(A);
+    assert_eq!(b.handle_told(now, A, &twice), Err(untidy));
+    assert!(b.handle_told(now, A, b"").is_err());
+    assert!(b.held_by(A).is_none() && outputs(&mut b).is_empty());
+    assert!(!b.add_peer(B), "itself");
+    assert!(b.handle_told(now, C, &told).is_ok());
+    outputs(&mut b);
+    b.remove_peer(C);
+    assert_eq!(outputs(&mut b), [Out::Changed { peer: C }]);
+}
