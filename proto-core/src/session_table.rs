@@ -8,6 +8,7 @@ use std::{
 use crate::{
     gateway::info::SessionInfo,
     id::{AgentId, ConnId, SessionId, Slot},
+    peer::NodeId,
     target::Target,
 };
 
@@ -21,8 +22,37 @@ pub enum Carrier {
         /// The place on it.
         slot: Slot,
     },
+    /// A place on a connection to a peer, which has it carried by an agent of its own.
+    Peer {
+        /// The peer.
+        node: NodeId,
+        /// The connection.
+        conn: ConnId,
+        /// The place on it.
+        slot: Slot,
+    },
     /// A TCP connection of the gateway itself.
     Direct,
+}
+
+impl Carrier {
+    /// The place on a connection; none for a direct one.
+    #[must_use]
+    pub fn place(&self) -> Option<(ConnId, Slot)> {
+        match *self {
+            Self::Agent { conn, slot } | Self::Peer { conn, slot, .. } => Some((conn, slot)),
+            Self::Direct => None,
+        }
+    }
+
+    /// The peer; none where this gateway carries it itself.
+    #[must_use]
+    pub fn peer(&self) -> Option<NodeId> {
+        match *self {
+            Self::Peer { node, .. } => Some(node),
+            Self::Agent { .. } | Self::Direct => None,
+        }
+    }
 }
 
 /// One session that is open.
@@ -32,7 +62,7 @@ pub struct SessionEntry {
     pub carrier: Carrier,
     /// Where it goes.
     pub target: Target,
-    /// The agent that carries it; none for a direct one.
+    /// The agent that carries it; none for a direct one, and for one that a peer carries.
     pub agent: Option<AgentId>,
     /// When it was committed.
     pub since: Instant,
@@ -83,11 +113,11 @@ impl SessionTable {
         if self.sessions.contains_key(&id) {
             return Err(SessionTableError::Known);
         }
-        if let Carrier::Agent { conn, slot } = carrier {
-            if self.places.contains_key(&(conn, slot)) {
+        if let Some(place) = carrier.place() {
+            if self.places.contains_key(&place) {
                 return Err(SessionTableError::Taken);
             }
-            self.places.insert((conn, slot), id);
+            self.places.insert(place, id);
         }
         self.ages.insert((now, id));
         let entry = SessionEntry {
@@ -104,8 +134,8 @@ impl SessionTable {
     pub fn remove(&mut self, id: SessionId) -> Option<SessionEntry> {
         let entry = self.sessions.remove(&id)?;
         self.ages.remove(&(entry.since, id));
-        if let Carrier::Agent { conn, slot } = entry.carrier {
-            self.places.remove(&(conn, slot));
+        if let Some(place) = entry.carrier.place() {
+            self.places.remove(&place);
         }
         Some(entry)
     }
@@ -139,6 +169,7 @@ impl SessionTable {
                 id,
                 target: entry.target.clone(),
                 agent: entry.agent,
+                peer: entry.carrier.peer(),
                 age: now.saturating_duration_since(since),
             })
         };

@@ -109,8 +109,11 @@ pub struct SessionRow {
     pub ingress: Option<String>,
     /// Where it goes.
     pub target: String,
-    /// The agent that carries it; none for a direct one.
+    /// The agent that carries it; none for a direct one, and for one that a peer carries.
     pub agent: Option<Uuid>,
+    /// The peer that carries it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub peer: Option<u64>,
     /// Time since it was opened, in milliseconds.
     pub age_ms: u64,
     /// Bytes from the user so far; none for a direct one.
@@ -126,6 +129,9 @@ pub struct ExplanationView {
     pub target: String,
     /// Candidates in the order of the attempts.
     pub candidates: Vec<CandidateRow>,
+    /// Peers that would be tried, each behind the candidates that come before it.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub peers: Vec<PeerCandidateRow>,
     /// Agents with a route for the target that would not be tried at the moment.
     pub passed_over: Vec<PassedOverRow>,
     /// `refuse` or `direct`: what happens where no agent matches.
@@ -145,6 +151,44 @@ pub struct CandidateRow {
     pub rung: usize,
     /// Sessions open and being opened through it.
     pub sessions: usize,
+}
+
+/// One peer that would be asked to carry a session.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PeerCandidateRow {
+    /// Its node id.
+    pub node: u64,
+    /// The route that matched.
+    pub route: String,
+    /// Sessions open and being opened through it.
+    pub sessions: usize,
+    /// How many of the candidates are tried before it.
+    pub after: usize,
+}
+
+/// A peer of a gateway.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PeerRow {
+    /// Its node id.
+    pub id: u64,
+    /// Where it is dialled.
+    pub address: String,
+    /// There is a connection.
+    pub connected: bool,
+    /// `dialled` or `accepted`; none without a connection.
+    pub direction: Option<String>,
+    /// The cluster wire version that was agreed on.
+    pub version: Option<u16>,
+    /// Smoothed round-trip time in microseconds.
+    pub rtt_us: Option<u64>,
+    /// Agents that it holds.
+    pub agents: usize,
+    /// Routes that it holds.
+    pub routes: usize,
+    /// `closed`, `open` or `half-open`.
+    pub breaker: String,
+    /// Why a connection or a call was refused last.
+    pub last_refusal: Option<String>,
 }
 
 /// One agent that is passed over.

@@ -6,7 +6,8 @@ use adit_io_common::{gateway, glance::Glance};
 use adit_proto_core::{gateway::info, id::ConnId};
 
 use super::rows::{
-    AgentDetails, AgentRow, CandidateRow, ExplanationView, PassedOverRow, SessionRow, TokenRow,
+    AgentDetails, AgentRow, CandidateRow, ExplanationView, PassedOverRow, PeerCandidateRow,
+    SessionRow, TokenRow,
 };
 use crate::{
     control::AgentEntry,
@@ -134,6 +135,7 @@ impl From<gateway::SessionRow> for SessionRow {
             ingress: row.ingress.map(Into::into),
             target: row.info.target.to_string(),
             agent: row.info.agent.map(|a| a.0),
+            peer: row.info.peer.map(|node| node.0),
             age_ms: millis(row.info.age),
             sent: row.moved.map(|(sent, _)| sent),
             received: row.moved.map(|(_, received)| received),
@@ -162,6 +164,12 @@ impl ExplanationView {
             }
             .to_owned(),
         };
+        let peer = |p: info::PeerCandidate| PeerCandidateRow {
+            node: p.node.0,
+            route: p.route,
+            sessions: p.sessions,
+            after: p.after,
+        };
         let fallback = match explanation.fallback {
             info::Fallback::Refuse => "refuse",
             info::Fallback::Direct => "direct",
@@ -169,6 +177,7 @@ impl ExplanationView {
         Self {
             target,
             candidates: explanation.candidates.into_iter().map(row).collect(),
+            peers: explanation.peers.into_iter().map(peer).collect(),
             passed_over: explanation
                 .passed_over
                 .into_iter()

@@ -2,7 +2,7 @@
 
 use super::{Context, odd_answer};
 use crate::{
-    admin::{Answer, CandidateRow, PassedOverRow, Request},
+    admin::{Answer, CandidateRow, PassedOverRow, PeerCandidateRow, Request},
     args::RouteExplain,
     exit::CommandFailure,
     output,
@@ -16,10 +16,8 @@ pub(super) fn explain(ctx: &Context<'_>, args: &RouteExplain) -> Result<(), Comm
     let Answer::Explanation(view) = ctx.ask_gateway(&request)? else {
         return Err(odd_answer());
     };
-    let row = |(i, c): (usize, &CandidateRow)| {
-        let order = (i + 1).to_string();
+    let row = |c: &CandidateRow| {
         vec![
-            order,
             c.name.clone(),
             c.agent.to_string(),
             c.route.clone(),
@@ -27,12 +25,26 @@ pub(super) fn explain(ctx: &Context<'_>, args: &RouteExplain) -> Result<(), Comm
             c.sessions.to_string(),
         ]
     };
+    let peer = |p: &PeerCandidateRow| {
+        let (node, none) = (format!("n{}", p.node), "-".to_owned());
+        let sessions = p.sessions.to_string();
+        vec!["peer".to_owned(), node, p.route.clone(), none, sessions]
+    };
+    // Each peer stands behind the agents that are tried before it.
+    let rows = || {
+        let mut rows: Vec<Vec<String>> = view.candidates.iter().map(row).collect();
+        for (nth, p) in view.peers.iter().enumerate() {
+            rows.insert((p.after + nth).min(rows.len()), peer(p));
+        }
+        let order = |(i, row): (usize, Vec<String>)| [vec![(i + 1).to_string()], row].concat();
+        rows.into_iter().enumerate().map(order).collect()
+    };
     let passed = |p: &PassedOverRow| {
         let agent = p.agent.to_string();
         vec![p.name.clone(), agent, p.route.clone(), p.why.clone()]
     };
     ctx.print(args.json.json, &view, |mut out| {
-        if view.candidates.is_empty() {
+        if view.candidates.is_empty() && view.peers.is_empty() {
             let then = match view.fallback.as_str() {
                 "direct" => "the gateway dials it itself",
                 _ => "the session is refused",
@@ -44,8 +56,7 @@ pub(super) fn explain(ctx: &Context<'_>, args: &RouteExplain) -> Result<(), Comm
             writeln!(out, "{none} {}; {then}", view.target)?;
         } else {
             let heading = ["ORDER", "NAME", "ID", "ROUTE", "RUNG", "SESSIONS"];
-            let rows = view.candidates.iter().enumerate().map(row).collect();
-            output::table(&mut out, &heading, rows)?;
+            output::table(&mut out, &heading, rows())?;
         }
         if view.passed_over.is_empty() {
             return Ok(());

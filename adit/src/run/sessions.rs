@@ -52,9 +52,11 @@ pub(super) fn table(out: &mut impl Write, sessions: &[SessionRow]) -> io::Result
 }
 
 fn row(s: &SessionRow) -> Vec<String> {
-    let agent = s
-        .agent
-        .map_or_else(|| "direct".to_owned(), |a| a.to_string());
+    let agent = match (s.agent, s.peer) {
+        (Some(agent), _) => agent.to_string(),
+        (None, Some(node)) => format!("peer n{node}"),
+        (None, None) => "direct".to_owned(),
+    };
     let or_none = |text: &Option<String>| text.clone().unwrap_or_else(|| "-".to_owned());
     let bytes = |count: Option<u64>| count.map_or_else(|| "-".to_owned(), |n| n.to_string());
     vec![

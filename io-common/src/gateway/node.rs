@@ -438,7 +438,7 @@ impl Node {
             return;
         };
         let pending = match (route, wish.dialled) {
-            (Carrier::Agent { conn, slot }, _) => {
+            (Carrier::Agent { conn, slot } | Carrier::Peer { conn, slot, .. }, _) => {
                 let Some(sender) = self.connections.get(&conn) else {
                     return;
                 };

@@ -7,6 +7,9 @@ mod call;
 mod direct;
 #[cfg(test)]
 mod doubt_tests;
+mod forwarding;
+#[cfg(test)]
+mod forwarding_tests;
 mod memory;
 #[cfg(test)]
 mod model_tests;
@@ -27,6 +30,7 @@ use super::{
     AttemptError, OpenError,
     hub::{Hub, RegisterError},
     info::{Explanation, Fallback},
+    peers::Peers,
     record::Advert,
 };
 use crate::{
@@ -47,6 +51,7 @@ use crate::{
 #[derive(Debug, Default)]
 pub struct Dispatch {
     hub: Hub,
+    peers: Peers,
     config: DispatchConfig,
     openings: BTreeMap<SessionId, Opening>,
     /// Attempts without an answer. The connection comes first, so that its end finds them, and so that no connection
@@ -270,6 +275,7 @@ impl Dispatch {
             } else {
                 Fallback::Refuse
             },
+            peers: self.explain_peers(now, target, pinned),
             ..self.hub.explain(now, target, pinned)
         }
     }
@@ -285,10 +291,27 @@ impl Dispatch {
     ) {
         let call = || Call::Open(session, target.clone(), pinned);
         self.called(Some(now), call);
+        let has_peer = |agent: &AgentId| self.peers.has_agent(*agent);
+        let unknown = self.unknown(pinned).filter(|agent| !has_peer(agent));
+        let opening = Opening::new(target, pinned, now + DISPATCH_TIMEOUT);
+        self.begin(now, session, opening, unknown);
+    }
+
+    fn unknown(&self, pinned: Option<AgentId>) -> Option<AgentId> {
+        pinned.filter(|agent| self.hub.newest(*agent).is_none())
+    }
+
+    /// Starts to open a session unless it cannot be.
+    fn begin(
+        &mut self,
+        now: Instant,
+        session: SessionId,
+        opening: Opening,
+        unknown: Option<AgentId>,
+    ) {
         if self.openings.contains_key(&session) {
             return;
         }
-        let unknown = pinned.filter(|agent| self.hub.newest(*agent).is_none());
         let refusal = if self.stopping {
             Some(OpenError::Stopping)
         } else if self.openings.len() >= self.config.opens_max {
@@ -299,9 +322,7 @@ impl Dispatch {
         if let Some(error) = refusal {
             return self.emit(DispatchOutput::Failed { session, error });
         }
-        let deadline = now + DISPATCH_TIMEOUT;
-        self.timers.insert((deadline, session));
-        let opening = Opening::new(target, pinned, deadline);
+        self.timers.insert((opening.deadline(), session));
         self.openings.insert(session, opening);
         self.advance(now, session);
     }
@@ -387,17 +408,17 @@ impl Dispatch {
             }
             AgentEvent::Seen => self.hub.seen(now, conn),
             AgentEvent::Suspect => {
-                self.hub.set_suspect(conn, true);
+                self.set_suspect(conn, true);
                 for (_, session) in self.attempts_of(conn) {
                     self.race(now, session);
                 }
             }
-            AgentEvent::Recovered => self.hub.set_suspect(conn, false),
+            AgentEvent::Recovered => self.set_suspect(conn, false),
             AgentEvent::Opened { attempt, slot } => self.handle_opened(now, conn, attempt, slot),
             AgentEvent::Failed { attempt, cause } => self.handle_failed(now, conn, attempt, cause),
             AgentEvent::SessionEnded { slot } => {
                 if self.carried.remove(&(conn, slot)) {
-                    self.hub.sub_load(conn);
+                    self.sub_load(conn);
                 }
             }
             AgentEvent::Closed => self.handle_closed(now, conn),
@@ -465,7 +486,9 @@ impl Dispatch {
     /// Tells whether the gateway dials this target itself: it is allowed and no agent advertises it, not even one
     /// that is silent (design 8.8).
     fn may_dial(&self, target: &Target) -> bool {
-        !self.hub.is_advertised(&target.host) && self.config.direct.iter().any(|r| r.allows(target))
+        !self.hub.is_advertised(&target.host)
+            && !self.peers.is_advertised(&target.host)
+            && self.config.direct.iter().any(|r| r.allows(target))
     }
 
     fn emit(&mut self, output: DispatchOutput) {

@@ -11,6 +11,7 @@ use std::{
     time::Instant,
 };
 
+use ipnet::IpNet;
 use smallvec::SmallVec;
 
 pub use self::candidates::{Candidates, Choice};
@@ -23,6 +24,7 @@ use crate::{
     id::{AgentId, ConnId},
     identity::AgentIdentity,
     limits::{AGENT_SILENT, AGENTS_MAX, ROUTES_PER_AGENT_MAX},
+    peer::catalogue::Holding,
     route::RouteSet,
 };
 
@@ -303,6 +305,27 @@ impl Hub {
             sessions: entered.load,
             silent: entered.record.silent(now),
             connected: now.saturating_duration_since(entered.since),
+        }
+    }
+
+    /// What this gateway holds, for its peers: every agent that is connected, as a user may ask for it by its id, and the
+    /// routes of those that routing gives sessions to.
+    #[must_use]
+    pub fn holding(&self, now: Instant) -> Holding {
+        // Thousands of agents may advertise one route.
+        let (mut subnets, mut domains) = (BTreeSet::new(), BTreeSet::new());
+        for (conn, entered) in &self.conns {
+            let takes =
+                entered.status(now) == AgentStatus::Online && !self.is_drained(entered.identity.id);
+            if let Some(routes) = self.table.routes(*conn).filter(|_| takes) {
+                subnets.extend(routes.subnets.iter().map(IpNet::trunc));
+                domains.extend(routes.domains.iter().map(|route| &route.pattern));
+            }
+        }
+        Holding {
+            agents: self.agents.keys().copied().collect(),
+            subnets: subnets.into_iter().collect(),
+            domains: domains.into_iter().cloned().collect(),
         }
     }
 

@@ -5,6 +5,7 @@ use std::{sync::Arc, time::Duration};
 use crate::{
     id::{AgentId, ConnId, SessionId},
     identity::AgentIdentity,
+    peer::NodeId,
     route::RouteSet,
     target::Target,
 };
@@ -63,8 +64,10 @@ pub struct SessionInfo {
     pub id: SessionId,
     /// Where it goes.
     pub target: Target,
-    /// The agent that carries it; none for a direct one.
+    /// The agent that carries it; none for a direct one, and for one that a peer carries.
     pub agent: Option<AgentId>,
+    /// The peer that carries it.
+    pub peer: Option<NodeId>,
     /// Time since it was committed.
     pub age: Duration,
 }
@@ -74,6 +77,8 @@ pub struct SessionInfo {
 pub struct Explanation {
     /// Candidates in the order in which they would be tried.
     pub candidates: Vec<Candidate>,
+    /// Peers that would be tried, in their order.
+    pub peers: Vec<PeerCandidate>,
     /// Agents with a route for the target that would not be tried at the moment, the most specific route first.
     pub passed_over: Vec<PassedOver>,
     /// What happens where there is none, or where all fail.
@@ -93,6 +98,19 @@ pub struct Candidate {
     pub rung: usize,
     /// Sessions open and being opened through it.
     pub sessions: usize,
+}
+
+/// A peer that would be asked to carry a session.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PeerCandidate {
+    /// The peer.
+    pub node: NodeId,
+    /// Its route that matched, as text; `pinned` where the user named an agent that it holds.
+    pub route: String,
+    /// Sessions open and being opened through it.
+    pub sessions: usize,
+    /// How many of this gateway's own candidates are tried before it.
+    pub after: usize,
 }
 
 /// An agent that advertises a target and gets no sessions for it at the moment.

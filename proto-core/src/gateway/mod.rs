@@ -5,11 +5,12 @@ mod domain_table;
 pub mod hub;
 pub mod info;
 pub(crate) mod open;
+pub mod peers;
 pub mod record;
 pub(crate) mod role;
 pub mod routes;
 
-use crate::id::AgentId;
+use crate::{id::AgentId, peer::NodeId};
 use serde::{Deserialize, Serialize};
 
 /// Why a session was not opened; the user gets it, so it says what to do.
@@ -125,8 +126,10 @@ impl OpenCause {
 /// One candidate's failure.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct AttemptFailure {
-    /// The agent; none where the gateway dialled the target itself.
+    /// The agent; none for a peer, and where the gateway dialled the target itself.
     pub agent: Option<AgentId>,
+    /// The peer that was to carry the session.
+    pub peer: Option<NodeId>,
     /// What happened.
     pub cause: AttemptError,
 }
@@ -170,9 +173,10 @@ impl AttemptError {
 }
 
 fn failures(list: &[AttemptFailure]) -> String {
-    let one = |f: &AttemptFailure| match f.agent {
-        Some(id) => format!("agent {id}: {}", f.cause),
-        None => format!("direct: {}", f.cause),
+    let one = |f: &AttemptFailure| match (f.agent, f.peer) {
+        (Some(id), _) => format!("agent {id}: {}", f.cause),
+        (None, Some(node)) => format!("peer {node}: {}", f.cause),
+        (None, None) => format!("direct: {}", f.cause),
     };
     list.iter().map(one).collect::<Vec<_>>().join("; ")
 }
@@ -186,6 +190,7 @@ mod tests {
         let all = |causes: &[AttemptError]| {
             let one = |cause: &AttemptError| AttemptFailure {
                 agent: None,
+                peer: None,
                 cause: cause.clone(),
             };
             OpenError::AllFailed(causes.iter().map(one).collect()).cause()

@@ -147,6 +147,16 @@ impl<'a> Iterator for Rungs<'a> {
 }
 
 impl Matched {
+    /// Orders routes that match one host: of two, the more specific one has the greater value.
+    #[must_use]
+    pub fn specificity(&self) -> usize {
+        match self {
+            Self::Subnet(net) => net.prefix_len().into(),
+            Self::Exact => usize::MAX,
+            Self::Wildcard { suffix_len } => *suffix_len,
+        }
+    }
+
     /// Writes the route as an agent would advertise it; `host` is the one that was looked up.
     #[must_use]
     pub fn text(&self, host: &Host) -> String {

@@ -81,11 +81,10 @@ impl Node {
     /// A connection is over. Sessions whose sockets were attached have been told of one by one already, but for those
     /// that still flush: they stay open, and may be listed and ended, until they are told of.
     pub(super) fn connection_over(&mut self, conn: ConnId) {
-        let is_flushing = |carrier| match carrier {
-            Carrier::Agent { conn, slot } => {
+        let is_flushing = |carrier: Carrier| {
+            carrier.place().is_some_and(|(conn, slot)| {
                 (self.flushing.get(&conn)).is_some_and(|slots| slots.contains(&slot))
-            }
-            Carrier::Direct => false,
+            })
         };
         let sessions = self.sessions.remove_conn(conn);
         let (stay, gone): (Vec<_>, Vec<_>) = sessions

@@ -63,7 +63,9 @@ impl Node {
             return false;
         }
         match carrier {
-            Carrier::Agent { conn, slot } => self.command(conn, Command::Kill(slot)),
+            Carrier::Agent { conn, slot } | Carrier::Peer { conn, slot, .. } => {
+                self.command(conn, Command::Kill(slot));
+            }
             Carrier::Direct if self.spliced.contains(&session) => {
                 host.end_splice(session, Over::Killed)
             }
@@ -86,10 +88,7 @@ impl Node {
     }
 
     pub(super) fn list_sessions(&self, now: Instant) -> Vec<(SessionRow, Option<Place>)> {
-        let place = |id| match self.sessions.get(id)?.carrier {
-            Carrier::Agent { conn, slot } => Some((conn, slot)),
-            Carrier::Direct => None,
-        };
+        let place = |id| self.sessions.get(id)?.carrier.place();
         let row = |info: SessionInfo| {
             let (user, place) = (self.users.get(&info.id), place(info.id));
             let row = SessionRow {

@@ -6,9 +6,10 @@ use smallvec::SmallVec;
 
 use super::{Dispatch, DispatchOutput};
 use crate::{
-    gateway::{AttemptError, AttemptFailure, OpenError, hub::Choice},
+    gateway::{AttemptError, AttemptFailure, OpenError, hub::Choice, peers::PeerChoice},
     id::{AgentId, AttemptId, ConnId, SessionId, Slot},
     limits::{ATTEMPTS_MAX, DISPATCH_LOOK_AGAIN, DISPATCH_STAGGER},
+    peer::NodeId,
     session_table::Carrier,
     target::Target,
 };
@@ -18,6 +19,8 @@ use crate::{
 pub(super) struct Opening {
     target: Target,
     pinned: Option<AgentId>,
+    /// It came from a peer, so it goes to none, and is not dialled from here: one hop, to an agent (design 8.15).
+    is_forwarded: bool,
     deadline: Instant,
     /// When the next candidate is tried, or looked for, beside those that have not answered.
     race_at: Option<Instant>,
@@ -27,8 +30,9 @@ pub(super) struct Opening {
 
 #[derive(Debug)]
 struct Tried {
-    /// None where the gateway dials itself.
+    /// None for a peer, and where the gateway dials itself.
     agent: Option<AgentId>,
+    peer: Option<NodeId>,
     /// What it went out on.
     conn: Option<ConnId>,
     /// When it went out.
@@ -59,9 +63,18 @@ impl Opening {
         Self {
             target,
             pinned,
+            is_forwarded: false,
             deadline,
             race_at: None,
             tried: SmallVec::new(),
+        }
+    }
+
+    /// The same for a session that a peer forwarded.
+    pub(super) fn forwarded(self) -> Self {
+        Self {
+            is_forwarded: true,
+            ..self
         }
     }
 
@@ -137,6 +150,7 @@ impl Opening {
         let failure = |tried: Tried| match tried.state {
             State::Failed(cause) => Some(AttemptFailure {
                 agent: tried.agent,
+                peer: tried.peer,
                 cause,
             }),
             State::Waiting { .. } | State::Dialling => None,
@@ -203,7 +217,10 @@ impl Dispatch {
         if let Some(agent) = agent {
             self.failures.forget(agent, &opening.target.host);
         }
-        let route = Carrier::Agent { conn, slot };
+        let route = match self.peers.node_of(conn) {
+            Some(node) => Carrier::Peer { node, conn, slot },
+            None => Carrier::Agent { conn, slot },
+        };
         self.emit(DispatchOutput::Committed {
             session,
             agent,
@@ -222,7 +239,7 @@ impl Dispatch {
         let Some(session) = self.attempts.remove(&(conn, attempt)) else {
             return;
         };
-        self.hub.sub_load(conn);
+        self.sub_load(conn);
         let Some(opening) = self.openings.get_mut(&session) else {
             return;
         };
@@ -236,6 +253,7 @@ impl Dispatch {
 
     pub(super) fn handle_closed(&mut self, now: Instant, conn: ConnId) {
         self.hub.unregister(conn);
+        self.peers.disconnect(conn);
         let places = (conn, Slot(0))..=(conn, Slot(u64::MAX));
         let gone: Vec<_> = self.carried.range(places).copied().collect();
         for place in gone {
@@ -249,6 +267,7 @@ impl Dispatch {
     pub(super) fn fail_direct(&mut self, session: SessionId, text: String) {
         let failure = AttemptFailure {
             agent: None,
+            peer: None,
             cause: AttemptError::Dial(text),
         };
         if self.take_opening(session).is_some() {
@@ -283,7 +302,7 @@ impl Dispatch {
             match tried.state {
                 State::Waiting { conn, attempt } => {
                     self.attempts.remove(&(conn, attempt));
-                    self.hub.sub_load(conn);
+                    self.sub_load(conn);
                     self.emit(DispatchOutput::Cancel { conn, attempt });
                 }
                 State::Dialling => self.emit(DispatchOutput::AbortDirect { session }),
@@ -321,7 +340,17 @@ impl Dispatch {
             };
             opening.tried.iter().any(asked)
         };
-        let Some(choice) = self.hub.best(now, &opening.target, opening.pinned, tried) else {
+        let local = self.hub.best(now, &opening.target, opening.pinned, tried);
+        let asked = |node| opening.tried.iter().any(|t| t.peer == Some(node));
+        let peer = (!opening.is_forwarded)
+            .then(|| self.peers.best(&opening.target, opening.pinned, asked))
+            .flatten()
+            .filter(|peer| local.is_none_or(|local| peer.is_before(&local)));
+        if let Some(peer) = peer {
+            self.ask_peer(now, session, peer);
+            return None;
+        }
+        let Some(choice) = local else {
             // One may come, or come back, while the others keep the session waiting, as for stream credit.
             opening.race_at = (!opening.is_settled()).then(|| now + DISPATCH_LOOK_AGAIN);
             return None;
@@ -329,6 +358,7 @@ impl Dispatch {
         if self.hub.load(choice.conn) >= self.config.sessions_per_agent {
             opening.tried.push(Tried {
                 agent: Some(choice.agent),
+                peer: None,
                 conn: Some(choice.conn),
                 since: now,
                 state: State::Failed(AttemptError::NoCredit),
@@ -347,6 +377,7 @@ impl Dispatch {
         opening.race_at = (!in_doubt).then(|| now + DISPATCH_STAGGER);
         opening.tried.push(Tried {
             agent: Some(choice.agent),
+            peer: None,
             conn: Some(conn),
             since: now,
             outdated: false,
@@ -364,6 +395,33 @@ impl Dispatch {
         in_doubt.then_some(Beside::No)
     }
 
+    /// Asks a peer to carry the session. Its failures are not remembered: it remembers those of its own agents.
+    fn ask_peer(&mut self, now: Instant, session: SessionId, peer: PeerChoice) {
+        let Some(opening) = self.openings.get_mut(&session) else {
+            return;
+        };
+        self.attempt_count += 1;
+        let (conn, attempt) = (peer.conn, AttemptId(self.attempt_count));
+        opening.race_at = Some(now + DISPATCH_STAGGER);
+        opening.tried.push(Tried {
+            agent: None,
+            peer: Some(peer.node),
+            conn: Some(conn),
+            since: now,
+            outdated: false,
+            state: State::Waiting { conn, attempt },
+        });
+        let target = opening.target.clone();
+        self.attempts.insert((conn, attempt), session);
+        self.peers.add_load(conn);
+        self.emit(DispatchOutput::Open {
+            conn,
+            attempt,
+            session,
+            target,
+        });
+    }
+
     /// Ends a session that waits for nothing, or has the gateway dial where no agent was there to ask.
     fn settle(&mut self, now: Instant, session: SessionId) {
         let Some(opening) = self.openings.get_mut(&session) else {
@@ -374,10 +432,11 @@ impl Dispatch {
             let error = OpenError::AllFailed(failures.unwrap_or_default());
             return self.emit(DispatchOutput::Failed { session, error });
         }
-        let target = opening.target.clone();
-        let error = if self.may_dial(&target) {
+        let (target, is_forwarded) = (opening.target.clone(), opening.is_forwarded);
+        let of_peers = !is_forwarded && self.peers.is_advertised(&target.host);
+        let error = if !is_forwarded && self.may_dial(&target) {
             None
-        } else if self.hub.is_advertised(&target.host) {
+        } else if of_peers || self.hub.is_advertised(&target.host) {
             Some(OpenError::NoneOnline)
         } else {
             Some(OpenError::NoRoute)
@@ -388,6 +447,7 @@ impl Dispatch {
         if let Some(opening) = self.openings.get_mut(&session) {
             opening.tried.push(Tried {
                 agent: None,
+                peer: None,
                 conn: None,
                 since: now,
                 outdated: false,

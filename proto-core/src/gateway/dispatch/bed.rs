@@ -181,6 +181,7 @@ pub(super) fn failed(n: u64, error: OpenError) -> Out {
 pub(super) fn failure(id: u64, cause: AttemptError) -> AttemptFailure {
     AttemptFailure {
         agent: Some(agent(id)),
+        peer: None,
         cause,
     }
 }

@@ -8,6 +8,7 @@ use super::{AgentEvent, Dispatch, DispatchConfig};
 use crate::{
     id::{AgentId, ConnId, SessionId},
     journal::{Begin, Journal, Recording, wait},
+    peer::{NodeId, catalogue::Holding},
     target::Target,
 };
 
@@ -24,6 +25,9 @@ pub(crate) enum Call {
     Event(ConnId, AgentEvent),
     Direct(SessionId, Result<(), String>),
     Timeout,
+    OpenForwarded(SessionId, Target, Option<AgentId>),
+    PeerHolds(NodeId, Holding),
+    PeerConnected(ConnId, NodeId),
 }
 
 impl Dispatch {
@@ -72,6 +76,11 @@ impl Dispatch {
             Call::Event(conn, event) => self.handle_event(now, conn, event),
             Call::Direct(session, result) => self.handle_direct(now, session, result),
             Call::Timeout => self.handle_timeout(now),
+            Call::OpenForwarded(session, target, pinned) => {
+                self.open_forwarded(now, session, target, pinned);
+            }
+            Call::PeerHolds(node, holding) => self.peer_holds(now, node, holding),
+            Call::PeerConnected(conn, node) => self.peer_connected(now, conn, node),
         }
     }
 }

@@ -227,7 +227,11 @@ fn direct_needs_permission_and_that_nobody_advertises_the_target() {
     bed.open(3, "11.1.1.1:22");
     bed.direct(3, Err("refused".into()));
     let cause = AttemptError::Dial("refused".into());
-    let error = OpenError::AllFailed(vec![AttemptFailure { agent: None, cause }]);
+    let error = OpenError::AllFailed(vec![AttemptFailure {
+        agent: None,
+        peer: None,
+        cause,
+    }]);
     assert_eq!(bed.out(), [dial(3), failed(3, error)]);
     bed.event(1, AgentEvent::Suspect);
     bed.open(4, "10.1.1.1:22");

@@ -137,6 +137,7 @@ impl Hub {
                 .candidates(now, target, pinned)
                 .filter_map(candidate)
                 .collect(),
+            peers: Vec::new(),
             passed_over: match pinned {
                 Some(_) => Vec::new(),
                 None => self.passed_over(now, &target.host),
