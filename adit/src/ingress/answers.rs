@@ -63,7 +63,11 @@ mod tests {
     fn every_failure_has_its_answer() {
         use AttemptError as A;
         let all = |causes: Vec<A>| {
-            let one = |cause| AttemptFailure { agent: None, cause };
+            let one = |cause| AttemptFailure {
+                agent: None,
+                peer: None,
+                cause,
+            };
             OpenError::AllFailed(causes.into_iter().map(one).collect())
         };
         let refused = || A::Refused("no".into());

@@ -20,9 +20,6 @@ use super::{
     key::{KeyId, KeyRing, MacKey},
 };
 
-/// ALPN value of connections that carry forwarded sessions (design 8.15).
-pub const FORWARD_ALPN: &[u8] = b"adit-forward/1";
-
 /// Label with which TLS exports the secret of such a connection; the context is empty and the length 32 bytes.
 pub const EXPORTER_LABEL: &[u8] = b"adit-forward/1";
 
