@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """Counts the instructions that a session and a MiB cost, in the core alone and through each driver.
 
-    bench/instructions.py [--check] [--only core,tokio]
+    bench/instructions.py [--check] [--only core --only tokio]
 
 Needs valgrind. What is counted is all of the process in user space: gateway and agent, and in the drivers' rows also the
 few instructions of the user and the target. Each figure is the difference of two runs, one of which does twice as much,
@@ -22,12 +22,15 @@ ROWS = {
     "core": ("adit-proto-core", "instructions_core"),
     "tokio": ("adit-conformance", "instructions", "tokio"),
     "mio": ("adit-conformance", "instructions", "mio"),
+    "tokio, journal": ("adit-conformance", "instructions", "tokio-journal"),
+    "mio, journal": ("adit-conformance", "instructions", "mio-journal"),
 }
 # The column's name in the table -> how many of them the shorter run does: so many that what differs from start to start
 # does not show.
 COLUMNS = {"sessions": 1000, "mib": 16}
 # Share by which a figure may differ from the table's; docs/performance.md says how far runs differ from each other.
 TOLERANCE = 0.05
+DRIVERS_TOLERANCE = 0.08
 
 
 def build():
@@ -68,9 +71,9 @@ def kept():
 def main():
     ap = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     ap.add_argument("--check", action="store_true", help="fail where a figure is not that of the table")
-    ap.add_argument("--only", default=",".join(ROWS), help="comma separated rows (default: all)")
+    ap.add_argument("--only", action="append", help="a row (default: all)")
     a = ap.parse_args()
-    rows = a.only.split(",")
+    rows = a.only or list(ROWS)
     if unknown := [row for row in rows if row not in ROWS]:
         raise SystemExit(f"unknown: {unknown}")
 
@@ -85,7 +88,7 @@ def main():
             want = table.get((row, column))
             if want is None:
                 off.append(f"{row}, {column}: not in the table")
-            elif abs(figure / want - 1) > TOLERANCE:
+            elif abs(figure / want - 1) > (TOLERANCE if row == "core" else DRIVERS_TOLERANCE):
                 off.append(f"{row}, {column}: {figure:,} is {figure / want - 1:+.1%} of the table's {want:,}")
         print(f"| {row} | {' | '.join(figures)} |", flush=True)
     if a.check and off:

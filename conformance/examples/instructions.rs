@@ -3,10 +3,10 @@
 //! the target have other ones.
 //!
 //! ```text
-//! instructions tokio|mio sessions|mib COUNT
+//! instructions tokio|mio[-journal] sessions|mib COUNT
 //! ```
 //!
-//! A session carries one byte there and one back. MiB go there and back in turns, through one session.
+//! With `-journal` both take a journal, into one file. A session carries one byte there and one back. MiB go there and back in turns, through one session.
 
 use std::{
     any::Any,
@@ -15,6 +15,7 @@ use std::{
     net::{Ipv4Addr, Shutdown, SocketAddr, TcpListener, TcpStream},
     sync::Arc,
     thread,
+    time::Instant,
 };
 
 use adit_io_common::{
@@ -24,6 +25,7 @@ use adit_io_common::{
     },
     clock::system_env,
     gateway::{GatewayConfig, GatewayHandle, Hooks, OpenRequest},
+    journal::JournalFile,
     tcp::tune,
 };
 use adit_io_tokio::{Gateway, agent::Agent, socket};
@@ -32,6 +34,7 @@ use adit_proto_core::{
     env::{Env, WallClock},
     gateway::dispatch::DispatchConfig,
     identity::AgentIdentity,
+    journal::Journal,
     limits::UNREAD_BUDGET,
     link::tls::{Admission, AgentTls},
     output::Renewed,
@@ -44,6 +47,7 @@ use adit_simtests::{
 };
 use anyhow::{Context, Result, bail};
 use bytes::Bytes;
+use tempfile::TempDir;
 use tokio::sync::oneshot;
 
 const MIB: usize = 1 << 20;
@@ -67,9 +71,13 @@ enum Load {
 fn main() -> Result<()> {
     let args: Vec<String> = env::args().skip(1).collect();
     let [driver, what, count] = args.as_slice() else {
-        bail!("instructions tokio|mio sessions|mib COUNT");
+        bail!("instructions tokio|mio[-journal] sessions|mib COUNT");
     };
-    let driver = match driver.as_str() {
+    let (driver, journal) = match driver.strip_suffix("-journal") {
+        Some(driver) => (driver, Some(Recorded::new()?)),
+        None => (driver.as_str(), None),
+    };
+    let driver = match driver {
         "tokio" => Driver::Tokio,
         "mio" => Driver::Mio,
         other => bail!("{other} is neither tokio nor mio"),
@@ -82,17 +90,41 @@ fn main() -> Result<()> {
     tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()?
-        .block_on(run(driver, load))
+        .block_on(run(driver, load, journal.as_ref().map(Recorded::journal)))?;
+    if let Some(journal) = journal {
+        journal.file.finish();
+    }
+    Ok(())
 }
 
-async fn run(driver: Driver, load: Load) -> Result<()> {
+/// Where a journal goes.
+struct Recorded {
+    file: JournalFile,
+    _folder: TempDir,
+}
+
+impl Recorded {
+    fn new() -> Result<Self> {
+        let folder = TempDir::new()?;
+        Ok(Self {
+            file: JournalFile::create(&folder.path().join("journal"), u64::MAX)?,
+            _folder: folder,
+        })
+    }
+
+    fn journal(&self) -> Journal {
+        Journal::new(Instant::now(), self.file.sink())
+    }
+}
+
+async fn run(driver: Driver, load: Load, journal: Option<Journal>) -> Result<()> {
     let env = Env {
         wall_clock: Arc::new(InTheirLife),
         ..system_env(None)?
     };
     let mut pki = Pki::new(Suite::Ecdsa, [7; 32]);
-    let (_gateway, handle, addr) = gateway(driver, &mut pki, &env)?;
-    let _agent = agent(driver, pki, addr, env)?;
+    let (_gateway, handle, addr) = gateway(driver, &mut pki, &env, journal.clone())?;
+    let _agent = agent(driver, (pki, env), addr, journal)?;
     let target = TcpListener::bind((LOOPBACK, 0))?;
     let target_addr = target.local_addr()?;
     thread::spawn(move || serve(&target, load));
@@ -204,6 +236,7 @@ fn gateway(
     driver: Driver,
     pki: &mut Pki,
     env: &Env,
+    journal: Option<Journal>,
 ) -> Result<(Box<dyn Any>, GatewayHandle, SocketAddr)> {
     let pair = pki.gateway("localhost", &[LOOPBACK.into()]);
     let config = GatewayConfig {
@@ -219,7 +252,7 @@ fn gateway(
             confirm: Arc::new(|_| {}),
             left: Arc::new(|_| {}),
         },
-        journal: None,
+        journal,
         threads: 1,
     };
     Ok(match driver {
@@ -237,7 +270,12 @@ fn gateway(
 }
 
 /// An agent, for as long as the box lives.
-fn agent(driver: Driver, mut pki: Pki, gateway: SocketAddr, env: Env) -> Result<Box<dyn Any>> {
+fn agent(
+    driver: Driver,
+    (mut pki, env): (Pki, Env),
+    gateway: SocketAddr,
+    journal: Option<Journal>,
+) -> Result<Box<dyn Any>> {
     let pair = pki.agent(uuid::Uuid::from_u128(7), "agent");
     let config = AgentConfig {
         gateways: vec![gateway.into()],
@@ -249,7 +287,7 @@ fn agent(driver: Driver, mut pki: Pki, gateway: SocketAddr, env: Env) -> Result<
         restrictions: Restrictions::default(),
         intervals: AdvertiserConfig::default(),
         unread: UNREAD_BUDGET,
-        journal: None,
+        journal,
     };
     Ok(match driver {
         Driver::Tokio => Box::new(Agent::start(config, env)?),
