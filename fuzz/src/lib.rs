@@ -16,6 +16,7 @@ mod frame;
 mod hello;
 mod input;
 mod journal;
+mod journal_file;
 mod peer;
 mod replica;
 mod routes;
@@ -35,6 +36,7 @@ pub use self::{
     frame::frame,
     hello::hello,
     journal::journal,
+    journal_file::journal_file,
     peer::peer,
     replica::{replica_acceptor, replica_dialer, replica_seal},
     routes::routes,
@@ -57,6 +59,7 @@ pub const TARGETS: &[(&str, Target)] = &[
     ("frame", frame),
     ("hello", hello),
     ("journal", journal),
+    ("journal_file", journal_file),
     ("peer", peer),
     ("replica_acceptor", replica_acceptor),
     ("replica_dialer", replica_dialer),

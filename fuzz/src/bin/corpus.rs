@@ -87,6 +87,7 @@ fn seeds(target: &str) -> Result<Vec<Vec<u8>>> {
         "certs" => cert_seeds()?,
         "replica_acceptor" => replica_seeds("d2a")?,
         "replica_dialer" => replica_seeds("a2d")?,
+        "journal_file" => journal_file_seeds(),
         "hello" => peer_vectors(&["wire", "wire_prefix"], &[[1, 2, 7]])?,
         "envelope" => envelope_seeds()?,
         "forward" => forward_seeds()?,
@@ -110,6 +111,29 @@ fn connect_seeds() -> Result<Vec<Vec<u8>>> {
     seeds.extend(["a.b:1", "[2001:db8::1]:22", "x.y.:80"].map(|t| joined(&[2], t.as_bytes())));
     seeds.push(joined(&[4], "é".repeat(600).as_bytes()));
     Ok(seeds)
+}
+
+/// Files with two chunks: whole, each byte of the first chunk changed, and cut; and the beginnings of files.
+fn journal_file_seeds() -> Vec<Vec<u8>> {
+    let chunks = [2, 1, 4, 2, 0];
+    let changed = (0..96).map(|at| joined(&chunks, &[0, at, 0xa5]));
+    let cut = (0..=255)
+        .step_by(8)
+        .map(|share| joined(&chunks, &[0xff, 0xff, share]));
+    let others = [
+        "",
+        "adit journal",
+        "adit journal 1 0.1.0 gateway mio 5\n",
+        "adit journal 2 ",
+    ];
+    let others = others.map(|text| joined(&[0xff], text.as_bytes()));
+    let whole = [chunks.to_vec(), vec![0]];
+    whole
+        .into_iter()
+        .chain(changed)
+        .chain(cut)
+        .chain(others)
+        .collect()
 }
 
 fn envelope_seeds() -> Result<Vec<Vec<u8>>> {
