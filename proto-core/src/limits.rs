@@ -294,6 +294,11 @@ pub const RPC_CALLS_PER_CONNECTION: usize = 256;
 /// Peer RPC: time for a free stream; from the request's last byte to the whole answer; and from an envelope's first byte
 /// to its last (peer-rpc 8 and 9.2).
 pub const RPC_TIMEOUT: Duration = Duration::from_secs(5);
+/// Peer RPC: calls to one node that wait for its connection, or for a place on it; a further one is refused.
+pub const RPC_CALLS_WAITING_MAX: usize = 1_024;
+/// Peer RPC: time for a dial, from the look-up of the name to the end of the version handshake: the two of these have
+/// [`RPC_TIMEOUT`] each, and so has the look-up (peer-rpc 9.2).
+pub const PEER_DIAL_TIMEOUT: Duration = Duration::from_secs(15);
 /// Peer RPC: time that running calls get while a node shuts down, unless configured (peer-rpc 8).
 pub const RPC_DRAIN_GRACE: Duration = Duration::from_secs(2);
 /// Forwarded sessions: the text of a target, in bytes: a name of 255, a colon and a port.

@@ -13,6 +13,7 @@
 //! | was it here before | `window`, `ledger` |
 //! | how much may wait unread | `budget` |
 //! | which calls are under way, and until when | `calls` |
+//! | which connection goes to which node, and when is one dialled | `node` |
 //! | is it worth another attempt | `retry`, `breaker` |
 //! | what adit adds where both sides offer it | `capabilities`, `bound`, `refusal` |
 //! | who holds which agents and routes | `catalogue`, `body` |
@@ -50,6 +51,7 @@ pub mod key;
 pub mod ledger;
 mod msgpack;
 pub mod negotiate;
+pub mod node;
 pub mod reader;
 pub mod receive;
 pub mod refusal;

@@ -1,6 +1,6 @@
 //! Whether a failed attempt is followed by another, and when (peer-rpc 9.3).
 
-use std::time::Duration;
+use std::{fmt, time::Duration};
 
 use rand_chacha::{ChaCha12Rng, rand_core::Rng};
 
@@ -27,6 +27,48 @@ pub enum Failure {
     Identity,
     /// Nothing was tried: the breaker is open, the node has no address, or the request is too large.
     NotTried,
+}
+
+impl fmt::Display for Failure {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Link { written: false, .. } => f.write_str("the node was not reached"),
+            Self::Link {
+                written: true,
+                dead,
+            } => {
+                let how = if *dead {
+                    "was lost"
+                } else {
+                    "gave no answer in time"
+                };
+                write!(
+                    f,
+                    "the connection {how}; the node may have executed the call"
+                )
+            }
+            Self::BadAnswer(error) => error.fmt(f),
+            Self::Refused(Refusal::Number { high }) => {
+                write!(
+                    f,
+                    "the node refuses this node's numbers up to {high}; it remembers a former start of this node"
+                )
+            }
+            Self::Refused(Refusal::Identity) => {
+                f.write_str("the node refuses this node's identity")
+            }
+            Self::Refused(Refusal::Overload { retry_after_ms }) => {
+                write!(
+                    f,
+                    "the node is overloaded; try again in {retry_after_ms} ms"
+                )
+            }
+            Self::Identity => {
+                f.write_str("one of the two nodes does not accept the other's certificate")
+            }
+            Self::NotTried => f.write_str("the call was not made"),
+        }
+    }
 }
 
 /// What follows a failed attempt.

@@ -11,7 +11,8 @@ use bytes::Bytes;
 use quinn_proto::{ConnectionError, StreamId};
 
 use super::{
-    bed::{Bed, Place, ring, secs},
+    bed::{Bed, Place, secs},
+    cluster::ring,
     pki::Pair,
     raw::{Got, RawConfig},
 };

@@ -9,14 +9,11 @@ use std::{
 
 use adit_proto_core::{
     close::Closed,
-    connection::Connection,
+    connection::{Connection, PeerHandle},
     endpoint::{Endpoint, EndpointLimits, Protocol},
     env::{EndpointSecrets, Env, Seed},
     id::{CallId, ConnId, Slot},
-    link::{
-        peer_tls::{PeerSecurity, PeerTls},
-        provider::default_provider,
-    },
+    link::provider::default_provider,
     output::{Event, Input, Output, PathMeta, Routed, TransmitBuf},
     peer::{
         NodeId,
@@ -25,22 +22,17 @@ use adit_proto_core::{
         directory::Directory,
         epoch::EpochMark,
         event::PeerEvent,
-        identity::{Leaf, NodeRecord, PinSet},
-        key::{ClusterSecret, KeyId, KeyRing},
         ledger::PeerLedger,
         negotiate::Agreed,
-        receive::JoinCheck,
+        node::{CallError, Node},
         retry::Failure,
         rpc_type::RpcType,
     },
 };
 use bytes::Bytes;
-use rcgen::{
-    BasicConstraints, CertificateParams, DnType, IsCa, Issuer, KeyPair, KeyUsagePurpose, SanType,
-    date_time_ymd,
-};
 
 use super::{
+    cluster::{Cluster, NoJoins, ring},
     net::{Net, Packet, Path},
     pki::{Pair, Wall},
     raw::{Raw, RawConfig},
@@ -83,6 +75,11 @@ pub(crate) struct Member {
     pub(crate) ledger: Arc<PeerLedger>,
     pub(crate) wires: BTreeMap<ConnId, Wire>,
     pub(crate) app: App,
+    /// Who keeps its connections, where the test does not.
+    pub(crate) node: Option<Node>,
+    pub(crate) outcomes: BTreeMap<CallId, Result<Bytes, CallError>>,
+    /// Bodies of the requests that were executed, of all connections.
+    pub(crate) executed: Vec<Bytes>,
     kind: Kind,
 }
 
@@ -109,93 +106,6 @@ pub(crate) struct Bed {
     start: Instant,
     now: Instant,
     calls: u64,
-}
-
-/// A CA, and the certificates of nodes 1 to 4, which the topology knows.
-pub(crate) struct Cluster {
-    pub(crate) ca: Vec<u8>,
-    issuer: Issuer<'static, KeyPair>,
-    pub(crate) pairs: BTreeMap<u64, Pair>,
-    pub(crate) topology: Directory,
-}
-
-struct NoJoins;
-
-impl JoinCheck for NoJoins {
-    fn allows(&self, _from: NodeId, _payload: &[u8], _leaf: &Leaf) -> bool {
-        false
-    }
-}
-
-impl Cluster {
-    pub(crate) fn new() -> Self {
-        let key = KeyPair::generate().unwrap();
-        let mut params = params("cluster CA");
-        params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
-        params.key_usages = vec![KeyUsagePurpose::KeyCertSign];
-        let ca = params.self_signed(&key).unwrap().der().to_vec();
-        let mut cluster = Self {
-            ca,
-            issuer: Issuer::new(params, key),
-            pairs: BTreeMap::new(),
-            topology: Directory::default(),
-        };
-        for id in 1..=4 {
-            let pair = cluster.issue();
-            cluster.topology.set(record(id, &pair)).unwrap();
-            cluster.pairs.insert(id, pair);
-        }
-        cluster
-    }
-
-    /// A certificate that nobody knows yet.
-    pub(crate) fn issue(&self) -> Pair {
-        let key = KeyPair::generate().unwrap();
-        let mut params = params("node");
-        params.subject_alt_names = vec![SanType::DnsName("nodedb".try_into().unwrap())];
-        let cert = params.signed_by(&key, &self.issuer).unwrap();
-        let leaf = Leaf::from_der(cert.der()).unwrap();
-        Pair {
-            cert: cert.der().to_vec(),
-            key: key.serialize_der(),
-            spki_sha256: leaf.spki.0,
-        }
-    }
-
-    pub(crate) fn security(&self, id: u64, pair: &Pair, topology: &Directory) -> PeerSecurity {
-        PeerSecurity::Mutual(Arc::new(PeerTls {
-            local: NodeId(id),
-            cert_chain: vec![pair.cert.clone()],
-            key: pair.key.clone().into(),
-            roots: vec![self.ca.clone()],
-            crls: Vec::new(),
-            identities: Arc::new(topology.clone()),
-            bootstrap_until: 0,
-        }))
-    }
-}
-
-pub(crate) fn record(id: u64, pair: &Pair) -> NodeRecord {
-    let leaf = Leaf::from_der(&pair.cert).unwrap();
-    NodeRecord {
-        node: NodeId(id),
-        spki_pins: PinSet::new([leaf.spki]).unwrap(),
-        spiffe_id: None,
-        address: String::new(),
-    }
-}
-
-pub(crate) fn ring(secret: u8) -> KeyRing {
-    KeyRing::new(KeyId(1), ClusterSecret::new([secret; 32]).unwrap())
-}
-
-fn params(cn: &str) -> CertificateParams {
-    let mut params = CertificateParams::new(Vec::new()).unwrap();
-    params.distinguished_name = rcgen::DistinguishedName::new();
-    params.distinguished_name.push(DnType::CommonName, cn);
-    params.not_before = date_time_ymd(2029, 1, 1);
-    params.not_after = date_time_ymd(2032, 1, 1);
-    params
 }
 
 impl Bed {
@@ -291,6 +201,9 @@ impl Bed {
             ledger,
             wires: BTreeMap::new(),
             app: App::Echo,
+            node: None,
+            outcomes: BTreeMap::new(),
+            executed: Vec::new(),
             kind,
         });
         Place(index)
@@ -359,19 +272,43 @@ impl Bed {
         node: Option<u64>,
         protocol: Protocol,
     ) -> At {
-        let (remote, now) = (self.addr(to), self.now);
+        let remote = self.addr(to);
+        let id = self.begin_dial(from, remote, node.map(NodeId), protocol);
+        self.drain(from);
+        (from, id)
+    }
+
+    pub(crate) fn peer_of(
+        &mut self,
+        place: Place,
+        conn: ConnId,
+        act: impl FnOnce(&mut PeerHandle<'_>),
+    ) {
+        if let Some(wire) = self.members[place.0].wires.get_mut(&conn) {
+            act(&mut wire.conn.as_peer().unwrap());
+        }
+    }
+
+    /// Dials, and leaves the rest to the next drain.
+    pub(crate) fn begin_dial(
+        &mut self,
+        from: Place,
+        remote: SocketAddr,
+        node: Option<NodeId>,
+        protocol: Protocol,
+    ) -> ConnId {
+        let now = self.now;
         let member = &mut self.members[from.0];
         let Kind::Adit(endpoint) = &mut member.kind else {
             panic!("a bare peer");
         };
         let env = member.env.clone();
         let conn = endpoint
-            .dial_peer(now, protocol, node.map(NodeId), remote, &env)
+            .dial_peer(now, protocol, node, remote, &env)
             .unwrap();
         let id = conn.id();
         member.wires.insert(id, Wire::new(conn));
-        self.drain(from);
-        (from, id)
+        id
     }
 
     /// Dials and waits until both sides have agreed.
@@ -499,9 +436,13 @@ impl Bed {
                     }
                 }
             }
+            let member = &mut self.members[index];
+            if let Some(node) = member.node.as_mut() {
+                node.handle_timeout(now);
+            }
             self.drain(Place(index));
             for (conn, at) in fired {
-                let next = self.members[index].wires[&conn].deadline;
+                let next = (self.members[index].wires.get(&conn)).and_then(|wire| wire.deadline);
                 assert!(
                     next.is_none_or(|next| next > at),
                     "{conn} waits for the past"
@@ -546,14 +487,21 @@ impl Bed {
         self.drain(Place(index));
     }
 
-    fn drain(&mut self, place: Place) {
+    pub(crate) fn drain(&mut self, place: Place) {
+        self.drain_wires(place);
+        while self.perform(place) {
+            self.drain_wires(place);
+        }
+    }
+
+    fn drain_wires(&mut self, place: Place) {
         let now = self.now;
         let member = &mut self.members[place.0];
         let endpoint = match &mut member.kind {
             Kind::Adit(endpoint) => endpoint,
             Kind::Raw(raw) => return raw.drain(now, member.addr, &mut self.net),
         };
-        for wire in member.wires.values_mut() {
+        for (id, wire) in &mut member.wires {
             loop {
                 match wire.conn.poll_output(now, &mut wire.buf) {
                     Output::Notice(notice) => {
@@ -561,7 +509,17 @@ impl Bed {
                             wire.conn.handle_input(now, Input::FromEndpoint(message));
                         }
                     }
-                    Output::Event(event) => wire.take(now, member.app, event),
+                    Output::Event(event) => match &mut member.node {
+                        Some(node) => {
+                            if let Event::Closed(closed) = &event {
+                                wire.closed = Some(closed.clone());
+                            }
+                            node.handle_event(now, *id, event);
+                        }
+                        None => {
+                            wire.take(now, member.app, event, &mut member.executed);
+                        }
+                    },
                     Output::Transmit(t) => {
                         let ends = (member.addr, t.destination);
                         let bytes = wire.buf.bytes();
@@ -582,7 +540,11 @@ impl Member {
     fn deadline(&mut self) -> Option<Instant> {
         match &mut self.kind {
             Kind::Raw(raw) => raw.deadline(),
-            Kind::Adit(_) => self.wires.values().filter_map(|w| w.deadline).min(),
+            Kind::Adit(_) => {
+                let node = self.node.as_ref().and_then(Node::poll_timeout);
+                let wires = self.wires.values().filter_map(|w| w.deadline);
+                wires.chain(node).min()
+            }
         }
     }
 }
@@ -602,7 +564,7 @@ impl Wire {
         }
     }
 
-    fn take(&mut self, now: Instant, app: App, event: Event) {
+    fn take(&mut self, now: Instant, app: App, event: Event, executed: &mut Vec<Bytes>) {
         assert!(self.closed.is_none(), "event after Closed: {event:?}");
         match event {
             Event::Peer(PeerEvent::Up { agreed, .. }) => {
@@ -621,6 +583,7 @@ impl Wire {
             }) => {
                 assert!(self.agreed.is_some(), "a call before the handshake");
                 self.requests.push((slot, from, kind, payload.clone()));
+                executed.push(payload.clone());
                 let mut peer = self.conn.as_peer().unwrap();
                 match app {
                     App::Echo => peer.answer(now, slot, payload).unwrap(),

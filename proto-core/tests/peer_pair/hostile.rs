@@ -226,7 +226,7 @@ fn a_frame_of_another_version_closes_with_code_one() {
     let mut inner = vec![1_u8, 9];
     inner.extend_from_slice(&[0; 16]);
     let sealed = adit_proto_core::peer::bound::Tags::plain().seal(
-        &super::bed::ring(3),
+        &super::cluster::ring(3),
         adit_proto_core::peer::bound::Direction::Request,
         route,
         [bytes::Bytes::from(inner)],

@@ -32,7 +32,8 @@ use bytes::Bytes;
 
 use super::{
     bare,
-    bed::{BOTH, Bed, Place, record, secs},
+    bed::{BOTH, Bed, Place, secs},
+    cluster::record,
 };
 
 #[test]

@@ -13,6 +13,7 @@
 mod bare;
 mod bed;
 mod calls;
+mod cluster;
 mod hostile;
 mod identity;
 #[expect(dead_code, reason = "the tunnel's tests use all of it")]
@@ -21,6 +22,7 @@ mod net;
 #[expect(dead_code, reason = "the tunnel's tests use all of it")]
 #[path = "../pair/pki.rs"]
 mod pki;
+mod pool;
 #[expect(dead_code, reason = "the tunnel's tests use all of it")]
 #[path = "../pair/raw.rs"]
 mod raw;

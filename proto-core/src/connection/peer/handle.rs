@@ -11,6 +11,7 @@ use crate::{
         NodeId,
         capabilities::Capabilities,
         frame::PAYLOAD_LEN_MAX,
+        retry::Failure,
         role::{Farewell, Phase, Wanted},
         rpc_type::RpcType,
     },
@@ -41,6 +42,22 @@ pub enum CallRefused {
     /// The kind is none that can be asked: the caller's mistake.
     #[error("{0:?} is no request")]
     NoRequest(RpcType),
+}
+
+impl From<CallRefused> for Failure {
+    fn from(refused: CallRefused) -> Self {
+        match refused {
+            CallRefused::NotACaller => Self::Link {
+                written: false,
+                dead: true,
+            },
+            CallRefused::TooMany => Self::Link {
+                written: false,
+                dead: false,
+            },
+            CallRefused::TooLarge { .. } | CallRefused::NoRequest(_) => Self::NotTried,
+        }
+    }
 }
 
 impl Connection {

@@ -1,0 +1,241 @@
+//! Calls: attempts, what follows a failed one, and how they end (peer-rpc 9.2 and 9.3).
+
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+
+use super::{
+    Node,
+    state::{CallState, For, Pooled, Timer},
+    step::{CallError, NodeStep},
+};
+use crate::{
+    connection::CallRefused,
+    id::{CallId, ConnId},
+    limits::{RPC_BACKOFF_MAX, RPC_CALLS_PER_CONNECTION, RPC_CALLS_WAITING_MAX, RPC_TIMEOUT},
+    peer::{
+        NodeId,
+        refusal::Refusal,
+        retry::{self, Counted, Failure},
+    },
+};
+
+impl Node {
+    /// The connection did not take a call.
+    pub fn handle_refused(
+        &mut self,
+        now: Instant,
+        conn: ConnId,
+        call: CallId,
+        refused: CallRefused,
+    ) {
+        self.handle_outcome(now, conn, call, Err(refused.into()));
+    }
+
+    /// One attempt begins: it passes the breaker, then waits for its node's connection.
+    pub(super) fn attempt(&mut self, now: Instant, id: CallId) {
+        let Some(call) = self.calls.get_mut(&id) else {
+            return;
+        };
+        let For::Node(node) = call.target else {
+            return;
+        };
+        call.attempts = call.attempts.saturating_add(1);
+        let Some(peer) = self.peers.get_mut(&node) else {
+            return self.end_call(id, Err(CallError::Unreachable { node }));
+        };
+        if peer.waiting.len() >= RPC_CALLS_WAITING_MAX {
+            return self.end_call(id, Err(CallError::Busy { node }));
+        }
+        if let Err(open) = peer.breaker.check(now) {
+            let failures = open.failures;
+            return self.end_call(id, Err(CallError::CircuitOpen { node, failures }));
+        }
+        peer.waiting.push_back(id);
+        let until = now.checked_add(RPC_TIMEOUT).unwrap_or(now);
+        self.set_state(id, CallState::Waiting { until });
+        self.advance(now, node);
+    }
+
+    /// Makes the calls that wait for a node, as far as its connection has places; dials where there is none.
+    pub(super) fn advance(&mut self, now: Instant, node: NodeId) {
+        loop {
+            let Some(peer) = self.peers.get_mut(&node) else {
+                return;
+            };
+            if peer.waiting.is_empty() {
+                return;
+            }
+            let conn = match peer.pooled {
+                Pooled::None => return self.dial(now, node),
+                Pooled::Dialling(_) => return,
+                Pooled::Up(conn) => conn,
+            };
+            let Some(held) = self.links.get_mut(&conn) else {
+                peer.pooled = Pooled::None;
+                continue;
+            };
+            if held.calls.len() >= RPC_CALLS_PER_CONNECTION {
+                return;
+            }
+            if let Some(id) = peer.waiting.pop_front() {
+                held.calls.insert(id);
+                self.make(conn, id);
+            }
+        }
+    }
+
+    pub(super) fn make(&mut self, conn: ConnId, id: CallId) {
+        let Some(call) = self.calls.get(&id) else {
+            return;
+        };
+        self.steps.push_back(NodeStep::Call {
+            conn,
+            call: id,
+            kind: call.kind,
+            payload: call.payload.clone(),
+        });
+        if call.target != For::Address {
+            self.set_state(id, CallState::UnderWay { conn });
+        }
+    }
+
+    /// An attempt on a connection is over.
+    pub(super) fn handle_outcome(
+        &mut self,
+        now: Instant,
+        conn: ConnId,
+        id: CallId,
+        outcome: Result<Bytes, Failure>,
+    ) {
+        if !self.forget_on(conn, id) {
+            return;
+        }
+        let Some(call) = self.calls.get(&id) else {
+            return;
+        };
+        let (kind, attempts) = (call.kind, call.attempts);
+        let For::Node(node) = call.target else {
+            // Its connection ends with it.
+            return self.end_call(id, outcome.map_err(CallError::Failed));
+        };
+        match outcome {
+            Ok(body) => {
+                self.count(now, node, Counted::Success);
+                self.end_call(id, Ok(body));
+            }
+            Err(failure) => {
+                let verdict = retry::judge(kind, attempts, &failure);
+                // However many calls a lost connection takes with it, it is one failure of the node.
+                let is_known = matches!(failure, Failure::Link { dead: true, .. })
+                    && self.connection(node) != Some(conn);
+                if let Some(counted) = verdict.breaker.filter(|_| !is_known) {
+                    self.count(now, node, counted);
+                }
+                if verdict.evict {
+                    self.evict(node, conn);
+                }
+                self.retry_or_end(now, id, &failure, verdict.retry);
+            }
+        }
+        self.close_if_spent(conn);
+        self.advance(now, node);
+    }
+
+    /// Rests before another attempt where one is worth while, and else is over.
+    pub(super) fn retry_or_end(
+        &mut self,
+        now: Instant,
+        id: CallId,
+        failure: &Failure,
+        retry: bool,
+    ) {
+        let Some(call) = self.calls.get(&id) else {
+            return;
+        };
+        if self.stopping || !retry {
+            return self.end_call(id, Err(CallError::Failed(*failure)));
+        }
+        let mut rest = retry::wait(call.attempts, &mut self.rng);
+        if let Failure::Refused(Refusal::Overload { retry_after_ms }) = failure {
+            let advice = Duration::from_millis(*retry_after_ms);
+            rest = rest.max(advice.min(RPC_BACKOFF_MAX));
+        }
+        let until = now.checked_add(rest).unwrap_or(now);
+        self.set_state(id, CallState::Resting { until });
+    }
+
+    pub(super) fn call_timed_out(&mut self, now: Instant, id: CallId) {
+        let Some(call) = self.calls.get(&id) else {
+            return;
+        };
+        let (kind, attempts, state) = (call.kind, call.attempts, call.state);
+        match (state, call.target) {
+            (CallState::Resting { .. }, _) => self.attempt(now, id),
+            (CallState::Waiting { .. }, For::Node(node)) => {
+                // Nobody knows yet whether the node is there: its dial is still under way, or all places are taken.
+                if let Some(peer) = self.peers.get_mut(&node) {
+                    peer.waiting.retain(|waiting| *waiting != id);
+                }
+                let failure = Failure::Link {
+                    written: false,
+                    dead: false,
+                };
+                let verdict = retry::judge(kind, attempts, &failure);
+                self.count(now, node, Counted::Failure);
+                self.retry_or_end(now, id, &failure, verdict.retry);
+            }
+            (CallState::Alone { .. }, _) => {
+                let failure = Failure::Link {
+                    written: true,
+                    dead: false,
+                };
+                self.leave_alone(id);
+                self.end_call(id, Err(CallError::Failed(failure)));
+            }
+            (CallState::New | CallState::UnderWay { .. } | CallState::Waiting { .. }, _) => {}
+        }
+    }
+
+    pub(super) fn count(&mut self, now: Instant, node: NodeId, counted: Counted) {
+        if let Some(peer) = self.peers.get_mut(&node) {
+            match counted {
+                Counted::Failure => peer.breaker.failed(now),
+                Counted::Success => peer.breaker.succeeded(now),
+            }
+        }
+    }
+
+    pub(super) fn set_state(&mut self, id: CallId, state: CallState) {
+        let Some(call) = self.calls.get_mut(&id) else {
+            return;
+        };
+        let before = std::mem::replace(&mut call.state, state);
+        if let Some(at) = before.until() {
+            self.timers.remove(&(at, Timer::Call(id)));
+        }
+        if let Some(at) = state.until() {
+            self.timers.insert((at, Timer::Call(id)));
+        }
+    }
+
+    pub(super) fn end_call(&mut self, call: CallId, outcome: Result<Bytes, CallError>) {
+        if self.calls.contains_key(&call) {
+            self.drop_call(call);
+            self.steps.push_back(NodeStep::Answered { call, outcome });
+        }
+    }
+
+    /// Forgets a call, and gives the node in whose queue it may have been.
+    pub(super) fn drop_call(&mut self, id: CallId) -> Option<NodeId> {
+        self.set_state(id, CallState::New);
+        let call = self.calls.remove(&id)?;
+        let For::Node(node) = call.target else {
+            self.leave_alone(id);
+            return None;
+        };
+        let peer = self.peers.get_mut(&node)?;
+        peer.waiting.retain(|waiting| *waiting != id);
+        Some(node)
+    }
+}
