@@ -4,6 +4,7 @@
     reason = "a line names what it is about, and anything else fails it"
 )]
 
+mod catalogue;
 mod extension;
 mod fields;
 mod forward;
@@ -87,6 +88,13 @@ fn every_line_of_the_extensions_agrees() {
 fn every_line_of_forwarded_sessions_agrees() {
     let lines = load(&committed(), "peer-forward.jsonl");
     assert_all(&lines, forward::check);
+}
+
+/// Lines of `peer-catalogue.py`, which shares no code with adit.
+#[test]
+fn every_line_of_the_catalogue_agrees() {
+    let lines = load(&committed(), "peer-catalogue.jsonl");
+    assert_all(&lines, catalogue::check);
 }
 
 const NAME: &str = "peer-rpc.jsonl";
