@@ -3,12 +3,17 @@
 use std::{cmp::Reverse, collections::BTreeMap};
 
 use super::{
+    AttemptError, OpenCause,
     hub::Choice,
     routes::{Matched, RouteTable},
 };
 use crate::{
     id::{AgentId, ConnId},
-    peer::{NodeId, catalogue::Holding},
+    peer::{
+        NodeId,
+        catalogue::Holding,
+        forward::{Answer, Status},
+    },
     target::{Host, Target},
 };
 
@@ -179,6 +184,36 @@ impl PeerChoice {
     }
 }
 
+impl From<OpenCause> for Status {
+    /// What a peer is told whose session was not opened here.
+    fn from(cause: OpenCause) -> Self {
+        match cause {
+            OpenCause::Refused | OpenCause::Dial => Self::Refused,
+            OpenCause::TimedOut => Self::TimedOut,
+            OpenCause::NoCredit | OpenCause::TooMany => Self::Overload,
+            OpenCause::ConnectionLost | OpenCause::Malformed => Self::Lost,
+            OpenCause::NoRoute | OpenCause::NoneOnline | OpenCause::AgentUnknown => Self::NoRoute,
+            OpenCause::Stopping => Self::Stopping,
+        }
+    }
+}
+
+impl AttemptError {
+    /// What a peer's answer means for the session that was to go there; none where it is open.
+    #[must_use]
+    pub fn of_peer(answer: &Answer) -> Option<Self> {
+        Some(match answer.status {
+            Status::Open => return None,
+            Status::TimedOut => Self::TimedOut,
+            Status::Overload => Self::NoCredit,
+            Status::Lost => Self::ConnectionLost,
+            Status::Refused | Status::NoRoute | Status::Denied | Status::Stopping => {
+                Self::Refused(answer.reason.to_string())
+            }
+        })
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use ipnet::IpNet;
@@ -249,6 +284,23 @@ mod tests {
         peers.set_holding(NodeId(1), Holding::default());
         assert!(!peers.is_advertised(&"10.1.1.1".parse().unwrap()));
         assert!(peers.held_by(NodeId(1)).is_none());
+    }
+
+    #[test]
+    fn a_cause_goes_there_and_back() {
+        let back = |cause: OpenCause| {
+            let (status, reason) = (Status::from(cause), "why".into());
+            AttemptError::of_peer(&Answer { status, reason })
+        };
+        for cause in OpenCause::ALL {
+            assert!(back(cause).is_some(), "{cause:?}");
+        }
+        assert_eq!(back(OpenCause::TimedOut), Some(AttemptError::TimedOut));
+        assert_eq!(back(OpenCause::TooMany), Some(AttemptError::NoCredit));
+        let refused = AttemptError::Refused("why".into());
+        assert_eq!(back(OpenCause::NoRoute), Some(refused));
+        let (status, reason) = (Status::Open, "".into());
+        assert_eq!(AttemptError::of_peer(&Answer { status, reason }), None);
     }
 
     #[test]

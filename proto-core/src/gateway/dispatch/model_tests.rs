@@ -5,12 +5,24 @@ use std::time::Duration;
 use proptest::{collection::vec, prelude::*, sample::select};
 
 use super::{bed::*, *};
+use crate::peer::{NodeId, catalogue::Holding};
 
 #[derive(Clone, Debug)]
 enum Step {
     Open {
         target: &'static str,
         pinned: Option<u64>,
+        forwarded: bool,
+    },
+    /// A connection to a peer.
+    Join {
+        node: u64,
+    },
+    /// What a peer holds.
+    Holds {
+        node: u64,
+        agent: u64,
+        text: Option<&'static str>,
     },
     Register {
         id: u64,
@@ -60,8 +72,11 @@ fn steps() -> impl Strategy<Value = Step> {
     let cause = prop::option::of(select(causes().to_vec()));
     let at = 0usize..1000;
     prop_oneof![
-        4 => (targets, prop::option::weighted(0.2, 0u64..4))
-            .prop_map(|(target, pinned)| Step::Open { target, pinned }),
+        4 => (targets, prop::option::weighted(0.2, 0u64..4), prop::bool::weighted(0.2))
+            .prop_map(|(target, pinned, forwarded)| Step::Open { target, pinned, forwarded }),
+        1 => (1u64..3).prop_map(|node| Step::Join { node }),
+        1 => (1u64..3, 0u64..4, prop::option::weighted(0.8, sets.clone()))
+            .prop_map(|(node, agent, text)| Step::Holds { node, agent, text }),
         2 => (0u64..4, select(vec![0u8, 0, 0, 1])).prop_map(|(id, key)| Step::Register { id, key }),
         3 => (at.clone(), 0u64..3, sets)
             .prop_map(|(conn, epoch, text)| Step::Routes { conn, epoch, text }),
@@ -89,6 +104,7 @@ struct World {
     ended: BTreeMap<SessionId, bool>,
     cancelled: BTreeSet<SessionId>,
     pinned: BTreeSet<SessionId>,
+    forwarded: BTreeSet<SessionId>,
     tried: BTreeSet<(SessionId, ConnId)>,
     open: Vec<(ConnId, Slot)>,
 }
@@ -98,11 +114,31 @@ impl World {
         let now = self.now;
         let conn_at = |conns: u64, nth: usize| ConnId(nth as u64 % conns.max(1));
         match step {
-            Step::Open { target, pinned } => {
+            Step::Open {
+                target,
+                pinned,
+                forwarded,
+            } => {
                 self.sessions += 1;
                 let (id, target) = (session(self.sessions), target.parse().unwrap());
                 self.pinned.extend(pinned.map(|_| id));
-                self.dispatch.open(now, id, target, pinned.map(agent));
+                if forwarded {
+                    self.forwarded.insert(id);
+                    let pinned = pinned.map(agent);
+                    self.dispatch.open_forwarded(now, id, target, pinned);
+                } else {
+                    self.dispatch.open(now, id, target, pinned.map(agent));
+                }
+            }
+            Step::Join { node } => {
+                let conn = ConnId(self.conns);
+                self.dispatch.peer_connected(now, conn, NodeId(node));
+                self.conns += 1;
+            }
+            Step::Holds { node, agent, text } => {
+                let held = text.map(|text| held(agent, text));
+                let held = held.unwrap_or_default();
+                self.dispatch.peer_holds(now, NodeId(node), held);
             }
             Step::Register { id, key } => {
                 self.event(ConnId(self.conns), registered(id, key));
@@ -199,18 +235,22 @@ impl World {
                     ..
                 } => {
                     assert!(!self.ended.contains_key(&session), "asked after the end");
-                    let identity = self.dispatch.hub().identity(conn).unwrap();
-                    let drained = self.dispatch.hub().is_drained(identity.id);
+                    let of_peer = self.dispatch.peers().node_of(conn).is_some();
+                    let identity = self.dispatch.hub().identity(conn);
+                    assert_eq!(identity.is_none(), of_peer);
+                    assert!(!of_peer || !self.forwarded.contains(&session), "two hops");
+                    let drained = identity.is_some_and(|i| self.dispatch.hub().is_drained(i.id));
                     assert!(!drained || self.pinned.contains(&session));
                     assert!(self.tried.insert((session, conn)), "asked twice");
                     self.asked.push((conn, attempt));
                 }
-                DispatchOutput::DialDirect { session, .. } => self.dialling.push(session),
+                DispatchOutput::DialDirect { session, .. } => {
+                    assert!(!self.forwarded.contains(&session), "dialled for a peer");
+                    self.dialling.push(session);
+                }
                 DispatchOutput::Committed { session, route, .. } => {
                     self.end(session, true);
-                    if let Carrier::Agent { conn, slot } = route {
-                        self.open.push((conn, slot));
-                    }
+                    self.open.extend(route.place());
                 }
                 DispatchOutput::Failed { session, .. } => self.end(session, false),
                 DispatchOutput::Retire { conn } => {
@@ -235,6 +275,8 @@ impl World {
             .iter()
             .map(|a| a.sessions)
             .sum();
+        let of_peers: usize = (1..3).map(|n| self.dispatch.peers().load(NodeId(n))).sum();
+        let load = load + of_peers;
         assert_eq!(load, self.dispatch.attempts.len() + self.open.len());
         assert_eq!(self.dispatch.timers.len(), self.dispatch.openings.len());
     }
@@ -245,6 +287,17 @@ impl World {
             "told after it was cancelled"
         );
         assert_eq!(self.ended.insert(session, ok), None, "two ends");
+    }
+}
+
+fn held(id: u64, text: &str) -> Holding {
+    let AgentEvent::Routes { routes, .. } = routes(1, text) else {
+        unreachable!()
+    };
+    Holding {
+        agents: vec![agent(id)],
+        subnets: routes.subnets,
+        domains: routes.domains.into_iter().map(|d| d.pattern).collect(),
     }
 }
 
@@ -265,6 +318,7 @@ proptest! {
             ended: BTreeMap::new(),
             cancelled: BTreeSet::new(),
             pinned: BTreeSet::new(),
+            forwarded: BTreeSet::new(),
             tried: BTreeSet::new(),
             open: vec![],
         };
