@@ -118,18 +118,7 @@ impl World {
                 target,
                 pinned,
                 forwarded,
-            } => {
-                self.sessions += 1;
-                let (id, target) = (session(self.sessions), target.parse().unwrap());
-                self.pinned.extend(pinned.map(|_| id));
-                if forwarded {
-                    self.forwarded.insert(id);
-                    let pinned = pinned.map(agent);
-                    self.dispatch.open_forwarded(now, id, target, pinned);
-                } else {
-                    self.dispatch.open(now, id, target, pinned.map(agent));
-                }
-            }
+            } => self.open(target, pinned, forwarded),
             Step::Join { node } => {
                 let conn = ConnId(self.conns);
                 self.dispatch.peer_connected(now, conn, NodeId(node));
@@ -191,6 +180,19 @@ impl World {
             }
         }
         self.drain();
+    }
+
+    fn open(&mut self, target: &str, pinned: Option<u64>, forwarded: bool) {
+        self.sessions += 1;
+        let (now, id, target) = (self.now, session(self.sessions), target.parse().unwrap());
+        self.pinned.extend(pinned.map(|_| id));
+        let pinned = pinned.map(agent);
+        if forwarded {
+            self.forwarded.insert(id);
+            self.dispatch.open_forwarded(now, id, target, pinned);
+        } else {
+            self.dispatch.open(now, id, target, pinned);
+        }
     }
 
     fn event(&mut self, conn: ConnId, event: AgentEvent) {
