@@ -22,6 +22,8 @@ pub mod ingress;
 pub mod live;
 pub mod log;
 pub mod output;
+#[cfg(feature = "gateway")]
+pub mod peers;
 pub mod pki;
 #[cfg(feature = "gateway")]
 pub mod presence;

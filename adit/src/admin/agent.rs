@@ -55,6 +55,7 @@ impl AgentBackend {
             | Request::SessionsList {}
             | Request::SessionsShow { .. }
             | Request::SessionsKill { .. }
+            | Request::PeersList {}
             | Request::RouteExplain { .. }
             | Request::TokenCreate(_)
             | Request::TokenList {}

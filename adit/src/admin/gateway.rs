@@ -15,7 +15,7 @@ use super::{
         AdminError, Answer, CaView, ErrorKind, GatewayStatus, HealthView, Reloaded, Request,
         TokenCreated, TokenRequest, VersionInfo,
     },
-    rows::{AgentDetails, AgentRow, DeletedAgent, DrainedAgent, ExplanationView},
+    rows::{AgentDetails, AgentRow, DeletedAgent, DrainedAgent, ExplanationView, PeerRow},
 };
 use crate::{
     control::{Actor, Control, ControlError},
@@ -27,6 +27,9 @@ use crate::{
 pub type TokenMaker =
     Arc<dyn Fn(TokenRequest) -> BoxFuture<Result<TokenCreated, String>> + Send + Sync>;
 
+/// Tells of the peers.
+pub type PeerLister = Arc<dyn Fn() -> BoxFuture<Vec<PeerRow>> + Send + Sync>;
+
 /// What a gateway's socket answers from.
 #[derive(Clone)]
 pub struct AdminBackend {
@@ -34,6 +37,8 @@ pub struct AdminBackend {
     pub control: Control,
     /// Makes enrolment strings.
     pub tokens: TokenMaker,
+    /// Tells of the peers.
+    pub peers: PeerLister,
     /// What only the process itself can do.
     pub order: mpsc::Sender<GatewayOrder>,
     /// Whether it serves.
@@ -127,6 +132,7 @@ impl AdminBackend {
                 control.kill_session(by, SessionId(id)).await?;
                 Answer::Session(session.into())
             }
+            Request::PeersList {} => Answer::Peers((self.peers)().await),
             Request::RouteExplain { target, agent } => self.explain(target, agent).await?,
             Request::TokenCreate(request) => Answer::Token(self.create_token(by, request).await?),
             Request::TokenList {} => {

@@ -16,7 +16,7 @@ mod views;
 pub use agent::{AgentBackend, AgentOrder};
 pub use client::{ClientError, call};
 #[cfg(feature = "gateway")]
-pub use gateway::{AdminBackend, CaOrder, GatewayOrder, TokenMaker};
+pub use gateway::{AdminBackend, CaOrder, GatewayOrder, PeerLister, TokenMaker};
 pub use protocol::{
     AdminError, AgentStatus, Answer, CaView, ErrorKind, GatewayStatus, HealthView, LINE_LEN_MAX,
     Reloaded, RenewalView, Request, Response, TokenCreated, TokenRequest, VersionInfo,

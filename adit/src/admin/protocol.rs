@@ -6,8 +6,8 @@ use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
 use super::rows::{
-    AgentDetails, AgentRow, DeletedAgent, DrainedAgent, ExplanationView, SessionRow, TokenRow,
-    UsageRow,
+    AgentDetails, AgentRow, DeletedAgent, DrainedAgent, ExplanationView, PeerRow, SessionRow,
+    TokenRow, UsageRow,
 };
 
 /// Longest question that is taken, in bytes, the newline included.
@@ -52,6 +52,8 @@ pub enum Request {
         /// Its id.
         id: Uuid,
     },
+    /// Which peers are configured, and how are they?
+    PeersList {},
     /// How would a target be routed?
     RouteExplain {
         /// `HOST:PORT`.
@@ -129,6 +131,8 @@ pub enum Answer {
     Sessions(Vec<SessionRow>),
     /// To [`Request::SessionsShow`], and to [`Request::SessionsKill`] as it was before.
     Session(SessionRow),
+    /// To [`Request::PeersList`].
+    Peers(Vec<PeerRow>),
     /// To [`Request::RouteExplain`].
     Explanation(ExplanationView),
     /// To [`Request::TokenCreate`].

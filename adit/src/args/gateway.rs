@@ -4,7 +4,7 @@ use std::net::SocketAddr;
 
 use clap::{Args, Subcommand};
 
-use super::{AgentsVerb, CaVerb, EXITS, Json, RouteVerb, SessionsVerb, TokenVerb, one};
+use super::{AgentsVerb, CaVerb, EXITS, Json, PeersVerb, RouteVerb, SessionsVerb, TokenVerb, one};
 use crate::config::Override;
 
 /// What a build without a gateway lacks.
@@ -34,6 +34,9 @@ pub enum OfGateway {
     /// Show, export or change the CA of a gateway
     #[command(subcommand, after_help = EXITS)]
     Ca(CaVerb),
+    /// Look at the peers of the running gateway, or make keys and certificates for a cluster of gateways
+    #[command(subcommand, after_help = EXITS)]
+    Peers(PeersVerb),
 }
 
 impl OfGateway {
@@ -69,7 +72,8 @@ impl OfGateway {
             | Self::Agents(_)
             | Self::Sessions(_)
             | Self::Route(_)
-            | Self::Ca(_) => Vec::new(),
+            | Self::Ca(_)
+            | Self::Peers(_) => Vec::new(),
         }
     }
 }

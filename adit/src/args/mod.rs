@@ -12,6 +12,7 @@ pub use self::{
         AgentsDelete, AgentsDrain, AgentsShow, AgentsVerb, OneAgent, OneSession, RouteExplain,
         RouteVerb, SessionsKill, SessionsShow, SessionsVerb, TokenCreate, TokenRevoke, TokenVerb,
     },
+    peers::{PeersGenkey, PeersInit, PeersIssue, PeersVerb},
 };
 use crate::config::{LogFormat, Override, Role};
 
@@ -35,6 +36,8 @@ mod ca;
 mod gateway;
 #[cfg(feature = "gateway")]
 mod operate;
+#[cfg(feature = "gateway")]
+mod peers;
 mod tools;
 
 /// Reach programs in private networks through one gateway: no VPN, no inbound port.

@@ -9,10 +9,11 @@ use adit_proto_core::{
 
 use super::{
     ConfigError, Driver, ForwardConfig, JournalConfig, LimitsConfig, Loaded, LogConfig,
-    MetricsConfig, Override, ProvisionerConfig, ProxyConfig, Surroundings, WebSocketConfig,
+    MetricsConfig, Override, PeersConfig, ProvisionerConfig, ProxyConfig, Surroundings,
+    WebSocketConfig,
     common::{grace, log, state_dir},
     file::Kind,
-    ingress, limits, metrics, parse, provisioner,
+    ingress, limits, metrics, parse, peers, provisioner,
     reader::{Reader, Sourced},
     taken::Taken,
     websocket,
@@ -50,6 +51,8 @@ pub struct GatewayConfig {
     pub websocket: WebSocketConfig,
     /// Targets that the gateway may dial itself; empty: none.
     pub direct: Vec<DirectRule>,
+    /// The gateways that this one works with; none: it is alone.
+    pub peers: Option<PeersConfig>,
     /// Bounds.
     pub limits: LimitsConfig,
     /// Logging.
@@ -146,6 +149,7 @@ impl GatewayConfig {
         let ways_in = ingress::ways_in(&mut r, &mut taken);
         let websocket = websocket::websocket(&mut r);
         let direct = r.list("direct.allow", parse::target_rule);
+        let peers = peers::peers(&mut r, around);
         let limits = limits::limits(&mut r);
         let log = log(&mut r);
         let config = || {
@@ -165,6 +169,7 @@ impl GatewayConfig {
                 http_connect: ways_in.http_connect,
                 websocket: websocket?,
                 direct: direct?.into_iter().map(|d| d.value).collect(),
+                peers: peers?,
                 limits: limits?,
                 log: log?,
             })

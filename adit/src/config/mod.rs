@@ -22,6 +22,8 @@ mod metrics;
 mod parse;
 mod paths;
 #[cfg(feature = "gateway")]
+pub(crate) mod peers;
+#[cfg(feature = "gateway")]
 mod provisioner;
 #[cfg_attr(
     not(feature = "gateway"),
@@ -54,6 +56,10 @@ pub use parse::duration;
 #[cfg(feature = "gateway")]
 pub use paths::admin_socket;
 pub use paths::{ENROLLMENT_STRING, Role, Surroundings, agent_socket, config_file};
+#[cfg(feature = "gateway")]
+pub use peers::{
+    ForwardLink, PeerConfig, PeerCredentials, PeerSecurity, PeersChange, PeersConfig, SealLink,
+};
 #[cfg(feature = "gateway")]
 pub use provisioner::ProvisionerConfig;
 pub use reader::{Override, Setting, Source};

@@ -291,7 +291,7 @@ pub fn agents_not_after(now: UnixTime) -> i64 {
     i64::try_from(end).unwrap_or(i64::MAX)
 }
 
-fn base_params(now: UnixTime, days: u64) -> Result<CertificateParams, PkiError> {
+pub(crate) fn base_params(now: UnixTime, days: u64) -> Result<CertificateParams, PkiError> {
     let mut serial = [0; 16];
     fill_random(&mut serial)?;
     // A serial number is positive; a set second bit keeps its length at 16 bytes.

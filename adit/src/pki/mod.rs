@@ -114,6 +114,9 @@ pub enum PkiError {
     /// No authority has been made in this folder.
     #[error("there is no CA in {}; make one with `adit gateway init`", .0.display())]
     NoAuthority(PathBuf),
+    /// No authority of peers has been made in this folder.
+    #[error("there is no CA of peers in {}; make one with `adit peers init`", .0.display())]
+    NoPeerAuthority(PathBuf),
     /// The authority of an earlier rotation is still trusted.
     #[error(
         "the CA of the last rotation is still trusted; retire it first with `adit ca retire`, or wait until its last \

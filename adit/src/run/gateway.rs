@@ -146,4 +146,17 @@ names = [NAMES]
 # name = "database"
 # listen = "127.0.0.1:5432"
 # target = "db.corp.local:5432"
+
+# Other gateways of one cluster; `adit peers issue` makes the files and prints the entries.
+# [peers]
+# node = 1
+# cert = "/etc/adit/node-cert.pem"
+# key = "/etc/adit/node-key.pem"
+# ca = "/etc/adit/peer-ca-cert.pem"
+# cluster_key_file = "/etc/adit/cluster.key"
+#
+# [[peers.peer]]
+# id = 2
+# address = "gw2.example.com:4434"
+# spki = "..."
 "#;

@@ -14,6 +14,8 @@ mod health;
 #[cfg(feature = "gateway")]
 mod of_gateway;
 mod pages;
+#[cfg(feature = "gateway")]
+mod peers;
 mod probe;
 mod replay;
 #[cfg(feature = "gateway")]

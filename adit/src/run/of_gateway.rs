@@ -4,7 +4,7 @@ use std::{io, path::PathBuf};
 
 use tokio::runtime::Runtime;
 
-use super::{Context, agents, ca, demo, gateway, route, sessions, token};
+use super::{Context, agents, ca, demo, gateway, peers, route, sessions, token};
 use crate::{
     admin::{Answer, Request},
     args::{AgentsVerb, GatewayVerb, OfGateway, RouteVerb, SessionsVerb, TokenVerb},
@@ -31,6 +31,7 @@ pub(super) fn dispatch(ctx: &Context<'_>, verb: &OfGateway) -> Result<(), Comman
         OfGateway::Sessions(SessionsVerb::Kill(args)) => sessions::kill(ctx, args),
         OfGateway::Route(RouteVerb::Explain(args)) => route::explain(ctx, args),
         OfGateway::Ca(verb) => ca::ca(ctx, verb),
+        OfGateway::Peers(verb) => peers::peers(ctx, verb),
     }
 }
 

@@ -292,6 +292,19 @@ impl StateDir {
 /// # Errors
 /// What the system said.
 pub(crate) fn write_new(path: &Path, bytes: &[u8]) -> io::Result<bool> {
+    write_new_as(path, bytes, 0o644)
+}
+
+/// As [`write_new`], readable by the owner only from the first byte on.
+///
+/// # Errors
+/// What the system said.
+#[cfg(feature = "gateway")]
+pub(crate) fn write_new_secret(path: &Path, bytes: &[u8]) -> io::Result<bool> {
+    write_new_as(path, bytes, 0o600)
+}
+
+fn write_new_as(path: &Path, bytes: &[u8], mode: u32) -> io::Result<bool> {
     match fs::symlink_metadata(path) {
         Ok(_) => return Ok(false),
         Err(e) if e.kind() == io::ErrorKind::NotFound => {}
@@ -300,7 +313,7 @@ pub(crate) fn write_new(path: &Path, bytes: &[u8]) -> io::Result<bool> {
     let path = std::path::absolute(path)?;
     let dir = path.parent().ok_or(io::ErrorKind::InvalidFilename)?;
     fs::create_dir_all(dir)?;
-    match put(&path, bytes, 0o644, rename_new) {
+    match put(&path, bytes, mode, rename_new) {
         Ok(()) => {}
         // Somebody else's, made in the same instant.
         Err(e) if e.kind() == io::ErrorKind::AlreadyExists => return Ok(false),

@@ -5,6 +5,7 @@
     reason = "a failed test may panic, in its helpers too"
 )]
 
+mod peers;
 mod problems;
 mod values;
 mod ways_in;

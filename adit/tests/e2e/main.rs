@@ -30,6 +30,7 @@ mod journal;
 mod loss;
 mod many;
 mod operate;
+mod peers;
 mod policy;
 mod reference_agent;
 mod reference_gateway;

@@ -4,6 +4,7 @@ mod certificates;
 mod driver;
 mod http;
 mod orders;
+mod peers;
 mod reload;
 mod tokens;
 mod tunnel;
@@ -142,8 +143,7 @@ impl GatewayProcess {
         let admin = AdminListener::bind(&admin_socket(&config.state_dir)).map_err(failure)?;
         let doors = bind_doors(config)?;
         let enroll = bind_tcp("enroll", config.enroll.listen)?;
-        let metrics = config.metrics.listen.map(|at| bind_tcp("metrics", at));
-        let metrics = metrics.transpose()?;
+        let metrics = bind_metrics(config)?;
         let enroll_addr = enroll.local_addr()?;
         let https = https(config, &state)?;
         let counters = Arc::<HttpCounters>::default();
@@ -183,6 +183,7 @@ impl GatewayProcess {
         services.spawn(admin.serve(AdminBackend {
             control: control.clone(),
             tokens: Arc::clone(&strings),
+            peers: peers::start(config.peers.as_ref(), &state.dir)?,
             order,
             health: health.clone(),
             usage: served.usage(&doors, websockets.as_ref()),
@@ -339,6 +340,11 @@ impl GatewayProcess {
 
 fn is_busy(websockets: Option<&WebSockets>) -> bool {
     websockets.is_some_and(WebSockets::is_busy)
+}
+
+fn bind_metrics(config: &GatewayConfig) -> Result<Option<TcpListener>, CommandFailure> {
+    let listen = config.metrics.listen;
+    listen.map(|at| bind_tcp("metrics", at)).transpose()
 }
 
 fn bind_doors(config: &GatewayConfig) -> Result<Vec<IngressListener>, CommandFailure> {

@@ -6,7 +6,7 @@ use adit_io_common::gateway::GatewayHandle;
 
 use super::{GatewayProcess, driver, operator_tls};
 use crate::{
-    config::{ConfigError, GatewayConfig},
+    config::{ConfigError, GatewayConfig, PeersConfig},
     http::HttpCounters,
     ingress::{self, IngressConfig, IngressListener, LiveIngress, websocket::WebSockets},
     process::reading::Reading,
@@ -190,5 +190,6 @@ fn restart_only(
         ("log.format", now.log.format == new.log.format),
     ];
     let changed = keys.into_iter().filter(|(_, same)| !same);
-    changed.map(|(key, _)| key)
+    let peers = PeersConfig::change(now.peers.as_ref(), new.peers.as_ref());
+    changed.map(|(key, _)| key).chain(peers.restart)
 }
