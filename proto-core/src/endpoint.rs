@@ -449,7 +449,8 @@ impl Endpoint {
         window: u64,
     ) -> Connection {
         if let Some(peer) = &self.peer {
-            return peer.accepted(now, id, Link::new(quic, handle, peer.shape()));
+            let link = Link::new(quic, handle, peer.shape());
+            return peer.accepted(now, id, link, self.limits.unread);
         }
         let unread = self.limits.unread;
         let link = Link::new(quic, handle, Shape::tunnel(window));

@@ -240,14 +240,14 @@ impl AgentHandle<'_> {
     pub fn round_trip(&self) -> Option<Duration> {
         match &self.conn.role {
             Role::Agent(role) => role.round_trip(),
-            Role::Gateway(_) | Role::Peer(_) => None,
+            Role::Gateway(_) | Role::Peer(_) | Role::Forward(_) => None,
         }
     }
 
     fn take_deciding(&mut self, slot: Slot) -> Result<(), CommandError> {
         let is_deciding = match &self.conn.role {
             Role::Agent(role) => role.accepts.get(&slot).is_some_and(Accept::is_deciding),
-            Role::Gateway(_) | Role::Peer(_) => false,
+            Role::Gateway(_) | Role::Peer(_) | Role::Forward(_) => false,
         };
         self.conn.link.answered(&is_deciding);
         if !is_deciding {

@@ -28,6 +28,7 @@ impl Connection {
                 Role::Agent(_) => self.open_control(),
                 Role::Gateway(_) => self.open_waiting(),
                 Role::Peer(_) => {}
+                Role::Forward(_) => self.open_forwards(),
             },
             LinkEvent::Readable(StreamRef::Session(slot)) => {
                 match self.sessions.contains_key(&slot) {
@@ -69,7 +70,7 @@ impl Connection {
         let role = match self.role {
             Role::Agent(_) => LivenessRole::Agent,
             Role::Gateway(_) => LivenessRole::Gateway,
-            Role::Peer(_) => return,
+            Role::Peer(_) | Role::Forward(_) => return,
         };
         self.liveness = Some(Liveness::new(now, LivenessConfig { role }));
         match &mut self.role {
@@ -84,7 +85,7 @@ impl Connection {
                 }),
                 None => self.fault(now, PeerFault::NoIdentity),
             },
-            Role::Peer(_) => {}
+            Role::Peer(_) | Role::Forward(_) => {}
         }
     }
 
@@ -101,6 +102,7 @@ impl Connection {
             match (stream, &self.role) {
                 (StreamRef::Control, Role::Gateway(_)) => self.control.set_open(&mut self.link),
                 (StreamRef::Session(slot), Role::Agent(_)) => self.begin_accept(now, slot),
+                (StreamRef::Session(slot), Role::Forward(_)) => self.begin_take(now, slot),
                 (StreamRef::Control | StreamRef::Session(_) | StreamRef::Stray(_), _) => {
                     self.counters.streams_stray += 1;
                     self.link.abandon(stream, session_code::STRAY);
@@ -114,6 +116,7 @@ impl Connection {
             Role::Agent(_) => self.advance_accept(now, slot),
             Role::Gateway(_) => self.advance_open(slot),
             Role::Peer(_) => {}
+            Role::Forward(_) => self.advance_forward(now, slot),
         }
     }
 
@@ -128,6 +131,9 @@ impl Connection {
             Role::Gateway(_) => {}
             Role::Agent(_) => self.accept_broken(slot, code),
             Role::Peer(_) => {}
+            // A peer that refuses wants no more of the header's half; its answer comes on the other one.
+            Role::Forward(role) if role.is_opening(slot) => return,
+            Role::Forward(_) => self.forward_broken(slot, code),
         }
         // Until our half is reset the stream counts against the gateway's credit, and what is unsent on it waits.
         self.abandon(slot, session_code::CANCELLED);
@@ -138,6 +144,7 @@ impl Connection {
             Role::Agent(_) => self.accept_broken(slot, code),
             Role::Gateway(_) => self.open_broken(slot),
             Role::Peer(_) => {}
+            Role::Forward(_) => self.forward_broken(slot, code),
         }
     }
 }

@@ -87,6 +87,11 @@ impl Hoard {
         }
     }
 
+    /// The connection's window that goes with the budget.
+    pub(super) fn window(&self) -> u64 {
+        crate::link::config::window(self.budget)
+    }
+
     pub(super) fn poll_timeout(&self) -> Option<Instant> {
         self.look_at
     }

@@ -5,6 +5,7 @@ mod call;
 mod control;
 mod events;
 mod farewell;
+mod forward_side;
 mod gateway_side;
 mod hoard;
 mod path;
@@ -23,6 +24,7 @@ use bytes::Bytes;
 pub(crate) use self::call::{Call, describe};
 pub use self::{
     agent_side::{AgentHandle, CommandError},
+    forward_side::ForwardHandle,
     gateway_side::GatewayHandle,
     peer::{CallRefused, PeerHandle},
 };
@@ -38,7 +40,7 @@ use crate::{
     link::{FromConnection, FromEndpoint, Link, StreamRef},
     liveness::Liveness,
     output::{Event, Input, Output, ToConnection, ToEndpoint, TransmitBuf},
-    peer::role::PeerRole,
+    peer::{forward::role::ForwardRole, role::PeerRole},
     wire::control::{ControlMessage, check_version},
 };
 
@@ -83,6 +85,7 @@ enum Role {
     Agent(Box<AgentRole>),
     Gateway(Box<GatewayRole>),
     Peer(Box<PeerRole>),
+    Forward(Box<ForwardRole>),
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -164,7 +167,7 @@ impl Connection {
         let patience = match role {
             Role::Agent(_) => limits::UNANSWERED_TIMEOUT,
             Role::Gateway(_) => limits::HANDSHAKE_TIMEOUT,
-            Role::Peer(_) => limits::PEER_HELLO_TIMEOUT,
+            Role::Peer(_) | Role::Forward(_) => limits::PEER_HELLO_TIMEOUT,
         };
         Self {
             id,
@@ -327,6 +330,7 @@ impl Connection {
             Role::Agent(role) => role.poll_timeout(),
             Role::Gateway(role) => role.poll_timeout(),
             Role::Peer(role) => role.poll_timeout(),
+            Role::Forward(role) => role.poll_timeout(),
         }
     }
 
@@ -375,6 +379,7 @@ impl Connection {
                 }
             }
             Role::Peer(_) => self.peer_timeouts(now),
+            Role::Forward(_) => self.forwards_timed_out(now),
         }
     }
 
@@ -386,6 +391,7 @@ impl Connection {
                 Role::Gateway(_) => self.open_timed_out(slot),
                 // A call's deadlines are with its own machine.
                 Role::Peer(_) => {}
+                Role::Forward(_) => self.forward_timed_out(slot),
             }
         }
     }
@@ -484,8 +490,8 @@ impl Connection {
                     debug_assert!(sent.is_ok(), "an ack is 11 bytes");
                 }
             }
-            // Its first stream carries no control messages.
-            Role::Peer(_) => {}
+            // There is no control stream.
+            Role::Peer(_) | Role::Forward(_) => {}
         }
         Ok(())
     }
@@ -493,7 +499,7 @@ impl Connection {
     /// Sessions are open or being set up.
     fn is_busy(&self) -> bool {
         let has_calls = match &self.role {
-            Role::Agent(_) | Role::Gateway(_) => false,
+            Role::Agent(_) | Role::Gateway(_) | Role::Forward(_) => false,
             Role::Peer(role) => role.is_busy(),
         };
         !self.sessions.is_empty() || !self.deadlines.is_empty() || has_calls
@@ -574,6 +580,7 @@ impl Connection {
             Role::Agent(role) => role.accepts.clear(),
             Role::Gateway(role) => role.handle_closed(),
             Role::Peer(_) => self.peer_ended(),
+            Role::Forward(role) => role.handle_closed(),
         }
         self.events.push_back(Event::Closed(closed));
     }

@@ -65,15 +65,10 @@ impl Peer {
         }
     }
 
-    pub(super) fn accepted(&self, now: Instant, id: ConnId, link: Link) -> Connection {
+    /// `unread` is what forwarded sessions that nobody reads may hold, where the protocol is that.
+    pub(super) fn accepted(&self, now: Instant, id: ConnId, link: Link, unread: u64) -> Connection {
         let role = PeerRole::accepting(now, Arc::clone(&self.node));
-        self.connection(now, id, link, role)
-    }
-
-    fn connection(&self, now: Instant, id: ConnId, link: Link, role: PeerRole) -> Connection {
         let clock = Arc::clone(&self.node.wall_clock);
-        // Half of the window is for those who do not read, so that the others always have the rest.
-        let unread = u64::from(self.transport().receive_window) / 2;
         Connection::peer(now, id, link, role, clock, unread)
     }
 }
@@ -152,7 +147,9 @@ impl Endpoint {
         };
         let link = Link::new(quic, handle, peer.shape_of(protocol));
         let role = PeerRole::dialling(Arc::clone(&peer.node), node);
-        Ok(peer.connection(now, id, link, role))
+        let unread = self.limits.unread;
+        let clock = self.wall_clock();
+        Ok(Connection::peer(now, id, link, role, clock, unread))
     }
 }
 

@@ -191,6 +191,17 @@ impl Engine {
     /// Says what the streams are for, once the protocol is known and before any was opened.
     pub(super) fn set_streams(&mut self, streams: Streams) {
         self.streams_are = streams;
+        if streams == Streams::Forwarded && self.quic.side() != streams.opener() {
+            let count = VarInt::from_u32(self.streams);
+            self.quic.set_max_concurrent_streams(Dir::Bi, count);
+        }
+    }
+
+    /// Gives the connection another window, in bytes.
+    pub(super) fn set_window(&mut self, window: u64) {
+        self.window = window;
+        self.quic
+            .set_receive_window(VarInt::from_u64(window).unwrap_or(VarInt::MAX));
     }
 
     pub(super) fn close(&mut self, now: Instant, code: u32, reason: &str) {
@@ -390,7 +401,7 @@ impl Engine {
             .set_receive_window(VarInt::from_u64(self.window).unwrap_or(VarInt::MAX));
     }
 
-    /// Lets an agent's stream credit follow the number of sessions, so that the gateway waits for it in a burst only,
+    /// Lets the stream credit of an agent, or of who takes forwarded sessions, follow the number of sessions, so that the opener waits for it in a burst only,
     /// and then for a round trip.
     pub(super) fn fit_streams(&mut self, sessions: usize) {
         let want = u32::try_from(sessions.saturating_mul(2))
@@ -399,7 +410,7 @@ impl Engine {
             .map_or(limits::SESSIONS_PER_AGENT_MAX, |want| {
                 want.min(limits::SESSIONS_PER_AGENT_MAX)
             });
-        if self.quic.side().is_client() && want > self.streams {
+        if self.quic.side() != self.streams_are.opener() && want > self.streams {
             self.streams = want;
             self.quic
                 .set_max_concurrent_streams(Dir::Bi, VarInt::from_u32(want));

@@ -297,6 +297,13 @@ impl Link {
         self.look()?.export(label)
     }
 
+    /// Gives the connection another window, in bytes.
+    pub(crate) fn set_window(&mut self, window: u64) {
+        if let Some(engine) = self.engine() {
+            engine.set_window(window);
+        }
+    }
+
     /// Both sides have seen the end of the handshake.
     pub(crate) fn is_confirmed(&self) -> bool {
         self.look().is_none_or(Engine::is_confirmed)

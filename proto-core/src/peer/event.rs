@@ -2,7 +2,10 @@
 
 use bytes::Bytes;
 
-use super::{NodeId, negotiate::Agreed, retry::Failure, rpc_type::RpcType, verdict::Accepted};
+use super::{
+    NodeId, forward::Forward, negotiate::Agreed, retry::Failure, rpc_type::RpcType,
+    verdict::Accepted,
+};
 use crate::id::{CallId, Slot};
 
 /// A fact about a peer connection. Bodies are shared, not copied.
@@ -15,6 +18,19 @@ pub enum PeerEvent {
         node: Option<NodeId>,
         /// What both sides speak.
         agreed: Agreed,
+    },
+    /// A connection for forwarded sessions is up.
+    ForwardUp {
+        /// The node at the other end, by its certificate.
+        node: NodeId,
+    },
+    /// The peer hands a session over; answer with [`ForwardHandle::accept`](crate::connection::ForwardHandle::accept) or
+    /// [`refuse`](crate::connection::ForwardHandle::refuse). What follows are the events of any session.
+    ForwardRequested {
+        /// Its place on this connection.
+        slot: Slot,
+        /// What the header says; it was made by the peer, for this node, on this connection.
+        forward: Box<Forward>,
     },
     /// The peer asks; answer with [`PeerHandle::answer`](crate::connection::PeerHandle::answer) or
     /// [`refuse`](crate::connection::PeerHandle::refuse). At most

@@ -21,9 +21,6 @@ pub enum RpcFault {
     /// A frame of another version, from a node whose identity was accepted.
     #[error(transparent)]
     Frame(#[from] FrameError),
-    /// Forwarded sessions are asked for where none are carried.
-    #[error("no sessions are forwarded here")]
-    NoForward,
     /// The engine cannot name the connection's secret: a fault of ours.
     #[error("TLS exports no secret for this connection")]
     NoSecret,
@@ -38,7 +35,7 @@ impl RpcFault {
             Self::Identity(_) => PeerClose::IdentityMismatch,
             Self::Answer(error) => error.close().unwrap_or(PeerClose::Shutdown),
             Self::Frame(error) => PeerClose::version(error),
-            Self::NoForward | Self::NoSecret => PeerClose::Shutdown,
+            Self::NoSecret => PeerClose::Shutdown,
         }
     }
 }

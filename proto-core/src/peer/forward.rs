@@ -6,6 +6,7 @@
 mod answer;
 mod fault;
 mod header;
+pub(crate) mod role;
 #[cfg(test)]
 mod tests;
 

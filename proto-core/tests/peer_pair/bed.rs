@@ -33,6 +33,7 @@ use bytes::Bytes;
 
 use super::{
     cluster::{Cluster, NoJoins, ring},
+    forward::Forwards,
     net::{Net, Packet, Path},
     pki::{Pair, Wall},
     raw::{Raw, RawConfig},
@@ -67,6 +68,7 @@ pub(crate) struct Wire {
     pub(crate) given_up: Vec<Slot>,
     pub(crate) closed: Option<Closed>,
     pub(crate) suspect_at: Option<Instant>,
+    pub(crate) forwards: Forwards,
 }
 
 pub(crate) struct Member {
@@ -561,6 +563,7 @@ impl Wire {
             given_up: Vec::new(),
             closed: None,
             suspect_at: None,
+            forwards: Forwards::default(),
         }
     }
 
@@ -596,7 +599,7 @@ impl Wire {
             Event::PathSuspect => self.suspect_at = Some(now),
             Event::PathRecovered => self.suspect_at = None,
             Event::Closed(closed) => self.closed = Some(closed),
-            other => panic!("{other:?}"),
+            other => self.forwards.take(other),
         }
     }
 }

@@ -14,6 +14,7 @@ mod bare;
 mod bed;
 mod calls;
 mod cluster;
+mod forward;
 mod hostile;
 mod identity;
 #[expect(dead_code, reason = "the tunnel's tests use all of it")]

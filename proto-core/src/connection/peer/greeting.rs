@@ -9,7 +9,7 @@ use super::{
     LAST_WORDS,
 };
 use crate::{
-    link::{FromConnection, ReadState, StreamRef, Streams},
+    link::{FromConnection, ReadState, StreamRef},
     liveness::{Liveness, LivenessConfig, LivenessRole},
     peer::{
         FORWARD_ALPN,
@@ -29,16 +29,17 @@ use crate::{
 impl Connection {
     pub(super) fn peer_connected(&mut self, now: Instant) {
         self.state = State::Up;
-        if self.link.protocol().as_deref() == Some(FORWARD_ALPN) {
-            self.link.set_streams(Streams::Forwarded);
-            return self.peer_fault(now, RpcFault::NoForward);
-        }
         self.notices.push_back(FromConnection::HandshakeOver {
             handle: self.link.handle(),
         });
         let role = LivenessRole::Agent;
         self.liveness = Some(Liveness::new(now, LivenessConfig { role }));
-        let Err(fault) = self.begin_greeting(now) else {
+        let is_forward = self.link.protocol().as_deref() == Some(FORWARD_ALPN);
+        let begun = match is_forward {
+            true => self.begin_forward(),
+            false => self.begin_greeting(now),
+        };
+        let Err(fault) = begun else {
             return;
         };
         // A server that has not seen the end of the handshake could not read the close; until then nothing is said.

@@ -30,7 +30,7 @@ impl Connection {
     pub(super) fn peer_role(&mut self) -> Option<&mut PeerRole> {
         match &mut self.role {
             Role::Peer(role) => Some(role),
-            Role::Agent(_) | Role::Gateway(_) => None,
+            Role::Agent(_) | Role::Gateway(_) | Role::Forward(_) => None,
         }
     }
 
@@ -62,6 +62,10 @@ impl Connection {
 
     /// Does what the role can do at the moment: greets, takes streams, makes calls, ends.
     pub(super) fn run_peer(&mut self, now: Instant) {
+        self.end_peer(now);
+        if self.state != State::Up {
+            return;
+        }
         if let Err(fault) = self.greet() {
             return self.peer_fault(now, fault);
         }

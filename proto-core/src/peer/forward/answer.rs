@@ -145,6 +145,18 @@ impl AnswerReader {
         self.verify(status).map(Some)
     }
 
+    /// Bytes that it can take; never beyond the answer, since the session's own follow it.
+    pub(crate) fn wanted(&self) -> usize {
+        let len = match self.buffer.first_chunk::<FIXED_LEN>() {
+            _ if self.is_done => return 0,
+            None => FIXED_LEN,
+            Some(&[_, _, low, high]) => FIXED_LEN
+                .saturating_add(usize::from(u16::from_le_bytes([low, high])))
+                .saturating_add(TAG_LEN),
+        };
+        len.saturating_sub(self.buffer.len())
+    }
+
     /// Takes the end of the peer's half, or the stream's.
     ///
     /// # Errors

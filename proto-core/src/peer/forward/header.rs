@@ -129,6 +129,15 @@ impl ForwardReader {
         }))
     }
 
+    /// Bytes that it can take; never beyond the header, since the session's own follow it.
+    pub(crate) fn wanted(&self) -> usize {
+        let len = self.len.unwrap_or(FIXED_LEN);
+        match self.is_done() {
+            true => 0,
+            false => len.saturating_sub(self.buffer.len()),
+        }
+    }
+
     /// Takes the end of the peer's half, or the stream's.
     ///
     /// # Errors

@@ -64,6 +64,8 @@ impl Node {
             Event::Peer(PeerEvent::GivenUp(slot)) => {
                 self.steps.push_back(NodeStep::GivenUp(conn, slot));
             }
+            // Not of calls.
+            Event::Peer(PeerEvent::ForwardUp { .. } | PeerEvent::ForwardRequested { .. }) => {}
             Event::PathSuspect => self.tell(conn, Reach::Suspect),
             Event::PathRecovered => self.tell(conn, Reach::Up),
             Event::Closed(closed) => self.handle_closed(now, conn, &closed),
