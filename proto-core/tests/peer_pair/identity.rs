@@ -34,6 +34,7 @@ use super::{
     bare,
     bed::{BOTH, Bed, Place, secs},
     cluster::record,
+    pki::Pki,
 };
 
 #[test]
@@ -135,6 +136,41 @@ fn an_answer_made_with_another_key_is_not_taken() {
     assert_eq!(bed.ask(at, RpcType::Ping, b""), Err(mac));
     // It is the answer's fault, and not the connection's.
     assert!(bed.wire(at).closed.is_none());
+}
+
+#[test]
+fn an_answer_of_another_node_closes_the_connection() {
+    let mut bed = Bed::new(11);
+    let mut setup = bed.setup(1);
+    setup.change = |config| config.capabilities = Capabilities::NONE;
+    let one = bed.add(setup);
+    // It has node 2's certificate, and speaks for node 4.
+    let mut setup = bed.setup(2);
+    setup.id = 4;
+    let two = bed.add(setup);
+    let at = bed.connect(one, two, 2);
+    let error = ResponseError::WrongSender {
+        called: NodeId(2),
+        from: NodeId(4),
+    };
+    let got = bed.ask(at, RpcType::Ping, b"");
+    assert_eq!(got, Err(Failure::BadAnswer(error)));
+    let fault = RpcFault::Answer(error);
+    assert_eq!(bed.closed(at), Closed::Fault(PeerFault::Rpc(fault)));
+    bed.run_for(secs(1));
+    let seen = bed.only_wire(two);
+    assert!(matches!(bed.closed(seen), Closed::ByPeer(close) if close.code == 2));
+}
+
+#[test]
+fn an_agents_certificate_opens_no_door_between_gateways() {
+    let mut bed = Bed::new(12);
+    let setup = bed.setup(2);
+    let node = bed.add(setup);
+    let agent = Pki::new().agent;
+    let bare = bare::connect(&mut bed, node, Some(agent));
+    assert!(bed.raw(bare, |raw| raw.lost.is_some()));
+    assert!(bed.member(node).ledger.counters().handshakes.is_empty());
 }
 
 #[test]
