@@ -62,6 +62,8 @@ pub(crate) struct Wire {
     pub(crate) conn: Connection,
     buf: TransmitBuf,
     deadline: Option<Instant>,
+    /// Times in a row that it fired and was due again at once.
+    past: u32,
     pub(crate) agreed: Option<Agreed>,
     pub(crate) answers: BTreeMap<CallId, Result<Bytes, Failure>>,
     pub(crate) requests: Vec<(Slot, NodeId, RpcType, Bytes)>,
@@ -444,11 +446,9 @@ impl Bed {
             }
             self.drain(Place(index));
             for (conn, at) in fired {
-                let next = (self.members[index].wires.get(&conn)).and_then(|wire| wire.deadline);
-                assert!(
-                    next.is_none_or(|next| next > at),
-                    "{conn} waits for the past"
-                );
+                if let Some(wire) = self.members[index].wires.get_mut(&conn) {
+                    wire.has_fired(at);
+                }
             }
         }
     }
@@ -557,6 +557,7 @@ impl Wire {
             conn,
             buf: TransmitBuf::new(10),
             deadline: None,
+            past: 0,
             agreed: None,
             answers: BTreeMap::new(),
             requests: Vec::new(),
@@ -565,6 +566,13 @@ impl Wire {
             suspect_at: None,
             forwards: Forwards::default(),
         }
+    }
+
+    /// No busy loop. Where the path's round-trip time was forgotten the engine's probe may be due a moment before, once.
+    fn has_fired(&mut self, at: Instant) {
+        let is_past = self.deadline.is_some_and(|next| next <= at);
+        self.past = if is_past { self.past + 1 } else { 0 };
+        assert!(self.past < 3, "waits for the past");
     }
 
     fn take(&mut self, now: Instant, app: App, event: Event, executed: &mut Vec<Bytes>) {

@@ -264,3 +264,84 @@ fn a_node_that_stops_ends_what_runs_and_is_gone() {
     assert!(bed.run_until(Duration::from_millis(2_100), stopped));
     let _either_way = bed.outcome_of(one, call);
 }
+
+/// A few numbers that a seed gives (SplitMix64).
+struct Dice(u64);
+
+impl Dice {
+    fn below(&mut self, bound: u64) -> u64 {
+        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        let mut z = self.0;
+        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        (z ^ (z >> 31)) % bound
+    }
+}
+
+/// Whatever paths and processes do, each call has one outcome in bounded time, none that takes effect is executed twice,
+/// and what was answered was executed. With the faults over, all is well again.
+#[test]
+fn no_faults_make_a_proposal_take_effect_twice() {
+    for seed in 1..=12 {
+        let mut dice = Dice(seed);
+        let mut bed = Bed::new(seed);
+        let places: Vec<Place> = (1..=3)
+            .map(|id| {
+                let setup = bed.setup(id);
+                bed.add(setup)
+            })
+            .collect();
+        let (one, others) = (places[0], [(2, places[1]), (3, places[2])]);
+        bed.manage(one, &others);
+        let mut calls = Vec::new();
+        let mut boots = 1;
+        for n in 0..150_u32 {
+            let (id, other) = others[usize::try_from(dice.below(2)).unwrap()];
+            match dice.below(12) {
+                0 => bed.both(one, other, |path| path.black_hole = true),
+                1..=3 => bed.both(one, other, |path| path.black_hole = false),
+                4 => {
+                    let loss = dice.below(300);
+                    bed.both(one, other, |path| path.loss = loss);
+                }
+                5 => {
+                    boots += 1;
+                    let mut setup = bed.setup(id);
+                    setup.boot = boots;
+                    bed.restart(other, &setup);
+                }
+                _ => {
+                    let body = n.to_le_bytes();
+                    let kind = match dice.below(2) {
+                        0 => RpcType::Ping,
+                        _ => RpcType::DataPropose,
+                    };
+                    let call = bed.ask_node(one, id, kind, &body);
+                    calls.push((call, kind, body, other));
+                }
+            }
+            bed.run_for(Duration::from_millis(dice.below(700)));
+        }
+        for (_, other) in others {
+            bed.both(one, other, |path| {
+                path.black_hole = false;
+                path.loss = 0;
+            });
+        }
+        for (call, kind, body, other) in calls {
+            let outcome = bed.outcome_of(one, call);
+            let executed = times(&bed, other, &body);
+            assert!(kind == RpcType::Ping || executed <= 1, "{seed}: {executed}");
+            if let Ok(answer) = outcome {
+                assert_eq!(&answer[..], body);
+                assert!(executed >= 1, "{seed}: answered and not executed");
+            }
+        }
+        // The pause of a breaker, at most.
+        bed.run_for(secs(11));
+        for (id, _) in others {
+            let call = bed.ask_node(one, id, RpcType::DataPropose, b"at last");
+            assert!(bed.outcome_of(one, call).is_ok(), "{seed}");
+        }
+    }
+}
