@@ -71,6 +71,9 @@ struct Known {
     handshaking: Option<(Source, Proof)>,
 }
 
+/// From here on connections between gateways are numbered: a gateway's `Dispatch` knows those of both its endpoints.
+const PEER_IDS_FROM: u64 = 1 << 40;
+
 /// What handshakes are counted by: an IPv4 address, or the /64 of an IPv6 one, all of which one host may use.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 struct Source(IpAddr);
@@ -209,6 +212,7 @@ impl Endpoint {
         env: &Env,
     ) -> Self {
         let server = server.map(Arc::new);
+        let next_id = if peer.is_some() { PEER_IDS_FROM } else { 0 };
         // MTU discovery is on: the drivers' sockets forbid fragmentation.
         let quic =
             quinn_proto::Endpoint::new(Arc::new(config::endpoint(env)), server.clone(), true, None);
@@ -219,7 +223,7 @@ impl Endpoint {
             wall_clock: Arc::clone(&env.wall_clock),
             dcids: env.seed.derive("dcid"),
             limits: endpoint_limits,
-            next_id: 0,
+            next_id,
             live: 0,
             connections: Vec::new(),
             handshakes: 0,

@@ -16,7 +16,8 @@ pub struct AgentId(pub Uuid);
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct SessionId(pub Uuid);
 
-/// Names one QUIC connection of one endpoint; never used twice in the life of the endpoint.
+/// Names one QUIC connection of one endpoint; never used twice in the life of the endpoint, nor by a gateway's endpoint for
+/// agents and by the one for its peers.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct ConnId(pub u64);
 
