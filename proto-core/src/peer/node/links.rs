@@ -24,7 +24,8 @@ use crate::{
 
 impl Node {
     /// The driver has dialled, or could not: the name has no address, or the endpoint takes none. What becomes of the
-    /// connection its events tell.
+    /// connection its events tell, none of which may come before this: a connection that the node does not know is taken for
+    /// one that a peer dialled.
     pub fn handle_dialled(&mut self, now: Instant, id: DialId, dialled: Option<ConnId>) {
         match (self.dials.get_mut(&id), dialled) {
             (Some(dial), Some(conn)) => {
