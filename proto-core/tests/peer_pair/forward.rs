@@ -197,8 +197,14 @@ fn bytes_behind_the_answer_are_the_sessions() {
     let attempt = pair.ask();
     pair.bed.run_for(secs(1));
     let slot = pair.requested()[0].0;
-    pair.accept(slot);
-    pair.write(pair.two, slot, b"banner");
+    let two = pair.two;
+    pair.bed.with(two, |conn| {
+        // In one datagram.
+        conn.as_forward().unwrap().accept(slot).unwrap();
+        let mut banner = Bytes::from_static(b"banner");
+        let written = conn.session(slot).unwrap().write(&mut banner);
+        assert_eq!(written, Ok(Written::All));
+    });
     assert_eq!(pair.read_opened(attempt), b"banner");
 }
 
