@@ -417,8 +417,15 @@ impl Bed {
 
     fn step(&mut self) {
         if self.net.next_at().is_some_and(|at| at <= self.now) {
-            if let Some(packet) = self.net.pop() {
-                self.deliver(packet);
+            // What has come at the same time is handed over together, as from a socket's batch.
+            let mut places = Vec::new();
+            while self.net.next_at().is_some_and(|at| at <= self.now) {
+                places.extend(self.net.pop().and_then(|packet| self.deliver(packet)));
+            }
+            places.sort_by_key(|place: &Place| place.0);
+            places.dedup();
+            for place in places {
+                self.drain(place);
             }
             return;
         }
@@ -453,11 +460,9 @@ impl Bed {
         }
     }
 
-    fn deliver(&mut self, packet: Packet) {
-        let found = self.members.iter().position(|m| m.addr == packet.dst);
-        let Some(index) = found else {
-            return;
-        };
+    /// Hands a packet over, and tells to whom.
+    fn deliver(&mut self, packet: Packet) -> Option<Place> {
+        let index = self.members.iter().position(|m| m.addr == packet.dst)?;
         let member = &mut self.members[index];
         match &mut member.kind {
             Kind::Raw(raw) => raw.receive(self.now, &mut self.net, packet),
@@ -486,7 +491,7 @@ impl Bed {
                 }
             }
         }
-        self.drain(Place(index));
+        Some(Place(index))
     }
 
     pub(crate) fn drain(&mut self, place: Place) {

@@ -78,7 +78,8 @@ impl Connection {
             let Phase::Callee(side) = &mut role.phase else {
                 return;
             };
-            if is_ending {
+            // The engine tells of bytes on streams that were not taken yet, too: they stay there until it is.
+            if is_ending || !side.incoming.is_reading(slot) {
                 return;
             }
             let mut received = None;

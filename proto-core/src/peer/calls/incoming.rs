@@ -91,6 +91,12 @@ impl Incoming {
         Ok(())
     }
 
+    /// Tells whether a request on that stream is not whole.
+    #[must_use]
+    pub fn is_reading(&self, slot: Slot) -> bool {
+        matches!(self.calls.get(&slot), Some(Call::Reading { .. }))
+    }
+
     /// Bytes of a request came. What comes on a stream that is over, or whose request is whole, is passed over.
     pub fn handle_bytes(&mut self, now: Instant, slot: Slot, data: &[u8]) -> Option<Received> {
         let Some(Call::Reading { reader, until }) = self.calls.get_mut(&slot) else {
@@ -105,7 +111,7 @@ impl Incoming {
 
     /// The peer has ended its half of a stream.
     pub fn handle_end(&mut self, slot: Slot) -> Option<Received> {
-        if !matches!(self.calls.get(&slot), Some(Call::Reading { .. })) {
+        if !self.is_reading(slot) {
             return None;
         }
         let Some(Call::Reading { reader, .. }) = self.calls.remove(&slot) else {

@@ -1,0 +1,425 @@
+//! The one owner of the pool: callers' wishes in, commands to connections out.
+
+mod tell;
+
+use std::{
+    collections::BTreeMap,
+    fmt,
+    net::{IpAddr, SocketAddr},
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use adit_proto_core::{
+    close::Closed,
+    connection::Connection,
+    endpoint::{Endpoint, Protocol},
+    env::Env,
+    id::{CallId, ConnId},
+    link::tls::TlsError,
+    output::Event,
+    peer::{
+        NodeId,
+        event::PeerEvent,
+        ledger::PeerLedger,
+        negotiate::Agreed,
+        node::{CallError, DialId, Node, NodeStep, PeerStatus},
+    },
+    target::{Host, Target},
+};
+use bytes::Bytes;
+use futures_channel::oneshot;
+
+use self::tell::{Teller, Undiallable};
+use super::{
+    PeersConfig, PeersInput, Requests,
+    handle::{Calls, PeerRow, PeersHandle},
+    request::requests,
+    role::{PeerCommand, PeerParts},
+};
+use crate::{
+    commands::Command,
+    glance::Glance,
+    handoff::Sender,
+    resolver::{GATEWAYS_MAX, Lookup, Resolver},
+    udp::for_socket,
+};
+
+/// What the owner needs of its driver.
+pub trait PeersHost {
+    /// The endpoint of its socket.
+    fn endpoint(&mut self) -> &mut Endpoint;
+
+    /// Carries a connection that the endpoint began, with a role of these parts.
+    fn carry(&mut self, now: Instant, conn: Connection, parts: &PeerParts);
+
+    /// Gives a command to a connection; one that has ended needs none.
+    fn command(&mut self, now: Instant, conn: ConnId, command: Command<PeerCommand>);
+
+    /// Gives a command to every connection.
+    fn command_all(&mut self, now: Instant, make: &dyn Fn() -> Command<PeerCommand>);
+
+    /// Accepts nothing any more, and ends once no connection is left.
+    fn stop(&mut self);
+}
+
+/// Whoever waits for a call.
+struct Caller {
+    node: NodeId,
+    /// By which the caller gives it up.
+    number: u64,
+    reply: oneshot::Sender<Result<Bytes, CallError>>,
+}
+
+/// A connection whose version handshake is over.
+struct Link {
+    agreed: Agreed,
+    /// Who asks on it, where a peer dialled it and has asked.
+    caller: Option<NodeId>,
+}
+
+/// Keeps connections to other nodes, and makes the calls on them.
+pub struct PeersCore {
+    pub(super) pool: Node,
+    parts: PeerParts,
+    ledger: Arc<PeerLedger>,
+    env: Env,
+    /// The socket is an IPv6 one that also takes IPv4.
+    dual_stack: bool,
+    names: Resolver,
+    lookups: BTreeMap<DialId, (Option<NodeId>, u16, Lookup)>,
+    callers: BTreeMap<CallId, Caller>,
+    numbers: BTreeMap<u64, CallId>,
+    links: BTreeMap<ConnId, Link>,
+    pub(super) calls: BTreeMap<NodeId, Calls>,
+    teller: Teller,
+    /// Requests end with it.
+    _end: oneshot::Sender<()>,
+}
+
+impl PeersCore {
+    /// Makes the owner with its endpoint, the way to it, and what peers ask. `local` is the address of the socket, and
+    /// `own` the way to the owner.
+    ///
+    /// # Errors
+    /// [`TlsError`] where certificates or keys are of no use.
+    pub fn new(
+        now: Instant,
+        config: PeersConfig,
+        env: Env,
+        local: SocketAddr,
+        own: Sender<PeersInput>,
+    ) -> Result<(Self, Endpoint, PeersHandle, Requests), TlsError> {
+        let endpoint = Endpoint::peer(&config.config, &config.security, config.limits, &env)?;
+        let (asked, end, requests) = requests();
+        let ledger = config.config.ledger;
+        let handle = PeersHandle::new(own.clone(), Arc::clone(&ledger));
+        let mut core = Self {
+            pool: Node::new(config.breaker, &env.seed),
+            parts: PeerParts {
+                owner: own,
+                requests: asked,
+            },
+            ledger,
+            env,
+            dual_stack: local.is_ipv6(),
+            names: Resolver::new(GATEWAYS_MAX),
+            lookups: BTreeMap::new(),
+            callers: BTreeMap::new(),
+            numbers: BTreeMap::new(),
+            links: BTreeMap::new(),
+            calls: BTreeMap::new(),
+            teller: Teller::default(),
+            _end: end,
+        };
+        for (node, address) in config.peers {
+            core.set_peer(now, node, address);
+        }
+        Ok((core, endpoint, handle, requests))
+    }
+
+    /// What the roles of connections that peers begin are made of.
+    #[must_use]
+    pub fn parts(&self) -> &PeerParts {
+        &self.parts
+    }
+
+    /// When [`handle_timeout`](Self::handle_timeout) is to be called.
+    #[must_use]
+    pub fn poll_timeout(&self) -> Option<Instant> {
+        let lookups = self.lookups.values();
+        let waits = lookups.filter_map(|(_, _, lookup)| lookup.waits_until());
+        waits.chain(self.pool.poll_timeout()).min()
+    }
+
+    /// A time may be over.
+    pub fn handle_timeout(&mut self, now: Instant, host: &mut impl PeersHost) {
+        let is_due = |lookup: &Lookup| lookup.waits_until().is_some_and(|at| at <= now);
+        let lookups = self.lookups.iter();
+        let busy = lookups.filter_map(|(dial, (_, _, lookup))| is_due(lookup).then_some(*dial));
+        for dial in busy.collect::<Vec<_>>() {
+            self.lookups.remove(&dial);
+            self.pool.handle_dialled(now, dial, None);
+        }
+        self.pool.handle_timeout(now);
+        self.perform(now, host);
+    }
+
+    /// Takes what has come.
+    pub fn take(&mut self, now: Instant, input: PeersInput, host: &mut impl PeersHost) {
+        match input {
+            PeersInput::Call {
+                number,
+                node,
+                kind,
+                payload,
+                reply,
+            } => {
+                let call = self.pool.call(now, node, kind, payload);
+                self.numbers.insert(number, call);
+                let caller = Caller {
+                    node,
+                    number,
+                    reply,
+                };
+                self.callers.insert(call, caller);
+            }
+            PeersInput::GiveUp(number) => {
+                if let Some(call) = self.numbers.remove(&number) {
+                    self.callers.remove(&call);
+                    self.pool.cancel(now, call);
+                }
+            }
+            PeersInput::Warm(node) => self.pool.warm(now, node),
+            PeersInput::SetPeers(peers, reply) => {
+                self.set_peers(now, peers, host);
+                // Whoever asked may have gone; what was changed stays changed.
+                let _gone = reply.send(());
+            }
+            PeersInput::SetSecurity(security, reply) => {
+                let set = host.endpoint().set_peer_security(&security, &self.env);
+                let _gone = reply.send(set.map_err(Into::into));
+            }
+            PeersInput::List(reply) => drop(reply.send(self.list(now, host))),
+            PeersInput::Event(conn, event) => self.event(now, conn, event),
+            PeersInput::Refused(conn, call, refused) => {
+                self.pool.handle_refused(now, conn, call, refused);
+            }
+            PeersInput::Caller(conn, node) => {
+                if let Some(link) = self.links.get_mut(&conn) {
+                    link.caller = Some(node);
+                }
+            }
+            PeersInput::Resolved(dial, found) => self.resolved(now, dial, &found, host),
+            PeersInput::Stop(grace) => self.stop(now, grace, host),
+        }
+        self.perform(now, host);
+    }
+
+    fn set_peer(&mut self, now: Instant, node: NodeId, address: Target) {
+        self.pool.set_peer(now, node, address);
+        self.calls.entry(node).or_default();
+    }
+
+    /// A node that is not named any more is forgotten at once, whoever dialled the connection to it.
+    fn set_peers(&mut self, now: Instant, peers: Vec<(NodeId, Target)>, host: &mut impl PeersHost) {
+        let stays = |node: &NodeId| peers.iter().any(|(peer, _)| peer == node);
+        let gone: Vec<NodeId> = self.calls.keys().copied().filter(|n| !stays(n)).collect();
+        for node in gone {
+            self.pool.remove_peer(node);
+            self.ledger.forget(node);
+            self.calls.remove(&node);
+            for (conn, _) in self.links.iter().filter(|(_, l)| l.caller == Some(node)) {
+                host.command(
+                    now,
+                    *conn,
+                    Command::Role(PeerCommand::Drain(Duration::ZERO)),
+                );
+            }
+        }
+        for (node, address) in peers {
+            self.set_peer(now, node, address);
+        }
+    }
+
+    fn event(&mut self, now: Instant, conn: ConnId, event: Event) {
+        if let Event::Peer(PeerEvent::Up { node, agreed }) = &event {
+            let (agreed, caller) = (*agreed, None);
+            self.teller.up(conn, *node, agreed);
+            self.links.insert(conn, Link { agreed, caller });
+        } else if let Event::Closed(why) = &event {
+            self.closed(now, conn, why);
+        }
+        self.pool.handle_event(now, conn, event);
+    }
+
+    fn closed(&mut self, now: Instant, conn: ConnId, why: &Closed) {
+        let node = self.pool.node_of(conn);
+        match self.links.remove(&conn) {
+            Some(link) => self.teller.closed(conn, node.or(link.caller), why),
+            None => self.teller.failed(now, conn, node, why),
+        }
+    }
+
+    fn list(
+        &self,
+        now: Instant,
+        host: &mut impl PeersHost,
+    ) -> Vec<(PeerRow, Option<oneshot::Receiver<Glance>>)> {
+        let row = |status: PeerStatus| {
+            let conn = status.connection;
+            let glance = conn.map(|conn| {
+                let (reply, glance) = oneshot::channel();
+                host.command(now, conn, Command::Look(reply));
+                glance
+            });
+            let link = conn.and_then(|conn| self.links.get(&conn));
+            let is_caller = |link: &&Link| link.caller == Some(status.node);
+            let row = PeerRow {
+                agreed: link.map(|link| link.agreed),
+                calls_us: self.links.values().filter(is_caller).count(),
+                calls: self.calls.get(&status.node).copied().unwrap_or_default(),
+                rtt: None,
+                remote: None,
+                status,
+            };
+            (row, glance)
+        };
+        self.pool.peers().map(row).collect()
+    }
+
+    fn stop(&mut self, now: Instant, grace: Duration, host: &mut impl PeersHost) {
+        self.lookups.clear();
+        self.pool.stop(grace);
+        // The pool knows none of those that are still in their handshake.
+        host.command_all(now, &|| Command::Role(PeerCommand::Drain(grace)));
+        host.stop();
+    }
+
+    fn perform(&mut self, now: Instant, host: &mut impl PeersHost) {
+        while let Some(step) = self.pool.poll_step() {
+            match step {
+                NodeStep::Dial {
+                    dial,
+                    node,
+                    address,
+                } => self.dial(now, (dial, node), address, host),
+                NodeStep::Call {
+                    conn,
+                    call,
+                    kind,
+                    payload,
+                } => {
+                    let call = PeerCommand::Call {
+                        call,
+                        kind,
+                        payload,
+                    };
+                    host.command(now, conn, Command::Role(call));
+                }
+                NodeStep::Cancel { conn, call } => {
+                    host.command(now, conn, Command::Role(PeerCommand::Cancel(call)));
+                }
+                NodeStep::Close(conn, reason) => host.command(now, conn, Command::Close(reason)),
+                NodeStep::Drain(conn, grace) => {
+                    host.command(now, conn, Command::Role(PeerCommand::Drain(grace)));
+                }
+                NodeStep::Answered { call, outcome } => self.answered(call, outcome),
+                NodeStep::Reach(node, reach) => self.teller.reach(node, reach),
+                // Requests go straight to the application.
+                NodeStep::Requested { .. } | NodeStep::GivenUp(..) => {}
+            }
+        }
+    }
+
+    fn answered(&mut self, call: CallId, outcome: Result<Bytes, CallError>) {
+        let Some(caller) = self.callers.remove(&call) else {
+            return;
+        };
+        self.numbers.remove(&caller.number);
+        if let Some(calls) = self.calls.get_mut(&caller.node) {
+            match &outcome {
+                Ok(_) => calls.answered += 1,
+                Err(_) => calls.failed += 1,
+            }
+        }
+        // Whoever called may have gone.
+        let _gone = caller.reply.send(outcome);
+    }
+
+    fn dial(
+        &mut self,
+        now: Instant,
+        (dial, node): (DialId, Option<NodeId>),
+        address: Target,
+        host: &mut impl PeersHost,
+    ) {
+        match address.host {
+            Host::Ip(ip) => self.connect(now, (dial, node), (ip, address.port).into(), host),
+            Host::Name(name) => {
+                let own = self.parts.owner.clone();
+                let lookup = self.names.resolve(&name, move |found| {
+                    own.push_or_stop(PeersInput::Resolved(dial, found.unwrap_or_default()));
+                });
+                self.lookups.insert(dial, (node, address.port, lookup));
+            }
+        }
+    }
+
+    fn resolved(
+        &mut self,
+        now: Instant,
+        dial: DialId,
+        found: &[IpAddr],
+        host: &mut impl PeersHost,
+    ) {
+        let Some((node, port, _)) = self.lookups.remove(&dial) else {
+            return;
+        };
+        let usable = found.iter().filter(|ip| self.dual_stack || ip.is_ipv4());
+        let usable: Vec<IpAddr> = usable.copied().collect();
+        // One address for each dial: the next dial takes the next one.
+        let turn = usize::try_from(dial.0)
+            .unwrap_or(0)
+            .checked_rem(usable.len());
+        match turn.and_then(|turn| usable.get(turn)) {
+            Some(ip) => self.connect(now, (dial, node), (*ip, port).into(), host),
+            None => {
+                self.teller.undiallable(now, node, &Undiallable::NoAddress);
+                self.pool.handle_dialled(now, dial, None);
+            }
+        }
+    }
+
+    fn connect(
+        &mut self,
+        now: Instant,
+        (dial, node): (DialId, Option<NodeId>),
+        addr: SocketAddr,
+        host: &mut impl PeersHost,
+    ) {
+        let remote = for_socket(addr, self.dual_stack);
+        let begun = host
+            .endpoint()
+            .dial_peer(now, Protocol::Rpc, node, remote, &self.env);
+        let conn = match begun {
+            Ok(conn) => conn,
+            Err(error) => {
+                self.teller
+                    .undiallable(now, node, &Undiallable::from(error));
+                return self.pool.handle_dialled(now, dial, None);
+            }
+        };
+        let id = conn.id();
+        host.carry(now, conn, &self.parts);
+        self.pool.handle_dialled(now, dial, Some(id));
+    }
+}
+
+impl fmt::Debug for PeersCore {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("PeersCore")
+            .field("pool", &self.pool)
+            .finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,86 @@
+//! What is written to the log of connections between peers, bounded however often they come and go.
+
+use std::time::Instant;
+
+use adit_proto_core::{
+    close::Closed,
+    endpoint::ConnectError,
+    id::ConnId,
+    peer::{NodeId, negotiate::Agreed, node::Reach},
+};
+
+use crate::{burst::Burst, lines::Lines};
+
+/// Writes lines.
+#[derive(Debug)]
+pub(super) struct Teller {
+    visits: Lines,
+    paths: Lines,
+    failed: Burst,
+    undiallable: Burst,
+}
+
+impl Default for Teller {
+    fn default() -> Self {
+        Self {
+            visits: Lines::new("peer connected or disconnected"),
+            paths: Lines::new("path to a peer changed"),
+            failed: Burst::default(),
+            undiallable: Burst::default(),
+        }
+    }
+}
+
+/// The node at the other end, where it is known.
+fn name(node: Option<NodeId>) -> Option<tracing::field::DisplayValue<NodeId>> {
+    node.map(tracing::field::display)
+}
+
+impl Teller {
+    pub(super) fn up(&self, conn: ConnId, node: Option<NodeId>, agreed: Agreed) {
+        if self.visits.allow() {
+            // Who has dialled says so with its first request.
+            tracing::info!(%conn, peer = name(node), version = agreed.version, "connected with a peer");
+        }
+    }
+
+    pub(super) fn closed(&self, conn: ConnId, node: Option<NodeId>, why: &Closed) {
+        if self.visits.allow() {
+            tracing::info!(%conn, peer = name(node), %why, "a peer's connection ended");
+        }
+    }
+
+    /// The handshake came to nothing.
+    pub(super) fn failed(
+        &mut self,
+        now: Instant,
+        conn: ConnId,
+        node: Option<NodeId>,
+        why: &Closed,
+    ) {
+        if let Some(count) = self.failed.note(now) {
+            tracing::warn!(%conn, peer = name(node), %why, count, "no connection with a peer; are both of one cluster, and is each known to the other?");
+        }
+    }
+
+    pub(super) fn reach(&self, node: NodeId, reach: Reach) {
+        if reach == Reach::Suspect && self.paths.allow() {
+            tracing::warn!(peer = %node, "the path to a peer stalls");
+        }
+    }
+
+    pub(super) fn undiallable(&mut self, now: Instant, node: Option<NodeId>, why: &Undiallable) {
+        if let Some(count) = self.undiallable.note(now) {
+            tracing::warn!(peer = name(node), %why, count, "a peer cannot be dialled");
+        }
+    }
+}
+
+/// Why nobody was dialled.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum Undiallable {
+    #[error("its name has no address that the socket reaches")]
+    NoAddress,
+    #[error(transparent)]
+    Endpoint(#[from] ConnectError),
+}

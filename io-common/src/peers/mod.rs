@@ -1,0 +1,111 @@
+//! Connections between gateways, all but their socket: one owner of the pool, and the role of each connection.
+//!
+//! ```text
+//! PeersHandle --call--> PeersCore (peer::node::Node) --command--> PeerConnection --> Connection
+//!      ^                    |    ^-------------events--------------|
+//!      '------outcome-------'                                      '--request--> Requests, answered by a Responder
+//! ```
+
+mod core;
+mod handle;
+mod request;
+mod role;
+
+use std::{
+    fmt,
+    net::{IpAddr, SocketAddr},
+    time::Duration,
+};
+
+use adit_proto_core::{
+    connection::CallRefused,
+    endpoint::EndpointLimits,
+    id::{CallId, ConnId},
+    link::peer_tls::PeerSecurity,
+    output::Event,
+    peer::{
+        NodeId, breaker::BreakerSettings, config::PeerConfig, node::CallError, node::DialId,
+        rpc_type::RpcType,
+    },
+    target::Target,
+};
+use bytes::Bytes;
+use futures_channel::oneshot;
+
+pub use self::{
+    core::{PeersCore, PeersHost},
+    handle::{Calls, PeerRow, PeersHandle, SetSecurityError},
+    request::{Request, Requests, Responder, requests},
+    role::{PeerCommand, PeerConnection, PeerParts},
+};
+use crate::glance::Glance;
+
+/// What the peers of a gateway are started with.
+#[derive(Debug)]
+pub struct PeersConfig {
+    /// UDP address for peers, which is not that of the tunnel (design 8.14).
+    pub listen: SocketAddr,
+    /// Certificates, and by what other nodes are known.
+    pub security: PeerSecurity,
+    /// Versions, extensions, QUIC, and what all connections share: keys, numbers, counters.
+    pub config: PeerConfig,
+    /// Bounds of the endpoint.
+    pub limits: EndpointLimits,
+    /// When a node is called no more for a while.
+    pub breaker: BreakerSettings,
+    /// The other nodes, and where each is dialled.
+    pub peers: Vec<(NodeId, Target)>,
+}
+
+/// What the one owner is told, by callers, administration and connections.
+pub enum PeersInput {
+    /// Somebody calls. The number is for giving it up.
+    Call {
+        /// Drawn by whoever calls.
+        number: u64,
+        /// Who is called.
+        node: NodeId,
+        /// What is asked.
+        kind: RpcType,
+        /// The body.
+        payload: Bytes,
+        /// The way for the answer.
+        reply: oneshot::Sender<Result<Bytes, CallError>>,
+    },
+    /// Whoever made that call waits no more.
+    GiveUp(u64),
+    /// Dial a node that has no connection.
+    Warm(NodeId),
+    /// Know these nodes and no other.
+    SetPeers(Vec<(NodeId, Target)>, oneshot::Sender<()>),
+    /// Show, and go by, other certificates.
+    SetSecurity(
+        Box<PeerSecurity>,
+        oneshot::Sender<Result<(), SetSecurityError>>,
+    ),
+    /// Say what is known of the nodes.
+    List(oneshot::Sender<Vec<(PeerRow, Option<oneshot::Receiver<Glance>>)>>),
+    /// A connection says something.
+    Event(ConnId, Event),
+    /// A connection did not take a call.
+    Refused(ConnId, CallId, CallRefused),
+    /// The first request on a connection that a peer dialled says who is there.
+    Caller(ConnId, NodeId),
+    /// A name was looked up.
+    Resolved(DialId, Vec<IpAddr>),
+    /// Calls and requests under way have so long; then end.
+    Stop(Duration),
+}
+
+impl fmt::Debug for PeersInput {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("PeersInput")
+    }
+}
+
+/// Inputs that wait. Callers' are bounded by [`CALLS_MAX`], those of a connection by the calls on it.
+pub const INPUTS_LEN: usize = 1 << 20;
+/// Calls of a process that are under way; a further one is refused.
+pub const CALLS_MAX: usize = 1 << 16;
+/// Requests of all peers that wait for the application; a further one is refused as overload.
+pub const REQUESTS_LEN: usize = 1_024;

@@ -1,0 +1,152 @@
+//! The role of one connection between peers: facts to the owner, requests to the application.
+
+use std::{
+    collections::BTreeSet,
+    time::{Duration, Instant},
+};
+
+use adit_proto_core::{
+    connection::{CommandError, Connection},
+    id::{CallId, ConnId, Slot},
+    output::Event,
+    peer::{NodeId, event::PeerEvent, rpc_type::RpcType},
+};
+use bytes::Bytes;
+
+use super::{PeersInput, Request, Responder};
+use crate::{commands::Commands, connection::Role, handoff::Sender, over::Over, pump::Traffic};
+
+/// What is asked of a connection between peers.
+#[derive(Debug)]
+pub enum PeerCommand {
+    /// Make a call.
+    Call {
+        /// Its name.
+        call: CallId,
+        /// What is asked.
+        kind: RpcType,
+        /// The body.
+        payload: Bytes,
+    },
+    /// Give a call up.
+    Cancel(CallId),
+    /// Answer a request.
+    Answer(Slot, Bytes),
+    /// Do not answer a request.
+    Fail(Slot),
+    /// Refuse a request that was not executed; it may come again after that time.
+    Refuse(Slot, Duration),
+    /// Take nothing new, let what runs have so long, and close.
+    Drain(Duration),
+}
+
+/// What the roles of all connections are made of.
+#[derive(Clone, Debug)]
+pub struct PeerParts {
+    pub(super) owner: Sender<PeersInput>,
+    pub(super) requests: Sender<Request>,
+}
+
+impl PeerParts {
+    /// The role of a connection; `own` is the way to it.
+    #[must_use]
+    pub fn role(&self, conn: &Connection, own: Commands<PeerCommand>) -> PeerConnection {
+        PeerConnection {
+            id: conn.id(),
+            parts: self.clone(),
+            own,
+            caller: None,
+        }
+    }
+}
+
+/// One connection between peers.
+#[derive(Debug)]
+pub struct PeerConnection {
+    id: ConnId,
+    parts: PeerParts,
+    /// The way to itself, for answers.
+    own: Commands<PeerCommand>,
+    /// Who asks on it.
+    caller: Option<NodeId>,
+}
+
+impl PeerConnection {
+    fn tell(&self, input: PeersInput) {
+        self.parts.owner.push_or_stop(input);
+    }
+
+    fn requested(&mut self, request: Request) {
+        if self.caller.is_none() {
+            self.caller = Some(request.from);
+            self.tell(PeersInput::Caller(self.id, request.from));
+        }
+        // One that finds no place is dropped, and so refused.
+        let _refused = self.parts.requests.push(request);
+    }
+}
+
+impl Role for PeerConnection {
+    type Command = PeerCommand;
+
+    fn on_event(&mut self, _now: Instant, _conn: &mut Connection, event: Event) {
+        if let Event::Peer(PeerEvent::Requested {
+            slot,
+            from,
+            accepted: _,
+            kind,
+            payload,
+        }) = event
+        {
+            let responder = Responder::new(slot, self.own.clone());
+            return self.requested(Request {
+                from,
+                kind,
+                payload,
+                responder,
+            });
+        }
+        self.tell(PeersInput::Event(self.id, event));
+    }
+
+    fn on_command(&mut self, now: Instant, conn: &mut Connection, command: PeerCommand) {
+        let Some(mut peer) = conn.as_peer() else {
+            return;
+        };
+        // Where an answer comes too late, nobody waits for it.
+        let _late = match command {
+            PeerCommand::Call {
+                call,
+                kind,
+                payload,
+            } => {
+                if let Err(refused) = peer.call(now, call, kind, payload) {
+                    self.tell(PeersInput::Refused(self.id, call, refused));
+                }
+                Ok(())
+            }
+            PeerCommand::Cancel(call) => {
+                peer.cancel(call);
+                Ok(())
+            }
+            PeerCommand::Answer(slot, payload) => match peer.answer(now, slot, payload) {
+                Err(CommandError::TooLarge) => peer.fail(slot),
+                answered => answered,
+            },
+            PeerCommand::Fail(slot) => peer.fail(slot),
+            PeerCommand::Refuse(slot, after) => peer.refuse(now, slot, after),
+            PeerCommand::Drain(grace) => {
+                peer.drain(now, grace);
+                Ok(())
+            }
+        };
+    }
+
+    // Calls are no sessions: nothing of them has a socket.
+
+    fn on_moved(&self, _sent: u64, _received: u64) {}
+
+    fn on_flushing(&mut self, _slots: BTreeSet<Slot>) {}
+
+    fn on_session_over(&mut self, _slot: Slot, _traffic: Traffic, _how: Over) {}
+}
