@@ -19,6 +19,7 @@ pub mod leg;
 pub mod lines;
 pub mod over;
 pub mod passed_over;
+pub mod peers;
 pub mod pipe;
 pub mod pump;
 pub mod replica;

@@ -85,6 +85,15 @@ impl Failures {
     }
 }
 
+/// An address as a socket takes it: an IPv6 one reaches IPv4 by the mapped address.
+#[must_use]
+pub fn for_socket(addr: SocketAddr, is_dual_stack: bool) -> SocketAddr {
+    match addr.ip() {
+        IpAddr::V4(ip) if is_dual_stack => SocketAddr::new(ip.to_ipv6_mapped().into(), addr.port()),
+        IpAddr::V4(_) | IpAddr::V6(_) => addr,
+    }
+}
+
 impl UdpPort {
     /// Binds. `[::]` also takes IPv4; where the machine has no IPv6 it becomes `0.0.0.0` (agent-tunnel 2.3).
     ///

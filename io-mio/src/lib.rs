@@ -12,6 +12,7 @@ mod event_loop;
 mod gateway;
 mod leg;
 mod network;
+mod peers;
 pub mod replica;
 mod sources;
 mod splices;
@@ -20,3 +21,4 @@ mod tunnel;
 
 pub use agent::{Agent, Publish};
 pub use gateway::Gateway;
+pub use peers::Peers;

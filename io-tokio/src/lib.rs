@@ -8,6 +8,7 @@ mod connection_task;
 mod dial;
 mod gateway;
 mod leg;
+mod peers;
 mod pipe;
 mod ready;
 mod receive;
@@ -17,4 +18,5 @@ mod udp;
 
 pub use gateway::Gateway;
 pub use leg::socket;
+pub use peers::Peers;
 pub use pipe::Pipe;

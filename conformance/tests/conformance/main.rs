@@ -15,6 +15,7 @@ mod draining;
 mod ends;
 mod failover;
 mod many;
+mod peers;
 mod pipes;
 mod pressure;
 mod rebinding;

@@ -28,7 +28,7 @@ use tokio::task::JoinHandle;
 use crate::{
     MACHINE,
     bed::{
-        cluster::{Cluster, Kept, Member, record, ring, secret},
+        cluster::{Cluster, Kept, Member, Setup, record, ring, secret},
         wait::{RUNTIME, SOON, block_on, until},
     },
     compare,
@@ -43,17 +43,6 @@ fn a_hundred_calls_go_each_way() {
             assert_eq!(one.ask(2, &[n, 1]).unwrap(), [n, 1].as_slice());
             assert_eq!(two.ask(1, &[n, 2]).unwrap(), [n, 2].as_slice());
         }
-        for k in [
-            1000usize, 10_000, 20_000, 40_000, 100_000, 200_000, 500_000, 800_000,
-        ] {
-            let large = Bytes::from(vec![7; k]);
-            println!(
-                "{k} {:?}",
-                one.ask_for(2, RpcType::Execute, large.clone())
-                    .map(|b| b.len())
-            );
-        }
-        println!("{:?}", two.handle.counters());
         let large = Bytes::from(vec![7; 1 << 20]);
         let answer = one.ask_for(2, RpcType::Execute, large.clone());
         assert!(answer.unwrap() == large);
@@ -137,14 +126,6 @@ fn calls_beyond_a_connections_streams_wait() {
             .map(|n| call(&two, 1, &n.to_le_bytes()))
             .collect();
         until("all streams are in use", || {
-            let rows = block_on(two.handle.list()).unwrap();
-            eprintln!(
-                "kept {} of {STREAMS} {:?} {:?} {:?}",
-                kept.len(),
-                rows,
-                two.handle.counters(),
-                one.handle.counters()
-            );
             (kept.len() == STREAMS).then_some(())
         });
         let waiting = block_on(two.handle.list()).unwrap()[0].status.waiting;
@@ -262,7 +243,7 @@ fn keys_are_exchanged_under_traffic() {
         };
         for generation in 2..6_u8 {
             let (former, new) = (KeyId(generation - 1), KeyId(generation));
-            let steps: [&dyn Fn(&mut KeyRing) -> Result<(), KeyError>; 3] = [
+            let steps: [&Exchange<'_>; 3] = [
                 &|ring| ring.add(new, secret(10 + generation)),
                 &|ring| ring.promote(new),
                 &|ring| ring.retire(former),
@@ -313,7 +294,7 @@ fn a_drain_ends_with_its_grace() {
         let two = cluster.start(cluster.setup(2));
         two.know(&[(1, &one)]);
         let body = Bytes::from_static(b"slow");
-        let handle = two.handle.clone();
+        let handle = two.handle;
         let slow = RUNTIME.spawn(async move {
             let node = NodeId(1);
             handle.call(node, RpcType::Execute, body).await
@@ -375,18 +356,16 @@ fn a_call_that_is_given_up_leaves_its_place() {
     });
 }
 
+/// One step of an exchange of keys.
+type Exchange<'a> = dyn Fn(&mut KeyRing) -> Result<(), KeyError> + 'a;
+
 /// Calls that a fresh connection carries at a time: the engine gives the credit of the first stream back with others.
 const STREAMS: usize = RPC_CALLS_PER_CONNECTION - 1;
 /// What a restart, or a loss, may cost a call.
 const BOUNDED: Duration = Duration::from_secs(6);
 
 /// A member that keeps requests that begin so, and answers others with what they ask.
-fn keeping(
-    cluster: &Cluster,
-    id: u64,
-    kept: &Kept,
-    which: &'static [u8],
-) -> crate::bed::cluster::Setup {
+fn keeping(cluster: &Cluster, id: u64, kept: &Kept, which: &'static [u8]) -> Setup {
     let kept = kept.clone();
     let mut setup = cluster.setup(id);
     setup.app = Some(Box::new(move |request| {

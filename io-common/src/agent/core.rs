@@ -38,6 +38,7 @@ use crate::{
     commands::Command,
     handoff::Sender,
     resolver::{GATEWAYS_MAX, Lookup, Resolver, TARGETS_MAX},
+    udp::for_socket,
 };
 
 /// What an agent needs of its driver.
@@ -446,13 +447,7 @@ impl AgentCore {
             routes: Arc::clone(&self.config.routes),
             intervals: self.config.intervals,
         };
-        // An IPv6 socket reaches IPv4 by the mapped address.
-        let remote = match addr.ip() {
-            IpAddr::V4(ip) if self.dual_stack => {
-                SocketAddr::new(ip.to_ipv6_mapped().into(), addr.port())
-            }
-            IpAddr::V4(_) | IpAddr::V6(_) => addr,
-        };
+        let remote = for_socket(addr, self.dual_stack);
         let wanted = Wanted {
             config: core,
             remote,

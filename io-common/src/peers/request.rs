@@ -141,11 +141,13 @@ mod tests {
         let cx = Context::from_waker(std::task::Waker::noop());
         let mut batch = VecDeque::new();
         let _taken = commands.poll_take(&cx, &mut batch);
-        let role = |(_, command)| match command {
-            Command::Role(command) => Some(command),
-            _ => None,
+        let role = |(_, command)| {
+            let Command::Role(command) = command else {
+                panic!("of no role");
+            };
+            command
         };
-        batch.into_iter().filter_map(role).collect()
+        batch.into_iter().map(role).collect()
     }
 
     #[test]

@@ -1,11 +1,12 @@
 //! Where a scenario takes place: a gateway and agents of one pairing on loopback, with a journal of what is seen.
 
+pub(crate) mod cluster;
 pub(crate) mod end;
 pub(crate) mod forwarder;
 mod hooks;
 mod journal;
 mod pairs;
-mod pki;
+pub(crate) mod pki;
 mod recorded;
 pub(crate) mod sequences;
 mod status;

@@ -8,6 +8,7 @@ use std::{
 use adit_io_common::{
     agent::{AgentConfig, AgentHandle},
     gateway::{GatewayConfig, GatewayHandle},
+    peers::PeersConfig,
     replica::{Link, LinkError, Replica},
 };
 use adit_io_mio::{
@@ -17,7 +18,10 @@ use adit_io_mio::{
 use adit_proto_core::{env::Env, replica::ReplicaId};
 use mio::{Events, Poll, Token};
 
-use super::{AgentNode, Driver, GatewayNode, Node, Publish};
+use super::{
+    AgentNode, Driver, GatewayNode, Node, Publish,
+    peers::{Started, start_mio},
+};
 use crate::bed::wait::{SOON, within};
 
 pub(crate) struct MioDriver;
@@ -38,6 +42,10 @@ impl Driver for MioDriver {
 
     fn start_agent(&self, config: AgentConfig, env: Env, publish: Publish) -> Box<dyn AgentNode> {
         Box::new(Agent::start(config, env, publish).unwrap())
+    }
+
+    fn start_peers(&self, config: PeersConfig, env: Env) -> Result<Started, String> {
+        start_mio(config, env)
     }
 
     fn dial_replica(

@@ -1,6 +1,7 @@
 //! A driver as the scenarios see it.
 
 mod mio;
+pub(crate) mod peers;
 mod tokio;
 
 use std::{
@@ -11,10 +12,12 @@ use std::{
 use adit_io_common::{
     agent::{AgentConfig, AgentHandle, Status},
     gateway::{GatewayConfig, GatewayHandle},
+    peers::PeersConfig,
     replica::{Link, LinkError, Replica},
 };
 use adit_proto_core::{env::Env, replica::ReplicaId};
 
+use self::peers::Started;
 pub(crate) use self::{mio::MioDriver, tokio::TokioDriver};
 
 /// Called with how an agent is, as it changes.
@@ -42,6 +45,9 @@ pub(crate) trait Driver: Sync {
         addr: SocketAddr,
         target: ReplicaId,
     ) -> Result<Link, LinkError>;
+
+    /// Starts the peers of a gateway; their address may be in use.
+    fn start_peers(&self, config: PeersConfig, env: Env) -> Result<Started, String>;
 
     /// Accepts replicas until there are so many links, and waits for them.
     fn accept_replicas(&self, replica: &Replica, listener: TcpListener, count: usize) -> Vec<Link>;
@@ -71,7 +77,8 @@ pub(crate) trait AgentNode: Node {
     fn handle(&self) -> &AgentHandle;
 }
 
-/// The driver of the gateway and that of its agents; or of the replica that is dialled and of those that dial it.
+/// The driver of the gateway and that of its agents; or of the replica that is dialled and of those that dial it;
+/// or of two peers.
 #[derive(Clone, Copy)]
 pub(crate) struct Pairing {
     pub(crate) gateway: &'static dyn Driver,

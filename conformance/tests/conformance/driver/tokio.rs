@@ -8,6 +8,7 @@ use std::{
 use adit_io_common::{
     agent::{AgentConfig, AgentHandle},
     gateway::{GatewayConfig, GatewayHandle},
+    peers::PeersConfig,
     replica::{Link, LinkError, Replica},
 };
 use adit_io_tokio::{Gateway, agent::Agent, replica};
@@ -18,7 +19,10 @@ use tokio::{
     time::timeout,
 };
 
-use super::{AgentNode, Driver, GatewayNode, Node, Publish};
+use super::{
+    AgentNode, Driver, GatewayNode, Node, Publish,
+    peers::{Started, start_tokio},
+};
 use crate::bed::wait::{SOON, until};
 
 pub(crate) struct TokioDriver;
@@ -75,6 +79,10 @@ impl Driver for TokioDriver {
             watch,
             runtime,
         })
+    }
+
+    fn start_peers(&self, config: PeersConfig, env: Env) -> Result<Started, String> {
+        start_tokio(config, env)
     }
 
     fn dial_replica(
@@ -171,14 +179,14 @@ impl AgentNode for TokioAgent {
 }
 
 /// Waits until nothing runs any more, of sessions either.
-fn see_no_task(runtime: &Runtime) {
+pub(super) fn see_no_task(runtime: &Runtime) {
     let metrics = runtime.metrics();
     until("no task is left", || {
         (metrics.num_alive_tasks() == 0).then_some(())
     });
 }
 
-fn runtime() -> Runtime {
+pub(super) fn runtime() -> Runtime {
     Builder::new_multi_thread()
         .worker_threads(1)
         .enable_all()
