@@ -1,6 +1,7 @@
 //! Calls between gateways: with either driver at either end.
 
 use std::{
+    net::Ipv4Addr,
     panic::resume_unwind,
     sync::{
         Arc, PoisonError,
@@ -11,9 +12,11 @@ use std::{
 };
 
 use adit_proto_core::{
+    id::AgentId,
     limits::RPC_CALLS_PER_CONNECTION,
     peer::{
         NodeId,
+        catalogue::Holding,
         hello::VersionRange,
         key::{KeyError, KeyId, KeyRing},
         node::CallError,
@@ -24,11 +27,13 @@ use adit_proto_core::{
 };
 use bytes::Bytes;
 use tokio::task::JoinHandle;
+use uuid::Uuid;
 
 use crate::{
     MACHINE,
     bed::{
         cluster::{Cluster, Kept, Member, Setup, record, ring, secret},
+        holder::Holder,
         wait::{RUNTIME, SOON, block_on, until},
     },
     compare,
@@ -338,6 +343,40 @@ fn a_node_that_is_gone_is_let_in_no_more() {
 }
 
 #[test]
+fn gateways_tell_each_other_what_they_hold() {
+    conform(|cluster| {
+        let (holder, asker) = (Holder::new(), Holder::new());
+        let start = |cluster: &Cluster, id, boot, listen, holder: &Holder| {
+            let mut setup = cluster.setup(id);
+            (setup.boot, setup.listen) = (boot, listen);
+            setup.gateway = Some(holder.handle());
+            cluster.start(setup)
+        };
+        let any = (Ipv4Addr::LOCALHOST, 0).into();
+        holder.set(holding(&[7, 8], "10.0.0.0/8"));
+        let one = start(cluster, 1, 1, any, &holder);
+        let two = start(cluster, 2, 1, any, &asker);
+        one.know(&[(2, &two)]);
+        two.know(&[(1, &one)]);
+        asker.see(1, &holding(&[7, 8], "10.0.0.0/8"));
+        cluster.note("nobody called, and it is told");
+        holder.set(holding(&[8], "10.1.0.0/16"));
+        asker.see(1, &holding(&[8], "10.1.0.0/16"));
+        cluster.note("a change is told");
+        let addr = one.kill();
+        asker.see(1, &Holding::default());
+        cluster.note("what is not repeated is forgotten");
+        let one = start(cluster, 1, 2, addr, &holder);
+        one.know(&[(2, &two)]);
+        asker.see(1, &holding(&[8], "10.1.0.0/16"));
+        cluster.note("a new start is told");
+        assert!(one.stop(Duration::ZERO));
+        asker.see(1, &Holding::default());
+        cluster.note("one that stops is forgotten");
+    });
+}
+
+#[test]
 fn a_call_that_is_given_up_leaves_its_place() {
     conform(|cluster| {
         let kept = Kept::default();
@@ -363,6 +402,15 @@ type Exchange<'a> = dyn Fn(&mut KeyRing) -> Result<(), KeyError> + 'a;
 const STREAMS: usize = RPC_CALLS_PER_CONNECTION - 1;
 /// What a restart, or a loss, may cost a call.
 const BOUNDED: Duration = Duration::from_secs(6);
+
+fn holding(agents: &[u128], subnet: &str) -> Holding {
+    let agents = agents.iter().map(|n| AgentId(Uuid::from_u128(*n)));
+    Holding {
+        agents: agents.collect(),
+        subnets: vec![subnet.parse().unwrap()],
+        domains: Vec::new(),
+    }
+}
 
 /// A member that keeps requests that begin so, and answers others with what they ask.
 fn keeping(cluster: &Cluster, id: u64, kept: &Kept, which: &'static [u8]) -> Setup {

@@ -1,5 +1,7 @@
 //! The gateway as its ingress and its administration see it.
 
+mod peers;
+
 use std::{
     collections::{BTreeMap, BTreeSet},
     fmt,

@@ -2,6 +2,7 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet},
+    fmt,
     net::{SocketAddr, TcpStream},
 };
 
@@ -13,6 +14,7 @@ use adit_proto_core::{
         info::{AgentInfo, Explanation},
     },
     id::{AgentId, ConnId, SessionId, Slot},
+    peer::{NodeId, catalogue::Holding},
     session_timer::SessionBounds,
     target::Target,
 };
@@ -122,11 +124,29 @@ pub enum NodeInput {
     },
     /// Go by other settings from now on.
     Configure(NodeSettings, oneshot::Sender<()>),
+    /// Of connections to other gateways.
+    Peers(FromPeers),
     /// Close every connection once all has reached its agent, and cut what the gateway carries itself; told when nothing
     /// is left.
     Farewell(oneshot::Sender<()>),
     /// Close everything, and end when nothing is left.
     Stop,
+}
+
+/// What connections to other gateways ask and tell.
+pub enum FromPeers {
+    /// Call this whenever what the gateway holds may be another set than before.
+    Watch(Box<dyn Fn() + Send>),
+    /// Tell what the gateway holds.
+    Collect(Box<dyn FnOnce(Holding) + Send>),
+    /// A peer holds this, in the place of what it held.
+    Holds(NodeId, Holding),
+}
+
+impl fmt::Debug for FromPeers {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("FromPeers")
+    }
 }
 
 /// What the node goes by, and may be told anew.

@@ -27,7 +27,7 @@ pub use self::{
         Bytes, EndpointSnapshot, GatewayCounters, NodeCounters, NodeSnapshot, SessionEnding,
     },
     handle::{GatewayHandle, OpenRequest, PendingSession, SessionRow, SetTlsError, Stopped},
-    input::{FromConnection, NodeInput, NodeSettings, Place},
+    input::{FromConnection, FromPeers, NodeInput, NodeSettings, Place},
     node::{Node, NodeHost},
     role::{AgentConnection, GatewayCommand, Shared},
 };

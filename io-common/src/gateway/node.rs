@@ -2,6 +2,7 @@
 
 mod ends;
 mod operate;
+mod peers;
 #[cfg(test)]
 mod tests;
 
@@ -93,6 +94,8 @@ pub struct Node {
     flushing: BTreeMap<ConnId, BTreeSet<Slot>>,
     /// Open sessions that an operator has ended.
     killed: BTreeSet<SessionId>,
+    /// Told when what the gateway holds may have changed.
+    holding_watch: Option<Box<dyn Fn() + Send>>,
     own: Sender<NodeInput>,
     failed_handshakes: Burst,
     refused_agents: Lines,
@@ -135,6 +138,7 @@ impl Node {
             spliced: BTreeSet::new(),
             flushing: BTreeMap::new(),
             killed: BTreeSet::new(),
+            holding_watch: None,
             own,
             failed_handshakes: Burst::default(),
             refused_agents: Lines::new("agent not registered"),
@@ -241,6 +245,7 @@ impl Node {
                 reply,
             } => {
                 self.dispatch.set_drained(agent, drained);
+                self.holding_changed();
                 let _gone = reply.send(());
             }
             NodeInput::Kill { session, reply } => {
@@ -253,6 +258,7 @@ impl Node {
                 self.configure(settings);
                 let _gone = reply.send(());
             }
+            NodeInput::Peers(told) => self.told_by_peers(now, told),
             NodeInput::Farewell(reply) => self.farewell(now, reply, host),
             NodeInput::Stop => self.stop(now, host),
         }
@@ -322,7 +328,7 @@ impl Node {
             FromConnection::Event(event) => {
                 let closed = matches!(event, AgentEvent::Closed);
                 let renewed = matches!(event, AgentEvent::Registered { renewed: true, .. });
-                self.dispatch.handle_event(now, conn, event);
+                self.handle_event(now, conn, event);
                 // Only now: an agent that is refused must keep its former key.
                 if renewed && let Some(identity) = self.dispatch.hub().identity(conn) {
                     (self.confirm)(identity);

@@ -1,5 +1,6 @@
 //! The one owner of the pool: callers' wishes in, commands to connections out.
 
+mod catalogue;
 mod tell;
 
 use std::{
@@ -19,18 +20,21 @@ use adit_proto_core::{
     link::tls::TlsError,
     output::Event,
     peer::{
-        NodeId,
+        NodeId, PeerClose,
         event::PeerEvent,
         ledger::PeerLedger,
         negotiate::Agreed,
-        node::{CallError, DialId, Node, NodeStep, PeerStatus},
+        node::{CallError, DialId, Node, NodeStep, PeerStatus, Reach},
     },
     target::{Host, Target},
 };
 use bytes::Bytes;
 use futures_channel::oneshot;
 
-use self::tell::{Teller, Undiallable};
+use self::{
+    catalogue::Told,
+    tell::{Teller, Undiallable},
+};
 use super::{
     PeersConfig, PeersInput, Requests,
     handle::{Calls, PeerRow, PeersHandle},
@@ -66,9 +70,13 @@ pub trait PeersHost {
 /// Whoever waits for a call.
 struct Caller {
     node: NodeId,
-    /// By which the caller gives it up.
-    number: u64,
-    reply: oneshot::Sender<Result<Bytes, CallError>>,
+    whose: Whose,
+}
+
+enum Whose {
+    /// The number is that by which the call is given up.
+    Application(u64, oneshot::Sender<Result<Bytes, CallError>>),
+    Catalogue,
 }
 
 /// A connection whose version handshake is over.
@@ -92,6 +100,7 @@ pub struct PeersCore {
     numbers: BTreeMap<u64, CallId>,
     links: BTreeMap<ConnId, Link>,
     pub(super) calls: BTreeMap<NodeId, Calls>,
+    told: Option<Told>,
     teller: Teller,
     /// Requests end with it.
     _end: oneshot::Sender<()>,
@@ -114,7 +123,9 @@ impl PeersCore {
         let (asked, end, requests) = requests();
         let ledger = config.config.ledger;
         let handle = PeersHandle::new(own.clone(), Arc::clone(&ledger));
+        let told = config.catalogue.map(|config| Told::new(now, config, &own));
         let mut core = Self {
+            told,
             pool: Node::new(config.breaker, &env.seed),
             parts: PeerParts {
                 owner: own,
@@ -149,7 +160,8 @@ impl PeersCore {
     pub fn poll_timeout(&self) -> Option<Instant> {
         let lookups = self.lookups.values();
         let waits = lookups.filter_map(|(_, _, lookup)| lookup.waits_until());
-        waits.chain(self.pool.poll_timeout()).min()
+        let told = self.told.as_ref().and_then(Told::poll_timeout);
+        waits.chain(self.pool.poll_timeout()).chain(told).min()
     }
 
     /// A time may be over.
@@ -162,6 +174,7 @@ impl PeersCore {
             self.pool.handle_dialled(now, dial, None);
         }
         self.pool.handle_timeout(now);
+        self.catalogue_timeout(now);
         self.perform(now, host);
     }
 
@@ -177,12 +190,8 @@ impl PeersCore {
             } => {
                 let call = self.pool.call(now, node, kind, payload);
                 self.numbers.insert(number, call);
-                let caller = Caller {
-                    node,
-                    number,
-                    reply,
-                };
-                self.callers.insert(call, caller);
+                let whose = Whose::Application(number, reply);
+                self.callers.insert(call, Caller { node, whose });
             }
             PeersInput::GiveUp(number) => {
                 if let Some(call) = self.numbers.remove(&number) {
@@ -210,6 +219,17 @@ impl PeersCore {
                     link.caller = Some(node);
                 }
             }
+            PeersInput::Told(request) => self.told(now, request),
+            PeersInput::HoldingChanged => {
+                if let Some(told) = &mut self.told {
+                    told.machine.handle_changed(now);
+                }
+            }
+            PeersInput::Holding(holding) => {
+                if let Some(told) = &mut self.told {
+                    told.machine.set_local(now, holding);
+                }
+            }
             PeersInput::Resolved(dial, found) => self.resolved(now, dial, &found, host),
             PeersInput::Stop(grace) => self.stop(now, grace, host),
         }
@@ -219,6 +239,9 @@ impl PeersCore {
     fn set_peer(&mut self, now: Instant, node: NodeId, address: Target) {
         self.pool.set_peer(now, node, address);
         self.calls.entry(node).or_default();
+        if let Some(told) = &mut self.told {
+            told.machine.add_peer(node);
+        }
     }
 
     /// A node that is not named any more is forgotten at once, whoever dialled the connection to it.
@@ -229,6 +252,9 @@ impl PeersCore {
             self.pool.remove_peer(node);
             self.ledger.forget(node);
             self.calls.remove(&node);
+            if let Some(told) = &mut self.told {
+                told.machine.remove_peer(node);
+            }
             for (conn, _) in self.links.iter().filter(|(_, l)| l.caller == Some(node)) {
                 host.command(
                     now,
@@ -255,6 +281,11 @@ impl PeersCore {
 
     fn closed(&mut self, now: Instant, conn: ConnId, why: &Closed) {
         let node = self.pool.node_of(conn);
+        if let (Some(told), Some(node), Closed::ByPeer(close)) = (&mut self.told, node, why)
+            && close.code == u64::from(PeerClose::Shutdown.code())
+        {
+            told.machine.handle_goodbye(node);
+        }
         match self.links.remove(&conn) {
             Some(link) => self.teller.closed(conn, node.or(link.caller), why),
             None => self.teller.failed(now, conn, node, why),
@@ -297,6 +328,15 @@ impl PeersCore {
     }
 
     fn perform(&mut self, now: Instant, host: &mut impl PeersHost) {
+        loop {
+            self.perform_pool(now, host);
+            if !self.perform_catalogue(now) {
+                return;
+            }
+        }
+    }
+
+    fn perform_pool(&mut self, now: Instant, host: &mut impl PeersHost) {
         while let Some(step) = self.pool.poll_step() {
             match step {
                 NodeStep::Dial {
@@ -324,27 +364,40 @@ impl PeersCore {
                 NodeStep::Drain(conn, grace) => {
                     host.command(now, conn, Command::Role(PeerCommand::Drain(grace)));
                 }
-                NodeStep::Answered { call, outcome } => self.answered(call, outcome),
-                NodeStep::Reach(node, reach) => self.teller.reach(node, reach),
+                NodeStep::Answered { call, outcome } => self.answered(now, call, outcome),
+                NodeStep::Reach(node, reach) => self.reached(now, node, reach),
                 // Requests go straight to the application.
                 NodeStep::Requested { .. } | NodeStep::GivenUp(..) => {}
             }
         }
     }
 
-    fn answered(&mut self, call: CallId, outcome: Result<Bytes, CallError>) {
-        let Some(caller) = self.callers.remove(&call) else {
+    fn reached(&mut self, now: Instant, node: NodeId, reach: Reach) {
+        self.teller.reach(node, reach);
+        if let Some(told) = &mut self.told {
+            match reach {
+                Reach::Up => told.machine.handle_up(now, node),
+                Reach::Suspect | Reach::Down => told.machine.handle_down(node),
+            }
+        }
+    }
+
+    fn answered(&mut self, now: Instant, call: CallId, outcome: Result<Bytes, CallError>) {
+        let Some(Caller { node, whose }) = self.callers.remove(&call) else {
             return;
         };
-        self.numbers.remove(&caller.number);
-        if let Some(calls) = self.calls.get_mut(&caller.node) {
+        let Whose::Application(number, reply) = whose else {
+            return self.catalogue_answered(now, node, outcome);
+        };
+        self.numbers.remove(&number);
+        if let Some(calls) = self.calls.get_mut(&node) {
             match &outcome {
                 Ok(_) => calls.answered += 1,
                 Err(_) => calls.failed += 1,
             }
         }
         // Whoever called may have gone.
-        let _gone = caller.reply.send(outcome);
+        let _gone = reply.send(outcome);
     }
 
     fn dial(

@@ -24,8 +24,8 @@ use adit_proto_core::{
     link::peer_tls::PeerSecurity,
     output::Event,
     peer::{
-        NodeId, breaker::BreakerSettings, config::PeerConfig, node::CallError, node::DialId,
-        rpc_type::RpcType,
+        NodeId, breaker::BreakerSettings, catalogue::Holding, config::PeerConfig, node::CallError,
+        node::DialId, rpc_type::RpcType,
     },
     target::Target,
 };
@@ -38,7 +38,7 @@ pub use self::{
     request::{Request, Requests, Responder, requests},
     role::{PeerCommand, PeerConnection, PeerParts},
 };
-use crate::glance::Glance;
+use crate::{gateway::GatewayHandle, glance::Glance};
 
 /// What the peers of a gateway are started with.
 #[derive(Debug)]
@@ -55,6 +55,20 @@ pub struct PeersConfig {
     pub breaker: BreakerSettings,
     /// The other nodes, and where each is dialled.
     pub peers: Vec<(NodeId, Target)>,
+    /// Whether gateways tell each other what they hold.
+    pub catalogue: Option<CatalogueConfig>,
+}
+
+/// For whom the catalogue is kept: peers are told what the gateway holds, and the gateway what peers hold. All peers are
+/// dialled then without being called.
+#[derive(Debug)]
+pub struct CatalogueConfig {
+    /// This node.
+    pub local: NodeId,
+    /// Counts the starts of this node, and is durable (peer-rpc 7.3).
+    pub epoch: u64,
+    /// Where the agents are.
+    pub gateway: GatewayHandle,
 }
 
 /// What the one owner is told, by callers, administration and connections.
@@ -91,6 +105,12 @@ pub enum PeersInput {
     Refused(ConnId, CallId, CallRefused),
     /// The first request on a connection that a peer dialled says who is there.
     Caller(ConnId, NodeId),
+    /// A peer says what it holds.
+    Told(Request),
+    /// What the gateway holds may be another set than before.
+    HoldingChanged,
+    /// What the gateway holds.
+    Holding(Holding),
     /// A name was looked up.
     Resolved(DialId, Vec<IpAddr>),
     /// Calls and requests under way have so long; then end.

@@ -81,6 +81,9 @@ impl PeerConnection {
             self.caller = Some(request.from);
             self.tell(PeersInput::Caller(self.id, request.from));
         }
+        if request.kind == RpcType::Catalogue {
+            return self.tell(PeersInput::Told(request));
+        }
         // One that finds no place is dropped, and so refused.
         let _refused = self.parts.requests.push(request);
     }

@@ -10,7 +10,8 @@ use std::{
 
 use adit_io_common::{
     clock::system_env,
-    peers::{PeersConfig, PeersHandle, Request, Requests},
+    gateway::GatewayHandle,
+    peers::{CatalogueConfig, PeersConfig, PeersHandle, Request, Requests},
 };
 use adit_proto_core::{
     endpoint::EndpointLimits,
@@ -66,6 +67,8 @@ pub(crate) struct Setup {
     pub(crate) topology: Directory,
     pub(crate) change: fn(&mut PeerConfig),
     pub(crate) breaker: BreakerSettings,
+    /// For whom the catalogue is kept.
+    pub(crate) gateway: Option<GatewayHandle>,
     /// None takes no request.
     pub(crate) app: Option<App>,
 }
@@ -150,6 +153,7 @@ impl Cluster {
             topology: self.topology.clone(),
             change: |_| {},
             breaker: BreakerSettings::default(),
+            gateway: None,
             app: Some(Box::new(echo)),
         }
     }
@@ -170,6 +174,11 @@ impl Cluster {
             limits: EndpointLimits::default(),
             breaker: setup.breaker,
             peers: Vec::new(),
+            catalogue: setup.gateway.map(|gateway| CatalogueConfig {
+                local: NodeId(setup.id),
+                epoch: setup.boot,
+                gateway,
+            }),
         };
         // A process that begins again has the keys of the former one.
         let key = u8::try_from(setup.id).unwrap();

@@ -3,6 +3,7 @@
 pub(crate) mod cluster;
 pub(crate) mod end;
 pub(crate) mod forwarder;
+pub(crate) mod holder;
 mod hooks;
 mod journal;
 mod pairs;

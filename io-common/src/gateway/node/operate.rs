@@ -47,6 +47,7 @@ impl Node {
         for conn in &conns {
             self.command(*conn, Command::Close(CloseReason::Revoked));
         }
+        self.holding_changed();
         for (conn, slot) in self.flushing_of(agent) {
             self.command(conn, Command::Kill(slot));
         }

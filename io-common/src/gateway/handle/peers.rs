@@ -1,0 +1,28 @@
+//! What a gateway and its connections to other gateways have to tell each other.
+
+use adit_proto_core::peer::{NodeId, catalogue::Holding};
+
+use super::GatewayHandle;
+use crate::gateway::input::{FromPeers, NodeInput};
+
+impl GatewayHandle {
+    /// Has `changed` called whenever what the gateway holds may be another set than before; it may not block. A later
+    /// watch takes the place of this one.
+    pub fn watch_holding(&self, changed: impl Fn() + Send + 'static) {
+        self.told_by_peers(FromPeers::Watch(Box::new(changed)));
+    }
+
+    /// Has `done` told what the gateway holds itself; it may not block. A gateway that has stopped tells nothing.
+    pub fn collect_holding(&self, done: impl FnOnce(Holding) + Send + 'static) {
+        self.told_by_peers(FromPeers::Collect(Box::new(done)));
+    }
+
+    /// Takes what a peer holds in the place of what it held; an empty holding where it is gone.
+    pub fn peer_holds(&self, peer: NodeId, holding: Holding) {
+        self.told_by_peers(FromPeers::Holds(peer, holding));
+    }
+
+    fn told_by_peers(&self, told: FromPeers) {
+        self.node.push_or_stop(NodeInput::Peers(told));
+    }
+}
