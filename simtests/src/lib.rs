@@ -19,6 +19,7 @@ pub mod net;
 pub mod node;
 pub mod observer;
 pub mod oracle;
+pub mod peers;
 pub mod pki;
 pub mod plan;
 mod pump;

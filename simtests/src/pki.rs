@@ -5,6 +5,7 @@ use std::{fmt, net::IpAddr, sync::Arc};
 use adit_proto_core::{
     env::Seed,
     link::tls::{Admission, AgentTls, GatewayTls},
+    peer::PEER_SERVER_NAME,
 };
 use aws_lc_rs::{
     agreement::{ECDH_P256, PrivateKey},
@@ -83,14 +84,30 @@ impl Pki {
         let ips = ips.iter().copied().map(SanType::IpAddress);
         let dns = name.try_into().map(SanType::DnsName);
         let names = dns.map(|dns| std::iter::once(dns).chain(ips).collect());
-        self.issue(name, names, ExtendedKeyUsagePurpose::ServerAuth)
+        self.issue(name, names, &[ExtendedKeyUsagePurpose::ServerAuth])
+    }
+
+    /// Issues a node's certificate (peer-rpc 1.2): of a server and of a client, for the name that every node has.
+    pub fn peer(&mut self, name: &str) -> Pair {
+        let names = PEER_SERVER_NAME.try_into().map(SanType::DnsName);
+        let usages = [
+            ExtendedKeyUsagePurpose::ServerAuth,
+            ExtendedKeyUsagePurpose::ClientAuth,
+        ];
+        self.issue(name, names.map(|name| vec![name]), &usages)
+    }
+
+    /// The authority's own certificate; DER.
+    #[must_use]
+    pub fn ca(&self) -> &[u8] {
+        &self.ca
     }
 
     /// Issues an agent's certificate for its id (agent-tunnel 2.1). A second one for the same agent has another key.
     pub fn agent(&mut self, id: Uuid, name: &str) -> Pair {
         let uri = format!("urn:uuid:{id}");
         let names = uri.try_into().map(|uri| vec![SanType::URI(uri)]);
-        self.issue(name, names, ExtendedKeyUsagePurpose::ClientAuth)
+        self.issue(name, names, &[ExtendedKeyUsagePurpose::ClientAuth])
     }
 
     /// Issues the certificate of an agent's renewed key. The same number gives the same key and certificate, whoever asks:
@@ -104,7 +121,7 @@ impl Pki {
         let made = self.source.at(&format!("{id} {nth}"), name);
         let uri = format!("urn:uuid:{id}");
         let names = uri.try_into().map(|uri| vec![SanType::URI(uri)]);
-        made.and_then(|made| self.certify(made, names, ExtendedKeyUsagePurpose::ClientAuth))
+        made.and_then(|made| self.certify(made, names, &[ExtendedKeyUsagePurpose::ClientAuth]))
             .expect("names are ASCII, and a certificate of fixed form can be made for any key")
     }
 
@@ -113,9 +130,9 @@ impl Pki {
         &mut self,
         common_name: &str,
         names: Result<Vec<SanType>, Error>,
-        usage: ExtendedKeyUsagePurpose,
+        usages: &[ExtendedKeyUsagePurpose],
     ) -> Pair {
-        self.try_issue(common_name, names, usage)
+        self.try_issue(common_name, names, usages)
             .expect("names are ASCII, and a certificate of fixed form can be made for any key")
     }
 
@@ -123,20 +140,20 @@ impl Pki {
         &mut self,
         common_name: &str,
         names: Result<Vec<SanType>, Error>,
-        usage: ExtendedKeyUsagePurpose,
+        usages: &[ExtendedKeyUsagePurpose],
     ) -> Result<Pair, Error> {
         let made = self.source.next(common_name)?;
-        self.certify(made, names, usage)
+        self.certify(made, names, usages)
     }
 
     fn certify(
         &self,
         (key, mut params): (Key, CertificateParams),
         names: Result<Vec<SanType>, Error>,
-        usage: ExtendedKeyUsagePurpose,
+        usages: &[ExtendedKeyUsagePurpose],
     ) -> Result<Pair, Error> {
         params.subject_alt_names = names?;
-        params.extended_key_usages = vec![usage];
+        params.extended_key_usages = usages.to_vec();
         let cert = params.signed_by(&key, &self.issuer)?;
         Ok(Pair {
             cert: cert.der().to_vec(),

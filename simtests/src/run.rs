@@ -7,16 +7,44 @@ use std::{
 };
 
 use adit_proto_core::journal::Sink;
+use clap::ValueEnum;
 
 use crate::{
     At,
     choices::Choices,
     log::Log,
     oracle::{Oracles, Violation},
-    scenario,
+    peers, scenario,
     trace::{Hashes, Line, Trace},
     world::World,
 };
+
+/// A world that a seed may be run in.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
+pub enum Kind {
+    /// Gateways and agents.
+    #[default]
+    Tunnel,
+    /// Gateways among themselves.
+    Peers,
+}
+
+impl Kind {
+    /// Runs a seed.
+    #[must_use]
+    pub fn run_seed(self, seed: u64, lines: bool) -> Outcome {
+        self.run(Choices::from_seed(seed), lines)
+    }
+
+    /// Runs what the choices lead to.
+    #[must_use]
+    pub fn run(self, choices: Choices, lines: bool) -> Outcome {
+        match self {
+            Self::Tunnel => run(choices, lines),
+            Self::Peers => peers::run(choices, lines),
+        }
+    }
+}
 
 /// How a run ended.
 #[derive(Clone, Debug)]
@@ -29,6 +57,8 @@ pub struct Outcome {
     pub violation: Option<Violation>,
     /// Every fact as a line, where wanted.
     pub lines: Vec<Line>,
+    /// Among peers: the longest time until two that nothing disturbed talked again.
+    pub talked_after: At,
 }
 
 /// Runs a seed of the default scenario.
@@ -73,6 +103,7 @@ fn run_all(mut choices: Choices, lines: bool, journal: Option<Arc<dyn Sink>>) ->
         at: world.at(),
         violation: panicked.or_else(|| world.violation().cloned()),
         lines: world.log.trace.take_lines(),
+        talked_after: At::ZERO,
     }
 }
 

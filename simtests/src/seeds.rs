@@ -1,5 +1,7 @@
 //! Seeds that once showed a defect.
 
+use crate::run::Kind;
+
 /// One line of `seeds/regressions.txt`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Regression<'a> {
@@ -9,8 +11,14 @@ pub struct Regression<'a> {
     pub why: &'a str,
 }
 
-/// The list that comes with the crate.
-pub const REGRESSIONS: &str = include_str!("../seeds/regressions.txt");
+/// The list that comes with the crate, of a world.
+#[must_use]
+pub fn regressions(world: Kind) -> &'static str {
+    match world {
+        Kind::Tunnel => include_str!("../seeds/regressions.txt"),
+        Kind::Peers => include_str!("../seeds/regressions-peers.txt"),
+    }
+}
 
 /// Reads a list: `SEED  WHY` in each line; empty lines and those that begin with `#` are passed over.
 ///
@@ -39,8 +47,12 @@ pub fn parse(text: &str) -> Result<Vec<Regression<'_>>, String> {
 
 /// The command that shows a seed again.
 #[must_use]
-pub fn replay_command(seed: u64) -> String {
-    format!("cargo run --profile sim -p adit-simtests --bin replay -- {seed} --trace")
+pub fn replay_command(world: Kind, seed: u64) -> String {
+    let world = match world {
+        Kind::Tunnel => "",
+        Kind::Peers => "--world peers ",
+    };
+    format!("cargo run --profile sim -p adit-simtests --bin replay -- {world}{seed} --trace")
 }
 
 #[cfg(test)]
@@ -70,7 +82,8 @@ mod tests {
     }
 
     #[test]
-    fn the_list_of_the_crate_is_well_formed() {
-        assert!(!parse(REGRESSIONS).unwrap().is_empty());
+    fn the_lists_of_the_crate_are_well_formed() {
+        assert!(!parse(regressions(Kind::Tunnel)).unwrap().is_empty());
+        assert!(parse(regressions(Kind::Peers)).is_ok());
     }
 }

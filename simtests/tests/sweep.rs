@@ -11,33 +11,39 @@ use std::{
 };
 
 use adit_simtests::{
-    run::run_seed,
-    seeds::{REGRESSIONS, parse, replay_command},
+    run::Kind,
+    seeds::{parse, regressions, replay_command},
 };
 
 #[test]
 fn every_property_holds_for_fresh_seeds() {
     let first = number("ADIT_FIRST_SEED", 0);
     let seeds: Vec<u64> = (first..first + number("ADIT_SEEDS", 40)).collect();
-    let failures = failures(&seeds);
-    assert!(failures.is_empty(), "\n{}", failures.join("\n"));
+    for world in WORLDS {
+        let failures = failures(world, &seeds);
+        assert!(failures.is_empty(), "\n{}", failures.join("\n"));
+    }
 }
 
 #[test]
 fn every_property_holds_for_the_seeds_that_once_showed_a_defect() {
-    let list = parse(REGRESSIONS).unwrap();
-    let seeds: Vec<u64> = list.iter().map(|regression| regression.seed).collect();
-    let failures = failures(&seeds);
-    assert!(failures.is_empty(), "\n{}", failures.join("\n"));
+    for world in WORLDS {
+        let list = parse(regressions(world)).unwrap();
+        let seeds: Vec<u64> = list.iter().map(|regression| regression.seed).collect();
+        let failures = failures(world, &seeds);
+        assert!(failures.is_empty(), "\n{}", failures.join("\n"));
+    }
 }
 
+const WORLDS: [Kind; 2] = [Kind::Tunnel, Kind::Peers];
+
 /// Runs the seeds on two threads; tells of each that fails how, and how to see it.
-fn failures(seeds: &[u64]) -> Vec<String> {
+fn failures(world: Kind, seeds: &[u64]) -> Vec<String> {
     let next = AtomicUsize::new(0);
     let work = || {
         let mut failures = Vec::new();
         while let Some(&seed) = seeds.get(next.fetch_add(1, Relaxed)) {
-            failures.extend(failure(seed));
+            failures.extend(failure(world, seed));
         }
         failures
     };
@@ -49,14 +55,14 @@ fn failures(seeds: &[u64]) -> Vec<String> {
     })
 }
 
-fn failure(seed: u64) -> Option<String> {
-    let found = run_seed(seed, false).violation?;
+fn failure(world: Kind, seed: u64) -> Option<String> {
+    let found = world.run_seed(seed, false).violation?;
     Some(format!(
         "seed {seed}: {} at {:.6}: {}\n    {}",
         found.oracle,
         found.at.as_secs_f64(),
         found.text,
-        replay_command(seed)
+        replay_command(world, seed)
     ))
 }
 

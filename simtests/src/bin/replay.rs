@@ -10,14 +10,17 @@ use std::{
 
 use adit_simtests::{
     choices::Choices,
-    run::{Outcome, catch_panics, run},
+    run::{Kind, Outcome, catch_panics},
     trace::{Line, Topic},
 };
 use clap::{Parser, ValueEnum};
 
-/// Runs one seed of the default scenario, or one input of a fuzzer.
+/// Runs one seed, or one input of a fuzzer.
 #[derive(Debug, Parser)]
 struct Args {
+    /// Whose world.
+    #[arg(long, value_enum, default_value_t = Kind::Tunnel)]
+    world: Kind,
     /// The seed.
     #[arg(required_unless_present = "bytes")]
     seed: Option<u64>,
@@ -27,7 +30,7 @@ struct Args {
     /// Show every fact as a line, without deadlines unless they are asked for.
     #[arg(long)]
     trace: bool,
-    /// Only what happened at these nodes: gw0, agent3; n5 is the node with this number, gateways first.
+    /// Only what happened at these nodes: gw0, agent3, among peers n2; of the tunnel's n5 is the node with this number, gateways first.
     #[arg(long, value_name = "NODE", value_delimiter = ',', requires = "trace")]
     node: Vec<String>,
     /// Only what is about this.
@@ -82,7 +85,7 @@ fn main() -> io::Result<ExitCode> {
         Some(path) => Choices::from_bytes(&fs::read(path)?),
         None => Choices::from_seed(args.seed.unwrap_or_default()),
     };
-    let outcome = run(choices, args.trace);
+    let outcome = args.world.run(choices, args.trace);
     // Whoever reads may have seen enough.
     match show(&args, &outcome, &mut BufWriter::new(io::stdout().lock())) {
         Ok(()) if outcome.violation.is_none() => Ok(ExitCode::SUCCESS),

@@ -1,4 +1,4 @@
-//! Runs seeds of the default scenario until one fails.
+//! Runs seeds of a world until one fails.
 #![expect(
     clippy::print_stdout,
     reason = "the findings are this program's output"
@@ -6,19 +6,22 @@
 
 use std::{
     process::ExitCode,
-    sync::atomic::{AtomicBool, AtomicUsize, Ordering::Relaxed},
+    sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering::Relaxed},
     time::Instant,
 };
 
 use adit_simtests::{
-    run::{catch_panics, run_seed},
-    seeds::{REGRESSIONS, parse, replay_command},
+    run::{Kind, catch_panics},
+    seeds::{parse, regressions, replay_command},
 };
 use clap::Parser;
 
-/// Runs seeds of the default scenario; ends with the first one that breaks a property.
+/// Runs seeds of a world; ends with the first one that breaks a property.
 #[derive(Debug, Parser)]
 struct Args {
+    /// Whose world.
+    #[arg(long, value_enum, default_value_t = Kind::Tunnel)]
+    world: Kind,
     /// How many seeds.
     #[arg(long, default_value_t = 500)]
     seeds: u64,
@@ -39,7 +42,7 @@ struct Args {
 impl Args {
     fn list(&self) -> Result<Vec<u64>, String> {
         if self.regressions {
-            let list = parse(REGRESSIONS)?;
+            let list = parse(regressions(self.world))?;
             return Ok(list.iter().map(|regression| regression.seed).collect());
         }
         let last = self.first.checked_add(self.seeds);
@@ -59,6 +62,7 @@ fn main() -> Result<ExitCode, String> {
         AtomicBool::new(false),
         AtomicUsize::new(0),
     );
+    let slowest = AtomicU64::new(0);
     std::thread::scope(|scope| {
         for _ in 0..args.threads {
             scope.spawn(|| {
@@ -67,7 +71,9 @@ fn main() -> Result<ExitCode, String> {
                     let Some(&seed) = seeds.get(nth) else {
                         return;
                     };
-                    let outcome = run_seed(seed, false);
+                    let outcome = args.world.run_seed(seed, false);
+                    let talked_ms = u64::try_from(outcome.talked_after.as_millis());
+                    slowest.fetch_max(talked_ms.unwrap_or(u64::MAX), Relaxed);
                     let Some(found) = outcome.violation else {
                         continue;
                     };
@@ -80,7 +86,7 @@ fn main() -> Result<ExitCode, String> {
                         found.at.as_secs_f64(),
                         found.text
                     );
-                    println!("replay: {}", replay_command(seed));
+                    println!("replay: {}", replay_command(args.world, seed));
                 }
             });
         }
@@ -92,5 +98,11 @@ fn main() -> Result<ExitCode, String> {
         f64::from(u32::try_from(ran).unwrap_or(u32::MAX)) / secs,
         failed.load(Relaxed)
     );
+    if args.world == Kind::Peers {
+        println!(
+            "two nodes talked again after {} ms at most",
+            slowest.load(Relaxed)
+        );
+    }
     Ok(ExitCode::from(u8::from(failed.load(Relaxed) > 0)))
 }

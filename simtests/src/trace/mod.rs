@@ -115,6 +115,37 @@ impl Trace {
         }
     }
 
+    /// Takes a fact of the peers' world: what it is about, its text, and bytes that are hashed as they are.
+    pub fn put(
+        &mut self,
+        at: At,
+        node: NodeId,
+        name: &str,
+        (topic, text): (Topic, &str),
+        payload: &[u8],
+    ) {
+        self.records += 1;
+        let kind = PEERS_KIND;
+        let word_len = text.bytes().take_while(u8::is_ascii_alphanumeric).count();
+        let word = text.get(..word_len).unwrap_or_default();
+        self.shape
+            .put(&head(at, node, kind, word.len(), payload.len()));
+        self.shape.put(word.as_bytes());
+        self.bytes
+            .put(&head(at, node, kind, text.len(), payload.len()));
+        self.bytes.put(text.as_bytes());
+        self.bytes.put(payload);
+        if let Some((_, lines)) = &mut self.lines {
+            lines.push(Line {
+                at,
+                node,
+                name: name.to_owned(),
+                topic,
+                text: text.to_owned(),
+            });
+        }
+    }
+
     /// Takes the lines out, where they are kept.
     pub fn take_lines(&mut self) -> Vec<Line> {
         self.lines.take().unwrap_or_default().1
@@ -161,6 +192,8 @@ impl Sink {
 }
 
 const PENDING_MAX: usize = 32 << 10;
+/// In the place of a fact's kind: one of the peers' world.
+const PEERS_KIND: u8 = 32;
 
 /// Lengths go before what they are the lengths of, so that no two runs of records are the same bytes.
 fn head(at: At, node: NodeId, kind: u8, fields_len: usize, payload_len: usize) -> [u8; 33] {
