@@ -1,5 +1,7 @@
 //! What a connection is asked to do, and the way to it.
 
+use std::convert::Infallible;
+
 use adit_proto_core::{
     close::CloseReason,
     id::{ConnId, Slot},
@@ -36,6 +38,25 @@ pub enum Command<C> {
     Look(oneshot::Sender<Glance>),
     /// What only one role asks.
     Role(C),
+}
+
+impl Command<Infallible> {
+    /// The same for a connection of any role: what is common to all needs none.
+    #[must_use]
+    pub fn for_role<C>(self) -> Command<C> {
+        match self {
+            Self::Close(reason) => Command::Close(reason),
+            Self::Stop(reason) => Command::Stop(reason),
+            Self::Farewell(reason) => Command::Farewell(reason),
+            Self::Attach(slot, socket, early, bounds) => {
+                Command::Attach(slot, socket, early, bounds)
+            }
+            Self::Discard(slot) => Command::Discard(slot),
+            Self::Kill(slot) => Command::Kill(slot),
+            Self::Look(reply) => Command::Look(reply),
+            Self::Role(never) => match never {},
+        }
+    }
 }
 
 /// The way of commands to one connection; cheap to clone.

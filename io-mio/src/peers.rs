@@ -4,7 +4,7 @@ use std::{collections::VecDeque, io, net::SocketAddr, task::Context, time::Insta
 
 use adit_io_common::{
     commands::{Command, Commands},
-    gateway::StartError,
+    gateway::{NODE_LEN, StartError},
     handoff::{Receiver, Sender, handoff},
     peers::{
         INPUTS_LEN, PeerCommand, PeerConnection, PeerParts, PeersConfig, PeersCore, PeersHandle,
@@ -83,8 +83,9 @@ struct PeersLoop {
     /// Answers of the application.
     commands: Receiver<(ConnId, Command<PeerCommand>)>,
     commanded: VecDeque<(ConnId, Command<PeerCommand>)>,
-    /// Nothing has a socket of its own, so nothing is woken.
-    _woken: Receiver<Owner>,
+    /// Ends of forwarded sessions that may be ready.
+    woken: Receiver<Owner>,
+    owners: VecDeque<Owner>,
 }
 
 /// What the loop does for the pool.
@@ -135,9 +136,10 @@ impl PeersLoop {
         inputs: Receiver<PeersInput>,
         sources: &Sources,
     ) -> io::Result<Self> {
-        let (to_woken, woken) = handoff(1);
-        // At most one answer to each request that runs.
-        let (commands, commands_rx) = handoff(INPUTS_LEN);
+        // Each pipe is in it once at most, and sessions are bounded by what the gateway takes.
+        let (to_woken, woken) = handoff(NODE_LEN);
+        // At most one answer to each request that runs, and what the gateway says of sessions.
+        let (commands, commands_rx) = handoff(NODE_LEN);
         let tunnel = Tunnel::new(endpoint, port, sources, to_woken)?;
         Ok(Self {
             core,
@@ -150,7 +152,8 @@ impl PeersLoop {
             batch: VecDeque::new(),
             commands: commands_rx,
             commanded: VecDeque::new(),
-            _woken: woken,
+            woken,
+            owners: VecDeque::new(),
         })
     }
 }
@@ -164,6 +167,12 @@ impl Work for PeersLoop {
         any |= self.commands.poll_take(cx, &mut self.commanded).is_ready();
         while let Some((conn, command)) = self.commanded.pop_front() {
             self.host.tunnel.command(now, conn, command);
+        }
+        any |= self.woken.poll_take(cx, &mut self.owners).is_ready();
+        while let Some(owner) = self.owners.pop_front() {
+            if let Owner::Leg(conn, slot) = owner {
+                self.host.tunnel.leg_ready(conn, slot, None);
+            }
         }
         any
     }
@@ -183,8 +192,10 @@ impl Work for PeersLoop {
     }
 
     fn ready(&mut self, _now: Instant, owner: Owner, event: &Event) {
-        if owner == Owner::Udp {
-            self.host.tunnel.udp_ready(event);
+        match owner {
+            Owner::Udp => self.host.tunnel.udp_ready(event),
+            Owner::Leg(conn, slot) => self.host.tunnel.leg_ready(conn, slot, Some(event)),
+            Owner::Network | Owner::Dial(..) | Owner::Splice(..) => {}
         }
     }
 

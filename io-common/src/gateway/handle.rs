@@ -30,12 +30,12 @@ use futures_channel::oneshot;
 
 use super::{
     EndpointChange, EndpointOrder,
+    carriage::Carriage,
     counters::{Bytes as MovedBytes, GatewayCounters},
     input::{NodeInput, NodeSettings, Place},
-    role::GatewayCommand,
 };
 use crate::{
-    commands::{Command, Commands},
+    commands::Command,
     glance::Glance,
     handoff::Sender,
     over::Over,
@@ -393,20 +393,15 @@ pub struct PendingSession {
 
 #[derive(Debug)]
 enum Pending {
-    Agent {
-        slot: Slot,
-        commands: Commands<GatewayCommand>,
-    },
-    Direct {
-        target: Carried,
-    },
+    Agent { slot: Slot, commands: Carriage },
+    Direct { target: Carried },
 }
 
 impl PendingSession {
     pub(super) fn through_agent(
         id: SessionId,
         slot: Slot,
-        commands: Commands<GatewayCommand>,
+        commands: Carriage,
         node: Sender<NodeInput>,
         bounds: SessionBounds,
     ) -> Self {

@@ -14,18 +14,22 @@ use adit_proto_core::{
         info::{AgentInfo, Explanation},
     },
     id::{AgentId, ConnId, SessionId, Slot},
-    peer::{NodeId, catalogue::Holding},
+    peer::{NodeId, catalogue::Holding, forward::Forward},
     session_timer::SessionBounds,
     target::Target,
 };
 use futures_channel::oneshot;
 
 use super::{
+    carriage::PeerCarriage,
     counters::NodeSnapshot,
     handle::{OpenRequest, PendingSession, SessionRow},
     role::GatewayCommand,
 };
-use crate::{commands::Commands, glance::Glance, over::Over, pump::Traffic, splice::Spliced};
+use crate::{
+    commands::Commands, glance::Glance, over::Over, peers::PeerCommand, pump::Traffic,
+    splice::Spliced,
+};
 
 /// Where a session runs.
 pub type Place = (ConnId, Slot);
@@ -141,6 +145,25 @@ pub enum FromPeers {
     Collect(Box<dyn FnOnce(Holding) + Send>),
     /// A peer holds this, in the place of what it held.
     Holds(NodeId, Holding),
+    /// Sessions may be forwarded on this connection; what happens on it is told as of an agent's.
+    Connected(ConnId, PeerCarriage),
+    /// A peer hands a session over.
+    Forwarded(Forwarded),
+    /// A session that a peer handed over, and that is not open yet, has ended there.
+    GivenUp(Place),
+}
+
+/// A session that a peer hands over.
+#[derive(Debug)]
+pub struct Forwarded {
+    /// Where it is.
+    pub place: Place,
+    /// What the peer says of it.
+    pub forward: Box<Forward>,
+    /// The peer's address.
+    pub remote: SocketAddr,
+    /// The way for the answer.
+    pub commands: Commands<PeerCommand>,
 }
 
 impl fmt::Debug for FromPeers {

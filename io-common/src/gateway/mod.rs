@@ -1,6 +1,7 @@
 //! The gateway, all but its sockets: one node that decides where sessions go, and the role of each agent's connection.
 
 mod agent_lines;
+mod carriage;
 mod counters;
 mod handle;
 mod input;
@@ -23,11 +24,12 @@ use futures_channel::oneshot;
 
 pub use self::{
     agent_lines::AgentLines,
+    carriage::{Carriage, Ended, PeerCarriage},
     counters::{
         Bytes, EndpointSnapshot, GatewayCounters, NodeCounters, NodeSnapshot, SessionEnding,
     },
     handle::{GatewayHandle, OpenRequest, PendingSession, SessionRow, SetTlsError, Stopped},
-    input::{FromConnection, FromPeers, NodeInput, NodeSettings, Place},
+    input::{Forwarded, FromConnection, FromPeers, NodeInput, NodeSettings, Place},
     node::{Node, NodeHost},
     role::{AgentConnection, GatewayCommand, Shared},
 };

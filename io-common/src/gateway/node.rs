@@ -5,62 +5,42 @@ mod operate;
 mod peers;
 #[cfg(test)]
 mod tests;
+mod wishes;
 
 use std::{
     collections::{BTreeMap, BTreeSet},
+    convert::Infallible,
     fmt,
-    net::TcpStream,
     sync::Arc,
     time::Instant,
 };
 
 use adit_proto_core::{
-    agent::{dial::DialError, policy::Policy},
+    agent::policy::Policy,
     close::CloseReason,
     env::Seed,
-    gateway::{
-        OpenError,
-        dispatch::{AgentEvent, Dispatch, DispatchOutput},
-    },
+    gateway::dispatch::{AgentEvent, Dispatch, DispatchOutput},
     id::{AgentId, ConnId, SessionId, Slot},
     journal::Journal,
     link::tls::Admission,
-    session_table::{Carrier, SessionTable},
+    session_table::SessionTable,
     session_timer::SessionBounds,
-    target::Target,
 };
 use futures_channel::oneshot;
-use rand_chacha::{ChaCha12Rng, rand_core::Rng};
-use uuid::Builder;
+use rand_chacha::ChaCha12Rng;
 
+use self::wishes::{Asked, Asker, Wish};
 use super::{
     Confirm,
+    carriage::Carriage,
     counters::{Bytes, NodeCounters},
-    handle::{OpenRequest, PendingSession},
+    handle::OpenRequest,
     input::{FromConnection, NodeInput, NodeSettings},
-    role::GatewayCommand,
 };
 use crate::{
-    burst::Burst,
-    commands::{Command, Commands},
-    dialling::{Dialler, UnderWay},
-    handoff::Sender,
-    lines::Lines,
-    over::Over,
-    pump::Traffic,
-    splice::Spliced,
+    burst::Burst, commands::Command, dialling::Dialler, handoff::Sender, lines::Lines, over::Over,
+    pump::Traffic, splice::Spliced,
 };
-
-/// A session's users and wishes that the core does not need to know.
-#[derive(Debug)]
-struct Wish {
-    number: u64,
-    request: OpenRequest,
-    reply: oneshot::Sender<Result<PendingSession, OpenError>>,
-    /// While its target is dialled; dropping it gives up.
-    dial: Option<UnderWay>,
-    dialled: Option<TcpStream>,
-}
 
 /// What a node needs of its driver.
 pub trait NodeHost {
@@ -82,10 +62,10 @@ pub struct Node {
     bounds: SessionBounds,
     admission: Arc<dyn Admission>,
     confirm: Confirm,
-    connections: BTreeMap<ConnId, Commands<GatewayCommand>>,
+    connections: BTreeMap<ConnId, Carriage>,
     /// Sessions being opened.
     wishes: BTreeMap<SessionId, Wish>,
-    numbers: BTreeMap<u64, SessionId>,
+    askers: BTreeMap<Asker, SessionId>,
     /// Open sessions: who asked for them.
     users: BTreeMap<SessionId, OpenRequest>,
     /// Open sessions that the gateway carries itself and whose sockets are joined.
@@ -133,7 +113,7 @@ impl Node {
             confirm,
             connections: BTreeMap::new(),
             wishes: BTreeMap::new(),
-            numbers: BTreeMap::new(),
+            askers: BTreeMap::new(),
             users: BTreeMap::new(),
             spliced: BTreeSet::new(),
             flushing: BTreeMap::new(),
@@ -197,14 +177,8 @@ impl Node {
                 number,
                 request,
                 reply,
-            } => self.open(now, number, request, reply),
-            NodeInput::GiveUp(number) => {
-                if let Some(session) = self.numbers.remove(&number) {
-                    self.counters.given_up += 1;
-                    self.forget_wish(session);
-                    self.dispatch.cancel(now, session);
-                }
-            }
+            } => self.open(now, request, Asked::User { number, reply }),
+            NodeInput::GiveUp(number) => self.give_up(now, Asker::User(number)),
             NodeInput::Connection(conn, what) => self.connection(now, conn, what),
             NodeInput::HandshakeFailed { remote, why } => {
                 self.counters.handshakes_failed += 1;
@@ -264,53 +238,9 @@ impl Node {
         }
     }
 
-    fn dialled(&mut self, now: Instant, session: SessionId, result: Result<TcpStream, String>) {
-        let outcome = match (result, self.wishes.get_mut(&session)) {
-            (Ok(tcp), Some(wish)) => {
-                wish.dialled = Some(tcp);
-                Ok(())
-            }
-            (Ok(_unwanted), None) => return,
-            (Err(reason), _) => Err(reason),
-        };
-        self.dispatch.handle_direct(now, session, outcome);
-    }
-
-    fn open(
-        &mut self,
-        now: Instant,
-        number: u64,
-        request: OpenRequest,
-        reply: oneshot::Sender<Result<PendingSession, OpenError>>,
-    ) {
-        let known = request
-            .association
-            .filter(|id| !self.wishes.contains_key(id) && self.sessions.get(*id).is_none());
-        let session = known.unwrap_or_else(|| self.draw_id());
-        let (target, agent) = (request.target.clone(), request.agent);
-        self.numbers.insert(number, session);
-        self.wishes.insert(
-            session,
-            Wish {
-                number,
-                request,
-                reply,
-                dial: None,
-                dialled: None,
-            },
-        );
-        self.dispatch.open(now, session, target, agent);
-    }
-
-    fn draw_id(&mut self) -> SessionId {
-        let mut bytes = [0; 16];
-        self.ids.fill_bytes(&mut bytes);
-        SessionId(Builder::from_random_bytes(bytes).into_uuid())
-    }
-
     fn connection(&mut self, now: Instant, conn: ConnId, what: FromConnection) {
         match what {
-            FromConnection::Up(sender) => self.connection_up(conn, sender),
+            FromConnection::Up(sender) => self.connection_up(conn, Carriage::Agent(sender)),
             FromConnection::SessionOver { slot, traffic, how } => {
                 if let Some(session) = self.sessions.at(conn, slot) {
                     self.session_over(session, traffic, how);
@@ -349,17 +279,15 @@ impl Node {
                     session,
                     target,
                 } => {
-                    self.command(
-                        conn,
-                        Command::Role(GatewayCommand::Open {
-                            attempt,
-                            session,
-                            target,
-                        }),
-                    );
+                    if let Some(carriage) = self.connections.get(&conn) {
+                        let wish = self.wishes.get(&session);
+                        carriage.open(attempt, session, target, wish.map(|wish| &wish.request));
+                    }
                 }
                 DispatchOutput::Cancel { conn, attempt } => {
-                    self.command(conn, Command::Role(GatewayCommand::Cancel(attempt)));
+                    if let Some(carriage) = self.connections.get(&conn) {
+                        carriage.cancel(attempt);
+                    }
                 }
                 DispatchOutput::Discard { conn, slot } => {
                     self.command(conn, Command::Discard(slot))
@@ -400,22 +328,9 @@ impl Node {
     }
 
     /// A connection that is gone answers with its end, which the core takes for an answer.
-    fn command(&self, conn: ConnId, command: Command<GatewayCommand>) {
+    fn command(&self, conn: ConnId, command: Command<Infallible>) {
         if let Some(sender) = self.connections.get(&conn) {
             sender.push_or_stop(command);
-        }
-    }
-
-    fn dial_direct(&mut self, session: SessionId, target: Target) {
-        let own = self.own.clone();
-        let done = move |result: Result<TcpStream, DialError>| {
-            let result = result.map_err(|error| error.to_string());
-            own.push_or_stop(NodeInput::Dialled(session, result));
-        };
-        let policy = Arc::clone(&self.direct);
-        let dial = self.dialler.dial(target, policy, Box::new(done));
-        if let Some(wish) = self.wishes.get_mut(&session) {
-            wish.dial = Some(dial);
         }
     }
 
@@ -431,58 +346,6 @@ impl Node {
         }
         self.spliced.insert(session);
         host.splice(session, spliced);
-    }
-
-    fn committed(
-        &mut self,
-        now: Instant,
-        session: SessionId,
-        agent: Option<AgentId>,
-        route: Carrier,
-    ) {
-        let Some(wish) = self.forget_wish(session) else {
-            return;
-        };
-        let pending = match (route, wish.dialled) {
-            (Carrier::Agent { conn, slot } | Carrier::Peer { conn, slot, .. }, _) => {
-                let Some(sender) = self.connections.get(&conn) else {
-                    return;
-                };
-                PendingSession::through_agent(
-                    session,
-                    slot,
-                    sender.clone(),
-                    self.own.clone(),
-                    self.bounds,
-                )
-            }
-            (Carrier::Direct, Some(tcp)) => {
-                PendingSession::direct(session, tcp, self.own.clone(), self.bounds)
-            }
-            (Carrier::Direct, None) => return,
-        };
-        // The id was drawn here, and a place on a connection is never used twice.
-        let entered = self
-            .sessions
-            .insert(now, session, route, wish.request.target.clone(), agent);
-        debug_assert!(entered.is_ok(), "a session is entered once");
-        self.users.insert(session, wish.request);
-        self.counters.opened += 1;
-        // A user who went away meanwhile drops the session, which ends it.
-        drop(wish.reply.send(Ok(pending)));
-    }
-
-    fn failed(&mut self, session: SessionId, error: OpenError) {
-        if let Some(wish) = self.forget_wish(session) {
-            self.counters.failed(error.cause());
-            drop(wish.reply.send(Err(error)));
-        }
-    }
-
-    fn forget_wish(&mut self, session: SessionId) -> Option<Wish> {
-        let wish = self.wishes.remove(&session)?;
-        self.numbers.remove(&wish.number);
-        Some(wish)
     }
 }
 

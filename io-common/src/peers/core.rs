@@ -1,6 +1,7 @@
 //! The one owner of the pool: callers' wishes in, commands to connections out.
 
 mod catalogue;
+mod forwards;
 mod tell;
 
 use std::{
@@ -33,6 +34,7 @@ use futures_channel::oneshot;
 
 use self::{
     catalogue::Told,
+    forwards::Forwards,
     tell::{Teller, Undiallable},
 };
 use super::{
@@ -101,6 +103,10 @@ pub struct PeersCore {
     links: BTreeMap<ConnId, Link>,
     pub(super) calls: BTreeMap<NodeId, Calls>,
     told: Option<Told>,
+    forwards: Forwards,
+    /// Where nodes were dialled last.
+    dialled: BTreeMap<NodeId, SocketAddr>,
+    stopping: bool,
     teller: Teller,
     /// Requests end with it.
     _end: oneshot::Sender<()>,
@@ -123,13 +129,19 @@ impl PeersCore {
         let (asked, end, requests) = requests();
         let ledger = config.config.ledger;
         let handle = PeersHandle::new(own.clone(), Arc::clone(&ledger));
+        let catalogue = config.catalogue.as_ref();
+        let gateway = catalogue.map(|config| (config.local, config.gateway.clone()));
         let told = config.catalogue.map(|config| Told::new(now, config, &own));
         let mut core = Self {
             told,
+            forwards: Forwards::default(),
+            dialled: BTreeMap::new(),
+            stopping: false,
             pool: Node::new(config.breaker, &env.seed),
             parts: PeerParts {
                 owner: own,
                 requests: asked,
+                gateway,
             },
             ledger,
             env,
@@ -161,7 +173,12 @@ impl PeersCore {
         let lookups = self.lookups.values();
         let waits = lookups.filter_map(|(_, _, lookup)| lookup.waits_until());
         let told = self.told.as_ref().and_then(Told::poll_timeout);
-        waits.chain(self.pool.poll_timeout()).chain(told).min()
+        let forwards = self.forwards_timeout();
+        waits
+            .chain(self.pool.poll_timeout())
+            .chain(told)
+            .chain(forwards)
+            .min()
     }
 
     /// A time may be over.
@@ -252,6 +269,8 @@ impl PeersCore {
             self.pool.remove_peer(node);
             self.ledger.forget(node);
             self.calls.remove(&node);
+            self.dialled.remove(&node);
+            self.end_forwards(now, node, host);
             if let Some(told) = &mut self.told {
                 told.machine.remove_peer(node);
             }
@@ -273,6 +292,9 @@ impl PeersCore {
             let (agreed, caller) = (*agreed, None);
             self.teller.up(conn, *node, agreed);
             self.links.insert(conn, Link { agreed, caller });
+        } else if let Event::Peer(PeerEvent::ForwardUp { node }) = &event {
+            self.teller.forward_up(conn, *node);
+            self.forwards.up(now, conn, *node);
         } else if let Event::Closed(why) = &event {
             self.closed(now, conn, why);
         }
@@ -280,6 +302,9 @@ impl PeersCore {
     }
 
     fn closed(&mut self, now: Instant, conn: ConnId, why: &Closed) {
+        if self.forward_closed(now, conn, why) {
+            return;
+        }
         let node = self.pool.node_of(conn);
         if let (Some(told), Some(node), Closed::ByPeer(close)) = (&mut self.told, node, why)
             && close.code == u64::from(PeerClose::Shutdown.code())
@@ -320,6 +345,7 @@ impl PeersCore {
     }
 
     fn stop(&mut self, now: Instant, grace: Duration, host: &mut impl PeersHost) {
+        self.stopping = true;
         self.lookups.clear();
         self.pool.stop(grace);
         // The pool knows none of those that are still in their handshake.
@@ -331,7 +357,7 @@ impl PeersCore {
         loop {
             self.perform_pool(now, host);
             if !self.perform_catalogue(now) {
-                return;
+                return self.keep_forwards(now, host);
             }
         }
     }
@@ -374,6 +400,11 @@ impl PeersCore {
 
     fn reached(&mut self, now: Instant, node: NodeId, reach: Reach) {
         self.teller.reach(node, reach);
+        if reach == Reach::Up
+            && let Some(addr) = self.dialled.get(&node)
+        {
+            self.forwards.reached(now, node, *addr);
+        }
         if let Some(told) = &mut self.told {
             match reach {
                 Reach::Up => told.machine.handle_up(now, node),
@@ -464,6 +495,9 @@ impl PeersCore {
             }
         };
         let id = conn.id();
+        if let Some(node) = node {
+            self.dialled.insert(node, remote);
+        }
         host.carry(now, conn, &self.parts);
         self.pool.handle_dialled(now, dial, Some(id));
     }

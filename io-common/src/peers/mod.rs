@@ -7,6 +7,7 @@
 //! ```
 
 mod core;
+mod forward;
 mod handle;
 mod request;
 mod role;

@@ -7,14 +7,25 @@ use std::{
 
 use adit_proto_core::{
     connection::{CommandError, Connection},
-    id::{CallId, ConnId, Slot},
+    id::{AttemptId, CallId, ConnId, Slot},
     output::Event,
-    peer::{NodeId, event::PeerEvent, rpc_type::RpcType},
+    peer::{
+        NodeId,
+        event::PeerEvent,
+        forward::{Forward, Status},
+        rpc_type::RpcType,
+    },
 };
 use bytes::Bytes;
 
-use super::{PeersInput, Request, Responder};
-use crate::{commands::Commands, connection::Role, handoff::Sender, over::Over, pump::Traffic};
+use super::{
+    PeersInput, Request, Responder,
+    forward::{self, Forwarding},
+};
+use crate::{
+    commands::Commands, connection::Role, gateway::GatewayHandle, handoff::Sender, over::Over,
+    pump::Traffic, socket::Carried,
+};
 
 /// What is asked of a connection between peers.
 #[derive(Debug)]
@@ -36,8 +47,16 @@ pub enum PeerCommand {
     Fail(Slot),
     /// Refuse a request that was not executed; it may come again after that time.
     Refuse(Slot, Duration),
-    /// Take nothing new, let what runs have so long, and close.
+    /// Take nothing new, let what runs have so long, and close. Forwarded sessions have for ever, but for no time at all.
     Drain(Duration),
+    /// Hand a session over.
+    Open(AttemptId, Box<Forward>),
+    /// Give that attempt up.
+    CancelOpen(AttemptId),
+    /// A session that the peer hands over is open; this is its other end.
+    Accept(Slot, Carried),
+    /// A session that the peer hands over is not opened.
+    RefuseOpen(Slot, Status, Box<str>),
 }
 
 /// What the roles of all connections are made of.
@@ -45,6 +64,8 @@ pub enum PeerCommand {
 pub struct PeerParts {
     pub(super) owner: Sender<PeersInput>,
     pub(super) requests: Sender<Request>,
+    /// This node, and the gateway that it is: for sessions that are forwarded.
+    pub(super) gateway: Option<(NodeId, GatewayHandle)>,
 }
 
 impl PeerParts {
@@ -56,6 +77,7 @@ impl PeerParts {
             parts: self.clone(),
             own,
             caller: None,
+            forwarding: None,
         }
     }
 }
@@ -69,6 +91,8 @@ pub struct PeerConnection {
     own: Commands<PeerCommand>,
     /// Who asks on it.
     caller: Option<NodeId>,
+    /// It carries sessions.
+    forwarding: Option<Forwarding>,
 }
 
 impl PeerConnection {
@@ -92,7 +116,20 @@ impl PeerConnection {
 impl Role for PeerConnection {
     type Command = PeerCommand;
 
-    fn on_event(&mut self, _now: Instant, _conn: &mut Connection, event: Event) {
+    fn on_event(&mut self, _now: Instant, conn: &mut Connection, event: Event) {
+        match (&event, &self.parts.gateway) {
+            (Event::Peer(PeerEvent::ForwardUp { node }), Some((local, gateway))) => {
+                let nodes = (*local, *node);
+                self.forwarding = Some(Forwarding::begin(conn, gateway, &self.own, nodes));
+            }
+            (Event::Peer(PeerEvent::ForwardRequested { slot, .. }), None) => {
+                return forward::refuse(conn, *slot);
+            }
+            _ => {}
+        }
+        if let Some(forwarding) = &mut self.forwarding {
+            forwarding.on_event(&event);
+        }
         if let Event::Peer(PeerEvent::Requested {
             slot,
             from,
@@ -113,6 +150,9 @@ impl Role for PeerConnection {
     }
 
     fn on_command(&mut self, now: Instant, conn: &mut Connection, command: PeerCommand) {
+        if let (Some(forwarding), Some(forward)) = (&mut self.forwarding, conn.as_forward()) {
+            return forwarding.on_command(now, forward, command);
+        }
         let Some(mut peer) = conn.as_peer() else {
             return;
         };
@@ -142,14 +182,31 @@ impl Role for PeerConnection {
                 peer.drain(now, grace);
                 Ok(())
             }
+            // Of sessions.
+            PeerCommand::Open(..)
+            | PeerCommand::CancelOpen(_)
+            | PeerCommand::Accept(..)
+            | PeerCommand::RefuseOpen(..) => Ok(()),
         };
     }
 
     // Calls are no sessions: nothing of them has a socket.
 
-    fn on_moved(&self, _sent: u64, _received: u64) {}
+    fn on_moved(&self, sent: u64, received: u64) {
+        if let Some(forwarding) = &self.forwarding {
+            forwarding.on_moved(sent, received);
+        }
+    }
 
-    fn on_flushing(&mut self, _slots: BTreeSet<Slot>) {}
+    fn on_flushing(&mut self, slots: BTreeSet<Slot>) {
+        if let Some(forwarding) = &self.forwarding {
+            forwarding.on_flushing(slots);
+        }
+    }
 
-    fn on_session_over(&mut self, _slot: Slot, _traffic: Traffic, _how: Over) {}
+    fn on_session_over(&mut self, slot: Slot, traffic: Traffic, how: Over) {
+        if let Some(forwarding) = &self.forwarding {
+            forwarding.on_session_over(slot, traffic, how);
+        }
+    }
 }

@@ -368,6 +368,15 @@ impl ForwardHandle<'_> {
         }
     }
 
+    /// Tells whether this side dialled, and so hands sessions over; the other side takes them.
+    #[must_use]
+    pub fn is_dialler(&self) -> bool {
+        match &self.conn.role {
+            Role::Forward(role) => matches!(role.side, ForwardSide::Opener(_)),
+            Role::Agent(_) | Role::Gateway(_) | Role::Peer(_) => false,
+        }
+    }
+
     /// Hands a session to the peer; [`Event::SessionOpened`] or [`Event::SessionRefused`] follows, within
     /// [`limits::OPEN_TIMEOUT`] even if the peer grants no stream. [`Event::Closed`] stands for the outcome of every
     /// attempt without one. Only the side that dialled hands sessions over: at the other one the attempt is refused.

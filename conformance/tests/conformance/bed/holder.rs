@@ -72,6 +72,8 @@ async fn serve(inputs: Receiver<NodeInput>, state: Arc<Mutex<State>>) {
                 FromPeers::Holds(peer, holding) => {
                     state.peers.insert(peer, holding);
                 }
+                // Of sessions, of which there are none.
+                FromPeers::Connected(..) | FromPeers::Forwarded(_) | FromPeers::GivenUp(_) => {}
             }
         }
     }

@@ -1,9 +1,12 @@
 //! What a gateway and its connections to other gateways have to tell each other.
 
-use adit_proto_core::peer::{NodeId, catalogue::Holding};
+use adit_proto_core::{
+    id::ConnId,
+    peer::{NodeId, catalogue::Holding},
+};
 
 use super::GatewayHandle;
-use crate::gateway::input::{FromPeers, NodeInput};
+use crate::gateway::input::{FromConnection, FromPeers, NodeInput};
 
 impl GatewayHandle {
     /// Has `changed` called whenever what the gateway holds may be another set than before; it may not block. A later
@@ -22,7 +25,17 @@ impl GatewayHandle {
         self.told_by_peers(FromPeers::Holds(peer, holding));
     }
 
-    fn told_by_peers(&self, told: FromPeers) {
+    /// Takes a fact about a connection to another gateway that sessions are forwarded on.
+    pub(crate) fn told_by_connection(&self, conn: ConnId, what: FromConnection) {
+        self.node.push_or_stop(NodeInput::Connection(conn, what));
+    }
+
+    /// Counts bytes from and to users.
+    pub(crate) fn moved(&self, from_users: u64, to_users: u64) {
+        self.bytes.add(from_users, to_users);
+    }
+
+    pub(crate) fn told_by_peers(&self, told: FromPeers) {
         self.node.push_or_stop(NodeInput::Peers(told));
     }
 }

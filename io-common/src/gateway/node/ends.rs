@@ -1,6 +1,6 @@
 //! How the node ends with its connections, and sessions with their connection, or after it.
 
-use std::{collections::BTreeSet, time::Instant};
+use std::{collections::BTreeSet, convert::Infallible, time::Instant};
 
 use adit_proto_core::{
     close::CloseReason,
@@ -10,12 +10,7 @@ use adit_proto_core::{
 use futures_channel::oneshot;
 
 use super::{Node, NodeHost};
-use crate::{
-    commands::{Command, Commands},
-    gateway::role::GatewayCommand,
-    over::Over,
-    pump::Traffic,
-};
+use crate::{commands::Command, gateway::Carriage, over::Over, pump::Traffic};
 
 impl Node {
     pub(super) fn farewell(
@@ -37,7 +32,7 @@ impl Node {
     fn leave(
         &mut self,
         now: Instant,
-        how: fn(CloseReason) -> Command<GatewayCommand>,
+        how: fn(CloseReason) -> Command<Infallible>,
         host: &mut impl NodeHost,
     ) {
         self.leaving = true;
@@ -69,7 +64,7 @@ impl Node {
 
     /// Agents that are told of the stop come back at once, and among many there is always one that has: they are told
     /// again, and not waited for. Nothing is open with them.
-    pub(super) fn connection_up(&mut self, conn: ConnId, sender: Commands<GatewayCommand>) {
+    pub(super) fn connection_up(&mut self, conn: ConnId, sender: Carriage) {
         if self.leaving {
             let stop = Command::Stop(CloseReason::GatewayStopping);
             sender.push_or_stop(stop);
@@ -113,7 +108,8 @@ impl Node {
     /// A connection is over, and these sessions flush. It is registered until that is told, unless its agent was deleted
     /// meanwhile: with that they end, too.
     pub(super) fn connection_flushes(&mut self, conn: ConnId, slots: BTreeSet<Slot>) {
-        if self.dispatch.hub().identity(conn).is_none() {
+        let is_agents = self.connections.get(&conn).is_some_and(Carriage::is_agents);
+        if is_agents && self.dispatch.hub().identity(conn).is_none() {
             for slot in &slots {
                 self.command(conn, Command::Kill(*slot));
             }
@@ -153,9 +149,13 @@ impl Node {
         self.killed.remove(&session);
         let user = self.users.remove(&session);
         self.counters.ended(how);
-        if entry.agent.is_none() {
+        if entry.carrier == Carrier::Direct {
             self.bytes.add_all(traffic);
         }
+        let peer = match entry.carrier {
+            Carrier::Peer { node, .. } => Some(tracing::field::display(node)),
+            Carrier::Agent { .. } | Carrier::Direct => None,
+        };
         tracing::info!(
             %session,
             user = user.as_ref().map(|user| tracing::field::display(user.user)),
@@ -163,6 +163,7 @@ impl Node {
             ingress = user.as_ref().map(|user| tracing::field::display(&user.ingress)),
             target = %entry.target,
             agent = entry.agent.map(tracing::field::display),
+            peer,
             sent = traffic.sent,
             received = traffic.received,
             ms = u64::try_from(traffic.duration().as_millis()).unwrap_or(u64::MAX),

@@ -4,8 +4,8 @@ use std::time::Instant;
 
 use adit_proto_core::{gateway::dispatch::AgentEvent, id::ConnId};
 
-use super::Node;
-use crate::gateway::input::FromPeers;
+use super::{Node, wishes::Asker};
+use crate::gateway::{Carriage, input::FromPeers};
 
 impl Node {
     pub(super) fn told_by_peers(&mut self, now: Instant, told: FromPeers) {
@@ -13,6 +13,15 @@ impl Node {
             FromPeers::Watch(changed) => self.holding_watch = Some(changed),
             FromPeers::Collect(done) => done(self.dispatch.hub().holding(now)),
             FromPeers::Holds(peer, holding) => self.dispatch.peer_holds(now, peer, holding),
+            FromPeers::Connected(conn, carriage) => {
+                let node = carriage.to;
+                self.connection_up(conn, Carriage::Peer(carriage));
+                if !self.leaving {
+                    self.dispatch.peer_connected(now, conn, node);
+                }
+            }
+            FromPeers::Forwarded(forwarded) => self.open_forwarded(now, forwarded),
+            FromPeers::GivenUp(place) => self.give_up(now, Asker::Peer(place)),
         }
     }
 

@@ -1,6 +1,6 @@
 use std::{
     collections::VecDeque,
-    net::TcpListener,
+    net::{TcpListener, TcpStream},
     sync::atomic::{AtomicBool, Ordering},
     task::{Context, Poll, Waker},
 };
@@ -11,12 +11,16 @@ use adit_proto_core::{
     id::{AgentId, AttemptId, Slot},
     identity::AgentIdentity,
     route::RouteSet,
+    target::Target,
 };
+use futures_channel::oneshot;
 use uuid::Uuid;
 
 use super::*;
 use crate::{
-    dialling::Done,
+    commands::Commands,
+    dialling::{Done, UnderWay},
+    gateway::{GatewayCommand, PendingSession},
     handoff::{Receiver, handoff},
     pipe::Pipe,
 };

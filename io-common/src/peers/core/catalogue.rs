@@ -2,17 +2,20 @@
 
 use std::time::{Duration, Instant};
 
-use adit_proto_core::peer::{
-    NodeId,
-    catalogue::{Catalogue, CatalogueOutput},
-    node::CallError,
-    rpc_type::RpcType,
+use adit_proto_core::{
+    gateway::dispatch::AgentEvent,
+    peer::{
+        NodeId,
+        catalogue::{Catalogue, CatalogueOutput},
+        node::CallError,
+        rpc_type::RpcType,
+    },
 };
 use bytes::Bytes;
 
 use super::{Caller, PeersCore, Whose};
 use crate::{
-    gateway::GatewayHandle,
+    gateway::{FromConnection, GatewayHandle},
     handoff::Sender,
     lines::Lines,
     peers::{CatalogueConfig, PeersInput, Request},
@@ -82,7 +85,17 @@ impl PeersCore {
             .machine
             .handle_told(now, request.from, &request.payload)
         {
-            Ok(answer) => request.responder.answer(answer),
+            Ok(answer) => {
+                let stamp = told.machine.stamp_of(request.from);
+                if let Some(stamp) = stamp
+                    && let Some(conn) = self.forwards.started(request.from, stamp.epoch)
+                {
+                    // Before the node learns what the peer holds now: what comes must not go there.
+                    let suspect = FromConnection::Event(AgentEvent::Suspect);
+                    told.gateway.told_by_connection(conn, suspect);
+                }
+                request.responder.answer(answer);
+            }
             Err(error) => {
                 if told.odd.allow() {
                     tracing::warn!(peer = %request.from, %error, "a peer's catalogue is not taken");

@@ -50,6 +50,18 @@ impl Teller {
         }
     }
 
+    pub(super) fn forward_up(&self, conn: ConnId, node: NodeId) {
+        if self.visits.allow() {
+            tracing::info!(%conn, peer = %node, "sessions can be forwarded");
+        }
+    }
+
+    pub(super) fn forward_closed(&self, conn: ConnId, node: NodeId, why: &Closed) {
+        if self.visits.allow() {
+            tracing::info!(%conn, peer = %node, %why, "a connection for forwarded sessions ended");
+        }
+    }
+
     /// The handshake came to nothing.
     pub(super) fn failed(
         &mut self,
