@@ -31,6 +31,7 @@ mod loss;
 mod many;
 mod operate;
 mod peers;
+mod peers_forward;
 mod policy;
 mod reference_agent;
 mod reference_gateway;

@@ -1,13 +1,15 @@
 //! The one owner of the pool: callers' wishes in, commands to connections out.
 
 mod catalogue;
+mod dials;
 mod forwards;
+mod list;
 mod tell;
 
 use std::{
     collections::BTreeMap,
     fmt,
-    net::{IpAddr, SocketAddr},
+    net::SocketAddr,
     sync::Arc,
     time::{Duration, Instant},
 };
@@ -15,7 +17,7 @@ use std::{
 use adit_proto_core::{
     close::Closed,
     connection::Connection,
-    endpoint::{Endpoint, Protocol},
+    endpoint::Endpoint,
     env::Env,
     id::{CallId, ConnId},
     link::tls::TlsError,
@@ -25,30 +27,24 @@ use adit_proto_core::{
         event::PeerEvent,
         ledger::PeerLedger,
         negotiate::Agreed,
-        node::{CallError, DialId, Node, NodeStep, PeerStatus, Reach},
+        node::{CallError, DialId, Node, NodeStep, Reach},
     },
-    target::{Host, Target},
+    target::Target,
 };
 use bytes::Bytes;
 use futures_channel::oneshot;
 
-use self::{
-    catalogue::Told,
-    forwards::Forwards,
-    tell::{Teller, Undiallable},
-};
+use self::{catalogue::Told, forwards::Forwards, tell::Teller};
 use super::{
     PeersConfig, PeersInput, Requests,
-    handle::{Calls, PeerRow, PeersHandle},
+    handle::{Calls, PeersHandle},
     request::requests,
     role::{PeerCommand, PeerParts},
 };
 use crate::{
     commands::Command,
-    glance::Glance,
     handoff::Sender,
     resolver::{GATEWAYS_MAX, Lookup, Resolver},
-    udp::for_socket,
 };
 
 /// What the owner needs of its driver.
@@ -104,8 +100,10 @@ pub struct PeersCore {
     pub(super) calls: BTreeMap<NodeId, Calls>,
     told: Option<Told>,
     forwards: Forwards,
-    /// Where nodes were dialled last.
-    dialled: BTreeMap<NodeId, SocketAddr>,
+    /// Where, and by which connection, nodes were dialled last.
+    dialled: BTreeMap<NodeId, (SocketAddr, ConnId)>,
+    /// Why the last handshake with each node came to nothing.
+    refusals: BTreeMap<NodeId, String>,
     stopping: bool,
     teller: Teller,
     /// Requests end with it.
@@ -136,6 +134,7 @@ impl PeersCore {
             told,
             forwards: Forwards::default(),
             dialled: BTreeMap::new(),
+            refusals: BTreeMap::new(),
             stopping: false,
             pool: Node::new(config.breaker, &env.seed),
             parts: PeerParts {
@@ -270,6 +269,7 @@ impl PeersCore {
             self.ledger.forget(node);
             self.calls.remove(&node);
             self.dialled.remove(&node);
+            self.refusals.remove(&node);
             self.end_forwards(now, node, host);
             if let Some(told) = &mut self.told {
                 told.machine.remove_peer(node);
@@ -313,35 +313,13 @@ impl PeersCore {
         }
         match self.links.remove(&conn) {
             Some(link) => self.teller.closed(conn, node.or(link.caller), why),
-            None => self.teller.failed(now, conn, node, why),
+            None => {
+                if let Some(node) = self.dialling(conn) {
+                    self.refusals.insert(node, why.to_string());
+                }
+                self.teller.failed(now, conn, node, why);
+            }
         }
-    }
-
-    fn list(
-        &self,
-        now: Instant,
-        host: &mut impl PeersHost,
-    ) -> Vec<(PeerRow, Option<oneshot::Receiver<Glance>>)> {
-        let row = |status: PeerStatus| {
-            let conn = status.connection;
-            let glance = conn.map(|conn| {
-                let (reply, glance) = oneshot::channel();
-                host.command(now, conn, Command::Look(reply));
-                glance
-            });
-            let link = conn.and_then(|conn| self.links.get(&conn));
-            let is_caller = |link: &&Link| link.caller == Some(status.node);
-            let row = PeerRow {
-                agreed: link.map(|link| link.agreed),
-                calls_us: self.links.values().filter(is_caller).count(),
-                calls: self.calls.get(&status.node).copied().unwrap_or_default(),
-                rtt: None,
-                remote: None,
-                status,
-            };
-            (row, glance)
-        };
-        self.pool.peers().map(row).collect()
     }
 
     fn stop(&mut self, now: Instant, grace: Duration, host: &mut impl PeersHost) {
@@ -401,7 +379,7 @@ impl PeersCore {
     fn reached(&mut self, now: Instant, node: NodeId, reach: Reach) {
         self.teller.reach(node, reach);
         if reach == Reach::Up
-            && let Some(addr) = self.dialled.get(&node)
+            && let Some((addr, _)) = self.dialled.get(&node)
         {
             self.forwards.reached(now, node, *addr);
         }
@@ -429,77 +407,6 @@ impl PeersCore {
         }
         // Whoever called may have gone.
         let _gone = reply.send(outcome);
-    }
-
-    fn dial(
-        &mut self,
-        now: Instant,
-        (dial, node): (DialId, Option<NodeId>),
-        address: Target,
-        host: &mut impl PeersHost,
-    ) {
-        match address.host {
-            Host::Ip(ip) => self.connect(now, (dial, node), (ip, address.port).into(), host),
-            Host::Name(name) => {
-                let own = self.parts.owner.clone();
-                let lookup = self.names.resolve(&name, move |found| {
-                    own.push_or_stop(PeersInput::Resolved(dial, found.unwrap_or_default()));
-                });
-                self.lookups.insert(dial, (node, address.port, lookup));
-            }
-        }
-    }
-
-    fn resolved(
-        &mut self,
-        now: Instant,
-        dial: DialId,
-        found: &[IpAddr],
-        host: &mut impl PeersHost,
-    ) {
-        let Some((node, port, _)) = self.lookups.remove(&dial) else {
-            return;
-        };
-        let usable = found.iter().filter(|ip| self.dual_stack || ip.is_ipv4());
-        let usable: Vec<IpAddr> = usable.copied().collect();
-        // One address for each dial: the next dial takes the next one.
-        let turn = usize::try_from(dial.0)
-            .unwrap_or(0)
-            .checked_rem(usable.len());
-        match turn.and_then(|turn| usable.get(turn)) {
-            Some(ip) => self.connect(now, (dial, node), (*ip, port).into(), host),
-            None => {
-                self.teller.undiallable(now, node, &Undiallable::NoAddress);
-                self.pool.handle_dialled(now, dial, None);
-            }
-        }
-    }
-
-    fn connect(
-        &mut self,
-        now: Instant,
-        (dial, node): (DialId, Option<NodeId>),
-        addr: SocketAddr,
-        host: &mut impl PeersHost,
-    ) {
-        let remote = for_socket(addr, self.dual_stack);
-        let begun = host
-            .endpoint()
-            .dial_peer(now, Protocol::Rpc, node, remote, &self.env);
-        let conn = match begun {
-            Ok(conn) => conn,
-            Err(error) => {
-                self.teller
-                    .undiallable(now, node, &Undiallable::from(error));
-                return self.pool.handle_dialled(now, dial, None);
-            }
-        };
-        let id = conn.id();
-        if let Some(node) = node {
-            self.dialled.insert(node, remote);
-        }
-        host.carry(now, conn, &self.parts);
-        self.pool.handle_dialled(now, dial, Some(id));
     }
 }
 

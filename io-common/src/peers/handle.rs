@@ -52,6 +52,12 @@ pub struct PeerRow {
     pub calls_us: usize,
     /// Calls to it that are over.
     pub calls: Calls,
+    /// Agents that it holds.
+    pub agents: usize,
+    /// Routes that it holds.
+    pub routes: usize,
+    /// Why there was no connection with it the last time that there was none.
+    pub refusal: Option<String>,
 }
 
 /// How calls ended.

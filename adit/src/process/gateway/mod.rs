@@ -31,6 +31,7 @@ use tokio::{
 pub use self::reload::ConfigSource;
 use self::{
     certificates::{CHECK_INTERVAL, Certificates, Shown},
+    peers::Peers,
     reload::Reloadable,
     tunnel::Tunnel,
 };
@@ -68,6 +69,7 @@ pub struct GatewayState {
 
 /// A running gateway.
 pub struct GatewayProcess {
+    peers: Peers,
     gateway: Tunnel,
     /// Behind the tunnel: fields are dropped in their order, whichever way the process ends.
     journal: ProcessJournal,
@@ -151,8 +153,7 @@ impl GatewayProcess {
         let watch = driver::Watch::new(&state, Arc::clone(&counters));
         let (gateway, journal) = start_tunnel(config, &state, &watch)?;
         let endpoint = public_endpoint(config, gateway.local_addr())?;
-        let url = enroll_url(config, enroll_addr, &https);
-        let strings = tokens::maker(&state, url, https.pin());
+        let strings = tokens::maker(&state, enroll_url(config, enroll_addr, &https), https.pin());
         let tokens = http::verifier(config, &state);
         let mut services = JoinSet::new();
         services.spawn(state.store.watch());
@@ -180,10 +181,11 @@ impl GatewayProcess {
             http::serve_metrics(&mut services, metrics, watch, &listeners)?;
         }
         let (order, orders) = mpsc::channel(ORDERS_MAX);
+        let peers = Peers::start(config, &state, gateway.handle())?;
         services.spawn(admin.serve(AdminBackend {
             control: control.clone(),
             tokens: Arc::clone(&strings),
-            peers: peers::start(config.peers.as_ref(), &state.dir)?,
+            peers: peers.lister(),
             order,
             health: health.clone(),
             usage: served.usage(&doors, websockets.as_ref()),
@@ -202,16 +204,16 @@ impl GatewayProcess {
             operator_tls,
             certificates,
             _state: state,
+            peers,
             gateway,
             journal,
         };
         process.open(doors)?;
-        process.journal.start()?;
         tracing::info!(tunnel = %process.gateway.local_addr(), %endpoint, enroll = %enroll_addr, "gateway running");
         Ok(process)
     }
 
-    /// Lets users in.
+    /// Lets users in, and takes down from here on what happens.
     fn open(&mut self, doors: Vec<IngressListener>) -> Result<(), CommandFailure> {
         for door in doors {
             let addr = door.local_addr()?;
@@ -221,6 +223,7 @@ impl GatewayProcess {
             self.doors.push(task);
         }
         self.health.set(Condition::Ready);
+        self.journal.start()?;
         Ok(())
     }
 
@@ -284,6 +287,9 @@ impl GatewayProcess {
                 why = self.gateway.failed() => {
                     return Err(CommandFailure::message(Code::Failure, format!("the tunnel failed: {why}")));
                 }
+                why = self.peers.failed() => {
+                    return Err(CommandFailure::message(Code::Failure, format!("the connections to peers failed: {why}")));
+                }
             }
         }
         // Whoever waits for an answer is told that there will be none.
@@ -297,6 +303,7 @@ impl GatewayProcess {
         for door in &self.doors {
             door.abort();
         }
+        self.peers.leave();
         let grace = self.reloadable.config.grace;
         let ended = async {
             self.sessions_ended().await;
@@ -315,7 +322,9 @@ impl GatewayProcess {
     /// Ends now: agents are told, sessions are cut.
     pub async fn stop(mut self) {
         self.services.abort_all();
+        // Its sessions end first, so that peers are told how.
         self.gateway.stop(CLOSE_PATIENCE).await;
+        self.peers.stop(CLOSE_PATIENCE).await;
         let told = async {
             let mut tick = tokio::time::interval(DRAIN_TICK);
             while is_busy(self.websockets.as_ref()) {

@@ -1,36 +1,232 @@
-//! What a gateway is among its peers, and what it tells of them.
+//! What a gateway is among its peers: connections to them, with either driver, and what it tells of them.
 
-use std::sync::Arc;
+mod security;
 
-use super::failure;
+use std::{io, sync::Arc, time::Duration};
+
+use adit_io_common::{
+    clock::system_env,
+    gateway::{GatewayHandle, StartError},
+    peers::{
+        CatalogueConfig, PeerRow as Known, PeersConfig as DriverConfig, PeersHandle, Requests,
+    },
+};
+use adit_io_mio::Peers as MioPeers;
+use adit_io_tokio::Peers as TokioPeers;
+use adit_proto_core::{
+    endpoint::EndpointLimits,
+    env::EndpointSecrets,
+    peer::{
+        NodeId,
+        breaker::{BreakerSettings, BreakerState},
+        config::PeerConfig as NodeConfig,
+        epoch::EpochMark,
+        ledger::PeerLedger,
+    },
+    target::Target,
+};
+use tokio::time::timeout;
+
+use self::security::{NoJoins, ring, security};
+use super::{GatewayState, failure};
 use crate::{
     admin::{PeerLister, PeerRow},
-    config::{PeerConfig, PeersConfig},
-    exit::CommandFailure,
+    config::{Driver, GatewayConfig, PeersConfig},
+    exit::{Code, CommandFailure},
     peers::boot_epoch,
-    state::StateDir,
 };
 
-/// Counts this start where there are peers, and gives what lists them. Nothing connects them, so none of them is
-/// connected.
-pub(super) fn start(
-    config: Option<&PeersConfig>,
-    dir: &StateDir,
-) -> Result<PeerLister, CommandFailure> {
-    if let Some(config) = config {
-        let start = boot_epoch::next(dir).map_err(failure)?;
-        tracing::info!(node = config.node.0, start, "one of several gateways");
-    }
-    let row = |peer: &PeerConfig| PeerRow {
-        id: peer.id.0,
-        address: peer.address.to_string(),
-        breaker: "closed".to_owned(),
-        ..PeerRow::default()
-    };
-    let peers = config.iter().flat_map(|config| &config.peers);
-    let rows: Vec<PeerRow> = peers.map(row).collect();
-    Ok(Arc::new(move || {
-        let rows = rows.clone();
-        Box::pin(async move { rows })
-    }))
+/// The peers of a running gateway; nothing where none are configured.
+pub(super) struct Peers {
+    running: Option<Running>,
 }
+
+enum Running {
+    Tokio(TokioPeers),
+    Mio(MioPeers),
+}
+
+impl Peers {
+    /// Counts this start and connects, where there are peers.
+    ///
+    /// # Errors
+    /// What is unusable or in use, and what to do.
+    pub(super) fn start(
+        config: &GatewayConfig,
+        state: &GatewayState,
+        gateway: GatewayHandle,
+    ) -> Result<Self, CommandFailure> {
+        let driver = config.driver;
+        let Some(config) = &config.peers else {
+            return Ok(Self { running: None });
+        };
+        let start = boot_epoch::next(&state.dir).map_err(failure)?;
+        let (node, env) = (config.node, env(state)?);
+        let ledger = PeerLedger::new(start, ring(config), Box::new(EpochMark::new(0)));
+        let parts = DriverConfig {
+            listen: config.listen,
+            security: security(config)?,
+            config: NodeConfig::new(Arc::new(ledger), Arc::new(NoJoins)),
+            limits: EndpointLimits::default(),
+            breaker: BreakerSettings::default(),
+            peers: addresses(config),
+            catalogue: Some(CatalogueConfig {
+                local: node,
+                epoch: start,
+                gateway,
+            }),
+        };
+        let started = match driver {
+            Driver::Tokio => {
+                TokioPeers::start(parts, env).map(|(peers, asked)| (Running::Tokio(peers), asked))
+            }
+            Driver::Mio => {
+                MioPeers::start(parts, env).map(|(peers, asked)| (Running::Mio(peers), asked))
+            }
+        };
+        let (running, requests) = started.map_err(|error| match error {
+            StartError::Io(error) => CommandFailure::message(
+                Code::Failure,
+                format!("peers: cannot listen on UDP {}: {error}", config.listen),
+            ),
+            StartError::Tls(error) => failure(error),
+        })?;
+        tokio::spawn(refuse(requests));
+        let listen = match &running {
+            Running::Tokio(peers) => peers.local_addr(),
+            Running::Mio(peers) => peers.local_addr(),
+        };
+        tracing::info!(node = node.0, start, %listen, "one of several gateways");
+        let running = Some(running);
+        Ok(Self { running })
+    }
+
+    /// The way in; none where there are no peers.
+    pub(super) fn handle(&self) -> Option<PeersHandle> {
+        match self.running.as_ref()? {
+            Running::Tokio(peers) => Some(peers.handle()),
+            Running::Mio(peers) => Some(peers.handle()),
+        }
+    }
+
+    /// What lists them.
+    pub(super) fn lister(&self) -> PeerLister {
+        let handle = self.handle();
+        Arc::new(move || {
+            let handle = handle.clone();
+            Box::pin(async move {
+                let Some(handle) = handle else {
+                    return Vec::new();
+                };
+                // One that has stopped has none.
+                let rows = handle.list().await.unwrap_or_default();
+                rows.into_iter().map(row).collect()
+            })
+        })
+    }
+
+    /// Waits for an end that never comes by itself, and tells why it did.
+    pub(super) async fn failed(&mut self) -> io::Error {
+        match &mut self.running {
+            None => std::future::pending().await,
+            Some(Running::Tokio(peers)) => peers.failed().await,
+            Some(Running::Mio(peers)) => match peers.ended().await {
+                Ok(why) => why,
+                Err(_panicked) => io::Error::other("the thread of the peers has panicked"),
+            },
+        }
+    }
+
+    /// Has peers told that nothing more is to be sent here; sessions that there are go on.
+    pub(super) fn leave(&self) {
+        if let Some(handle) = self.handle() {
+            handle.stop(LEAVE_GRACE);
+        }
+    }
+
+    /// Ends what is left, after `patience` at the latest.
+    pub(super) async fn stop(self, patience: Duration) {
+        match self.running {
+            None => {}
+            Some(Running::Tokio(peers)) => peers.stop(LEAVE_GRACE, patience).await,
+            Some(Running::Mio(mut peers)) => {
+                peers.handle().stop(LEAVE_GRACE);
+                if timeout(patience, peers.ended()).await.is_err() {
+                    peers.quit();
+                }
+            }
+        }
+    }
+}
+
+/// Takes another configuration over: keys, certificates and peers. What needs a restart is left.
+///
+/// # Errors
+/// Why not, for people; what was changed before stays changed.
+pub(super) async fn configure(handle: &PeersHandle, new: &PeersConfig) -> Result<(), String> {
+    let keys = ring(new);
+    let changed = handle.change_keys(move |ring| {
+        *ring = keys;
+        Ok(())
+    });
+    changed.map_err(|error| error.to_string())?;
+    let security = security(new).map_err(|error| error.to_string())?;
+    let set = handle.set_security(security).await;
+    set.map_err(|error| error.to_string())?;
+    let set = handle.set_peers(addresses(new)).await;
+    set.map_err(|_| "the gateway is stopping".to_owned())
+}
+
+/// The endpoint's keys are others than the tunnel's, and the same after a restart: peers learn of it by their next
+/// datagram.
+fn env(state: &GatewayState) -> Result<adit_proto_core::env::Env, CommandFailure> {
+    let derive = |key: &[u8; 32]| blake3::derive_key("adit peers v1 endpoint key", key);
+    let keys = &state.keys;
+    let secrets = EndpointSecrets::new(derive(&keys.reset_key), derive(&keys.address_token_key));
+    Ok(system_env(Some(secrets))?)
+}
+
+fn addresses(config: &PeersConfig) -> Vec<(NodeId, Target)> {
+    let peers = config.peers.iter();
+    peers.map(|peer| (peer.id, peer.address.clone())).collect()
+}
+
+/// A gateway has no use for what members of another kind of cluster ask.
+async fn refuse(mut requests: Requests) {
+    while let Some(request) = requests.next().await {
+        tracing::debug!(peer = %request.from, kind = ?request.kind, "request that a gateway does not know");
+        request.responder.fail();
+    }
+}
+
+fn row(known: Known) -> PeerRow {
+    let status = &known.status;
+    let dialled = status.connection.is_some();
+    let breaker = match status.breaker {
+        BreakerState::Closed => "closed",
+        BreakerState::Open => "open",
+        BreakerState::HalfOpen => "half-open",
+    };
+    let direction = match (dialled, known.calls_us > 0) {
+        (true, _) => Some("dialled".to_owned()),
+        (false, true) => Some("accepted".to_owned()),
+        (false, false) => None,
+    };
+    PeerRow {
+        id: status.node.0,
+        address: status.address.to_string(),
+        connected: direction.is_some(),
+        direction,
+        version: known.agreed.map(|agreed| agreed.version),
+        rtt_us: known
+            .rtt
+            .map(|rtt| u64::try_from(rtt.as_micros()).unwrap_or(u64::MAX)),
+        agents: known.agents,
+        routes: known.routes,
+        breaker: breaker.to_owned(),
+        last_refusal: known.refusal,
+    }
+}
+
+/// Time for calls that are under way when a gateway stops; each takes a round trip.
+const LEAVE_GRACE: Duration = Duration::from_secs(1);

@@ -4,7 +4,7 @@ use std::{mem::discriminant, net::IpAddr, sync::Arc};
 
 use adit_io_common::gateway::GatewayHandle;
 
-use super::{GatewayProcess, driver, operator_tls};
+use super::{GatewayProcess, driver, operator_tls, peers};
 use crate::{
     config::{ConfigError, GatewayConfig, PeersConfig},
     http::HttpCounters,
@@ -62,6 +62,14 @@ impl GatewayProcess {
         let (new, operator) = self.reloadable.reading.run(read).await?;
         crate::log::set_level(&new.log.level)?;
         configure(&self.gateway.handle(), &new).await?;
+        let now = self.reloadable.config.peers.as_ref();
+        let change = PeersConfig::change(now, new.peers.as_ref());
+        if change.restart.is_empty()
+            && let (Some(handle), Some(peers)) = (self.peers.handle(), &new.peers)
+        {
+            peers::configure(&handle, peers).await?;
+            self.reloadable.config.peers = new.peers.clone();
+        }
         let restart = self.reloadable.take(&new);
         // The pin in enrolment strings goes with our own certificate: one of another kind is for the next start.
         if let (Some(shown), Some(config)) = (&self.operator_tls, operator) {

@@ -1,0 +1,149 @@
+//! Sessions of users at one gateway whose agent is at another.
+
+use std::{
+    io::{Read, Write},
+    time::{Duration, Instant},
+};
+
+use serde_json::Value;
+
+use crate::harness::{
+    SOON, beside_others,
+    site::{Agent, Gateway, PROXIES, Ports, Site, free_udp_port},
+    targets::{Target, echo, ping},
+    until,
+    users::socks,
+};
+
+/// Gateways that are peers of each other, number `n` at `[n - 1]`; none runs.
+struct Peers {
+    site: Site,
+    gateways: Vec<Gateway>,
+}
+
+impl Peers {
+    fn new(drivers: &[&str]) -> Self {
+        let site = Site::new();
+        let path = |name: &str| site.path(name).to_string_lossy().into_owned();
+        let (ca, key) = (path("peer-ca"), path("cluster.key"));
+        assert_eq!(site.run(&["peers", "init", &ca]).code, 0);
+        assert_eq!(site.run(&["peers", "genkey", "--out", &key]).code, 0);
+        let ports: Vec<u16> = drivers.iter().map(|_| free_udp_port()).collect();
+        let issue = |nth: usize| {
+            let (node, address) = ((nth + 1).to_string(), format!("127.0.0.1:{}", ports[nth]));
+            let out = path(&format!("node-{node}"));
+            let args = ["--node", &node, "--address", &address, "--out", &out];
+            let ran = site.run(&[&["peers", "issue", "--ca", &ca][..], &args].concat());
+            assert_eq!(ran.code, 0, "{ran:?}");
+            ran.out
+        };
+        let blocks: Vec<String> = (0..drivers.len()).map(issue).collect();
+        let gateway = |(nth, driver): (usize, &&str)| {
+            let (node, port) = (nth + 1, ports[nth]);
+            let dir = path(&format!("node-{node}"));
+            let others = blocks.iter().enumerate().filter(|(other, _)| *other != nth);
+            let others: String = others.map(|(_, block)| block.as_str()).collect();
+            let rest = format!(
+                "{PROXIES}[peers]\nnode = {node}\nlisten = \"127.0.0.1:{port}\"\n\
+                 cert = \"{dir}/node-cert.pem\"\nkey = \"{dir}/node-key.pem\"\n\
+                 ca = \"{dir}/peer-ca-cert.pem\"\ncluster_key_file = \"{key}\"\n{others}"
+            );
+            let (head, tunnel) = (format!("driver = \"{driver}\"\n"), free_udp_port());
+            let ports = Ports { tunnel, enroll: 0 };
+            site.gateway_with(&format!("gw-{node}"), &head, ports, &rest)
+        };
+        let gateways = drivers.iter().enumerate().map(gateway).collect();
+        Self { site, gateways }
+    }
+
+    /// All run, and the last one has an agent for loopback that the first one knows of.
+    fn running(drivers: &[&str]) -> (Self, Agent) {
+        let mut peers = Self::new(drivers);
+        peers.gateways.iter_mut().for_each(Gateway::start);
+        let last = peers.gateways.last().unwrap();
+        let agent = peers.site.serving("site-b", last, "127.0.0.1/32");
+        peers.sees(0, 1);
+        (peers, agent)
+    }
+
+    /// Waits until a gateway has so many ways to loopback through peers.
+    fn sees(&self, nth: usize, ways: usize) {
+        until("ways through peers", SOON, || {
+            let ran = self.gateways[nth].ask(&["route", "explain", "127.0.0.1:9", "--json"]);
+            // Nothing is said of peers where there is none.
+            let rows = ran.json()["peers"].as_array().map_or(0, Vec::len);
+            (rows == ways).then_some(())
+        });
+    }
+
+    fn open(&self, target: &Target) -> std::net::TcpStream {
+        let proxy = self.gateways[0].ingress("socks5");
+        socks(proxy, &target.addr.to_string()).unwrap()
+    }
+}
+
+#[test]
+fn bytes_ends_and_resets_pass_through_two_gateways() {
+    let _machine = beside_others();
+    for drivers in [["tokio", "tokio"], ["mio", "tokio"], ["tokio", "mio"]] {
+        let (peers, _agent) = Peers::running(&drivers);
+        let proxy = peers.gateways[0].ingress("socks5");
+        ping(
+            &socks(proxy, &echo().to_string()).unwrap(),
+            b"there and back",
+        );
+
+        let target = Target::listen();
+        let mut user = peers.open(&target);
+        let mut accepted = target.accept();
+        user.write_all(b"question").unwrap();
+        user.shutdown(std::net::Shutdown::Write).unwrap();
+        let mut question = String::new();
+        accepted.read_to_string(&mut question).unwrap();
+        assert_eq!(question, "question");
+        accepted.write_all(b"answer").unwrap();
+        drop(accepted);
+        let mut answer = String::new();
+        user.read_to_string(&mut answer).unwrap();
+        assert_eq!(answer, "answer", "{drivers:?}");
+
+        let mut user = peers.open(&target);
+        let accepted = target.accept();
+        socket2::SockRef::from(&accepted)
+            .set_linger(Some(Duration::ZERO))
+            .unwrap();
+        drop(accepted);
+        let error = user.read(&mut [0]).unwrap_err();
+        assert_eq!(error.kind(), std::io::ErrorKind::ConnectionReset);
+
+        let is_it = |line: &Value| line["message"] == "session ended" && line["peer"] == "n2";
+        peers.gateways[0]
+            .process()
+            .logged_that("session ended", is_it, 3);
+    }
+}
+
+#[test]
+fn what_a_dead_peer_held_is_forgotten_and_comes_back_with_it() {
+    let _machine = beside_others();
+    let (mut peers, mut agent) = Peers::running(&["tokio", "tokio"]);
+    let target = echo();
+    peers.gateways[1].process_mut().kill();
+    let killed = Instant::now();
+    peers.sees(0, 0);
+    // Three seconds, and the time of asking.
+    assert!(killed.elapsed() < Duration::from_secs(4));
+    peers.gateways[1].start();
+    peers.sees(0, 1);
+    let open = |peers: &Peers| socks(peers.gateways[0].ingress("socks5"), &target.to_string());
+    ping(&open(&peers).unwrap(), b"after the peer's restart");
+    peers.gateways[0].process_mut().kill();
+    peers.gateways[0].start();
+    peers.sees(0, 1);
+    ping(&open(&peers).unwrap(), b"after the gateway's restart");
+    agent.process_mut().kill();
+    peers.sees(0, 0);
+    agent.serve(&peers.gateways[1]);
+    peers.sees(0, 1);
+    ping(&open(&peers).unwrap(), b"after the agent's restart");
+}

@@ -1,0 +1,50 @@
+//! What an operator sees of the nodes.
+
+use std::time::Instant;
+
+use adit_proto_core::{id::ConnId, peer::NodeId, peer::node::PeerStatus};
+use futures_channel::oneshot;
+
+use super::{Link, PeersCore, PeersHost};
+use crate::{commands::Command, glance::Glance, peers::PeerRow};
+
+impl PeersCore {
+    pub(super) fn list(
+        &self,
+        now: Instant,
+        host: &mut impl PeersHost,
+    ) -> Vec<(PeerRow, Option<oneshot::Receiver<Glance>>)> {
+        let row = |status: PeerStatus| {
+            let conn = status.connection;
+            let glance = conn.map(|conn| {
+                let (reply, glance) = oneshot::channel();
+                host.command(now, conn, Command::Look(reply));
+                glance
+            });
+            let link = conn.and_then(|conn| self.links.get(&conn));
+            let told = self.told.as_ref();
+            let held = told.and_then(|told| told.machine.held_by(status.node));
+            let is_caller = |link: &&Link| link.caller == Some(status.node);
+            let row = PeerRow {
+                agreed: link.map(|link| link.agreed),
+                calls_us: self.links.values().filter(is_caller).count(),
+                calls: self.calls.get(&status.node).copied().unwrap_or_default(),
+                rtt: None,
+                remote: None,
+                agents: held.map_or(0, |held| held.agents.len()),
+                routes: held.map_or(0, |held| held.subnets.len() + held.domains.len()),
+                refusal: self.refusals.get(&status.node).cloned(),
+                status,
+            };
+            (row, glance)
+        };
+        self.pool.peers().map(row).collect()
+    }
+
+    /// The node that was dialled last by this connection.
+    pub(super) fn dialling(&self, conn: ConnId) -> Option<NodeId> {
+        let is_it = |dialled: &(_, ConnId)| dialled.1 == conn;
+        let found = self.dialled.iter().find(|(_, dialled)| is_it(dialled));
+        found.map(|(node, _)| *node)
+    }
+}
