@@ -1,16 +1,18 @@
 //! Sessions of users at one gateway whose agent is at another.
 
 use std::{
+    fs,
     io::{Read, Write},
     time::{Duration, Instant},
 };
 
+use rustix::process::Signal;
 use serde_json::Value;
 
 use crate::harness::{
     SOON, beside_others,
     site::{Agent, Gateway, PROXIES, Ports, Site, free_udp_port},
-    targets::{Target, echo, ping},
+    targets::{Refusing, Target, echo, ping},
     until,
     users::socks,
 };
@@ -146,4 +148,52 @@ fn what_a_dead_peer_held_is_forgotten_and_comes_back_with_it() {
     agent.serve(&peers.gateways[1]);
     peers.sees(0, 1);
     ping(&open(&peers).unwrap(), b"after the agent's restart");
+}
+
+#[test]
+fn a_refusal_comes_back_and_no_session_goes_two_hops() {
+    let _machine = beside_others();
+    let (peers, mut agent) = Peers::running(&["tokio", "mio", "tokio"]);
+    let target = echo();
+    let open = || socks(peers.gateways[0].ingress("socks5"), &target.to_string());
+    ping(&open().unwrap(), b"one of two peers has it");
+    let closed = Refusing::new();
+    let proxy = peers.gateways[0].ingress("socks5");
+    socks(proxy, &closed.addr().to_string()).unwrap_err();
+    // All three know of the route until it is gone, and none hands on what it was handed.
+    assert_eq!(peers.gateways[1].process().count("session ended"), 0);
+    agent.process_mut().kill();
+    peers.sees(0, 0);
+    open().unwrap_err();
+    assert_eq!(peers.gateways[1].process().count("session ended"), 0);
+}
+
+#[test]
+fn the_key_of_a_cluster_is_exchanged_under_traffic() {
+    let _machine = beside_others();
+    let (peers, _agent) = Peers::running(&["tokio", "tokio"]);
+    let (target, site) = (echo(), &peers.site);
+    let path = |name: &str| site.path(name).to_string_lossy().into_owned();
+    let (old, new) = (path("cluster.key"), path("new.key"));
+    assert_eq!(site.run(&["peers", "genkey", "--out", &new]).code, 0);
+    let user = socks(peers.gateways[0].ingress("socks5"), &target.to_string()).unwrap();
+    let steps = [
+        format!("cluster_key_file = \"{old}\"\nprevious_key_file = \"{new}\""),
+        format!("cluster_key_file = \"{new}\"\nprevious_key_file = \"{old}\""),
+        format!("cluster_key_file = \"{new}\""),
+    ];
+    let mut now = format!("cluster_key_file = \"{old}\"");
+    for (nth, step) in steps.into_iter().enumerate() {
+        for gateway in &peers.gateways {
+            let text = fs::read_to_string(&gateway.config).unwrap();
+            fs::write(&gateway.config, text.replace(&now, &step)).unwrap();
+            gateway.process().signal(Signal::HUP);
+            (gateway.process()).logged_nth("configuration reloaded", nth + 1);
+            let other = socks(peers.gateways[0].ingress("socks5"), &target.to_string());
+            ping(&other.unwrap(), b"a new session");
+            ping(&user, b"the old session");
+        }
+        now = step;
+    }
+    peers.sees(0, 1);
 }
