@@ -62,6 +62,10 @@ async fn serve(inputs: Receiver<NodeInput>, state: Arc<Mutex<State>>) {
     loop {
         inputs.take(&mut batch).await;
         for input in batch.drain(..) {
+            // Of connections for sessions, of which there are none.
+            if let NodeInput::Connection(..) = input {
+                continue;
+            }
             let NodeInput::Peers(told) = input else {
                 panic!("{input:?} is not of peers");
             };
