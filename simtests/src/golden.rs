@@ -3,7 +3,14 @@
 
 use std::fmt::Write as _;
 
-use crate::{choices::Choices, crypto::Suite, plan::Plan, run::run_seed, scenario};
+use crate::{
+    choices::Choices,
+    crypto::Suite,
+    peers,
+    plan::Plan,
+    run::{Outcome, run_seed},
+    scenario,
+};
 
 /// A kind of run, of which one is pinned.
 struct Kind {
@@ -63,16 +70,26 @@ const SEEDS_MAX: u64 = 2_000;
 pub fn text() -> String {
     let mut text = HEAD.to_owned();
     for (name, seed) in seeds() {
-        let hashes = run_seed(seed, false).hashes;
-        // Writing to a String cannot fail.
-        let _infallible = writeln!(
-            text,
-            "{name}: seed {seed}, {} facts\n  bytes {}\n  shape {}",
-            hashes.records, hashes.bytes, hashes.shape
-        );
+        write(&mut text, name, seed, &run_seed(seed, false));
+    }
+    for seed in PEER_SEEDS {
+        write(&mut text, "peers", seed, &peers::run_seed(seed, false));
     }
     text
 }
+
+fn write(text: &mut String, name: &str, seed: u64, outcome: &Outcome) {
+    let hashes = &outcome.hashes;
+    // Writing to a String cannot fail.
+    let _infallible = writeln!(
+        text,
+        "{name}: seed {seed}, {} facts\n  bytes {}\n  shape {}",
+        hashes.records, hashes.bytes, hashes.shape
+    );
+}
+
+/// Runs of the peers' world that are pinned.
+pub const PEER_SEEDS: [u64; 3] = [0, 1, 2];
 
 /// Where the text lies.
 pub const PATH: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/golden/hashes.txt");

@@ -2,6 +2,8 @@
 
 use std::fmt::Write;
 
+use crate::run::Kind;
+
 /// A deliberate fault in the core, as its patch describes it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Mutant {
@@ -11,6 +13,8 @@ pub struct Mutant {
     pub fault: String,
     /// What a user would see of it, in one sentence.
     pub effect: String,
+    /// Whose world shows it.
+    pub world: Kind,
 }
 
 /// The failure that a sweep tells of.
@@ -38,16 +42,22 @@ pub enum Verdict {
 }
 
 impl Mutant {
-    /// Reads the head of a patch: one line `# ` for the fault and one for its effect, then the first file.
+    /// Reads the head of a patch: one line `# ` for the fault and one for its effect, one more for a world that is not the
+    /// tunnel's, then the first file.
     #[must_use]
     pub fn read(name: &str, patch: &str) -> Option<Self> {
-        let mut lines = patch.lines();
+        let mut lines = patch.lines().peekable();
         let mut sentence = || Some(lines.next()?.strip_prefix("# ")?.to_owned());
         let (fault, effect) = (sentence()?, sentence()?);
+        let world = match lines.next_if_eq(&"# world: peers") {
+            Some(_) => Kind::Peers,
+            None => Kind::Tunnel,
+        };
         lines.next()?.starts_with("diff --git ").then(|| Self {
             name: name.to_owned(),
             fault,
             effect,
+            world,
         })
     }
 
@@ -221,6 +231,15 @@ mod tests {
         let mutant = mutant("07-two-words", "x");
         assert!(mutant.is_called("07-two-words") && mutant.is_called("two-words"));
         assert!(!mutant.is_called("words") && !mutant.is_called("07"));
+    }
+
+    #[test]
+    fn a_patch_names_its_world() {
+        assert_eq!(mutant("07-a", "x").world, Kind::Tunnel);
+        let patch = "# Fault.\n# Effect.\n# world: peers\ndiff --git a/x b/x\n";
+        assert_eq!(Mutant::read("07-a", patch).unwrap().world, Kind::Peers);
+        let other = patch.replace("peers", "moon");
+        assert_eq!(Mutant::read("07-a", &other), None);
     }
 
     #[test]

@@ -52,7 +52,7 @@ pub struct NumbersSpent;
 
 /// Judges the numbers of nodes that proved who they are.
 pub trait Numbers {
-    /// Takes a number of this node's, once.
+    /// Takes a number of this node's, once, of a message that is not bound to its connection.
     ///
     /// # Errors
     /// [`NumberRefused`]
@@ -100,7 +100,7 @@ impl Windows {
 impl Numbers for Windows {
     fn accept(&mut self, from: NodeId, seq: u64) -> Result<(), NumberRefused> {
         let window = self.of(from).ok_or(NumberRefused::NoWindow)?;
-        Ok(window.accept(seq)?)
+        Ok(window.accept_plain(seq)?)
     }
 }
 

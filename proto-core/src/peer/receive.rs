@@ -241,9 +241,11 @@ impl Callee {
         }
         let resets = self.agreed.has(Capabilities::WINDOW_RESET)
             && kind_of(&message) == RpcType::WindowReset.value();
-        match resets {
-            true => reset(window, &message)?,
-            false => window.accept(message.header.seq)?,
+        let seq = message.header.seq;
+        match self.tags.layout() {
+            Layout::Bound if resets => reset(window, &message)?,
+            Layout::Bound => window.accept(seq)?,
+            Layout::Plain => window.accept_plain(seq)?,
         }
         self.bound = Some(from);
         let frame = Frame::decode(message.inner)?;

@@ -10,6 +10,8 @@ pub struct ReplayWindow {
     /// A ring: number `n` has bit `n % width`.
     bits: Vec<u64>,
     jump_max: u64,
+    /// The highest number before the last reset: what is not bound to its connection may have come up to here.
+    reset_from: u64,
 }
 
 /// Why a number is refused: a message was repeated, or overtaken by too many.
@@ -44,6 +46,7 @@ impl ReplayWindow {
             high: 0,
             bits: vec![0; words.max(1)],
             jump_max: 0,
+            reset_from: 0,
         }
     }
 
@@ -80,8 +83,22 @@ impl ReplayWindow {
         Ok(())
     }
 
+    /// The same for a message whose tag is not bound to its connection: one from before a reset could come again, so it
+    /// is stale.
+    ///
+    /// # Errors
+    /// [`ReplayError`]; the window is as it was.
+    pub fn accept_plain(&mut self, seq: u64) -> Result<(), ReplayError> {
+        if seq != 0 && seq <= self.reset_from {
+            let high = self.reset_from;
+            return Err(ReplayError::Stale { seq, high });
+        }
+        self.accept(seq)
+    }
+
     /// Begins anew: this number is the highest, and all below it that the window covers are open, none of them seen.
     pub fn reset(&mut self, seq: u64) {
+        self.reset_from = self.reset_from.max(self.high);
         self.bits.fill(0);
         self.high = seq;
         self.mark(seq);
@@ -210,6 +227,26 @@ mod tests {
         assert_eq!(w.accept(5), Err(ReplayError::Replay { seq: 5 }));
         assert_eq!(w.accept(4), Ok(()));
         assert_eq!(w.accept(6), Ok(()));
+    }
+
+    #[test]
+    fn what_is_not_bound_does_not_come_again_behind_a_reset() {
+        let mut w = ReplayWindow::new(64);
+        w.accept_plain(90).unwrap();
+        w.accept(100).unwrap();
+        w.reset(5);
+        for seq in [4, 90, 99, 100] {
+            let stale = ReplayError::Stale { seq, high: 100 };
+            assert_eq!(w.accept_plain(seq), Err(stale));
+        }
+        w.reset(50);
+        assert_eq!(
+            w.accept(90),
+            Ok(()),
+            "bound to a connection since the reset"
+        );
+        assert_eq!(w.accept_plain(101), Ok(()));
+        assert_eq!(w.accept_plain(0), Err(ReplayError::Reserved));
     }
 
     #[test]

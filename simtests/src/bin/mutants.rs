@@ -21,7 +21,10 @@ use std::{
     time::Duration,
 };
 
-use adit_simtests::mutants::{BEGIN, END, Mutant, Verdict, replace_between, table};
+use adit_simtests::{
+    mutants::{BEGIN, END, Mutant, Verdict, replace_between, table},
+    run::Kind,
+};
 use anyhow::{Context, Result, bail, ensure};
 use clap::Parser;
 
@@ -61,20 +64,15 @@ fn main() -> Result<ExitCode> {
     }
     if args.baseline_seeds > 0 {
         bench.build()?;
-        match bench.sweep(args.baseline_seeds)? {
-            Verdict::Clean => eprintln!("no fault: {} seeds are clean", args.baseline_seeds),
-            Verdict::Found(failure) => bail!(
-                "the core without a fault fails: {} at seed {}, {}",
-                failure.oracle,
-                failure.seed,
-                failure.rest
-            ),
-            Verdict::Unclear(why) => bail!("the core without a fault: {why}"),
+        for world in [Kind::Tunnel, Kind::Peers] {
+            if patches.iter().any(|(_, mutant)| mutant.world == world) {
+                bench.expect_clean(world, args.baseline_seeds)?;
+            }
         }
     }
     let mut results = Vec::new();
     for (patch, mutant) in patches {
-        let verdict = bench.try_mutant(&patch, args.seeds);
+        let verdict = bench.try_mutant(&patch, mutant.world, args.seeds);
         let verdict = verdict.with_context(|| mutant.name.clone())?;
         match &verdict {
             Verdict::Found(failure) => eprintln!(
@@ -137,9 +135,24 @@ impl Bench {
         Ok(bench)
     }
 
-    fn try_mutant(&self, patch: &Path, seeds: u64) -> Result<Verdict> {
+    /// The core without a fault.
+    fn expect_clean(&self, world: Kind, seeds: u64) -> Result<()> {
+        match self.sweep(world, seeds)? {
+            Verdict::Clean => eprintln!("no fault: {seeds} seeds are clean"),
+            Verdict::Found(failure) => bail!(
+                "the core without a fault fails: {} at seed {}, {}",
+                failure.oracle,
+                failure.seed,
+                failure.rest
+            ),
+            Verdict::Unclear(why) => bail!("the core without a fault: {why}"),
+        }
+        Ok(())
+    }
+
+    fn try_mutant(&self, patch: &Path, world: Kind, seeds: u64) -> Result<Verdict> {
         self.apply(patch, &[])?;
-        let verdict = self.build().and_then(|()| self.sweep(seeds));
+        let verdict = self.build().and_then(|()| self.sweep(world, seeds));
         self.apply(patch, &["--reverse"])?;
         verdict
     }
@@ -171,11 +184,15 @@ impl Bench {
     }
 
     /// Runs the first seeds.
-    fn sweep(&self, seeds: u64) -> Result<Verdict> {
+    fn sweep(&self, world: Kind, seeds: u64) -> Result<Verdict> {
         // A fault may make every seed complain at length; only the last sweep's complaints are kept.
         let complaints = File::create(self.target.join("sweep.stderr"))?;
         let mut command = Command::new(self.target.join("sim/sweep"));
         command.args(["--seeds", &seeds.to_string(), "--first", "0"]);
+        command.args(match world {
+            Kind::Tunnel => ["--world", "tunnel"],
+            Kind::Peers => ["--world", "peers"],
+        });
         command.args(self.jobs_args("--threads"));
         command.current_dir(&self.tree).stdin(Stdio::null());
         command.stdout(Stdio::piped()).stderr(complaints);

@@ -9,12 +9,14 @@
 
 mod bare;
 mod client;
+mod cluster;
 mod compromised;
 mod facts;
 mod link;
 mod log;
 mod member;
 mod oracle;
+mod process;
 mod replica;
 mod script;
 mod strike;

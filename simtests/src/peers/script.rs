@@ -221,6 +221,8 @@ impl Draft<'_> {
         };
         let mut at = self.choices.time(At::ZERO, 5 * SECOND);
         for generation in 2..2 + u8::try_from(generations).unwrap_or(0) {
+            // One may be slow to give the former key up.
+            let keeps = self.choices.index(2 * self.count);
             for place in 0..=self.count {
                 let mut after =
                     |low: u32, high: u32| at + self.choices.time(low * SECOND, high * SECOND);
@@ -228,8 +230,11 @@ impl Draft<'_> {
                 self.script.extend([
                     (added, Act::AddKey(place, generation)),
                     (promoted, Act::Promote(place, generation)),
-                    (retired, Act::Retire(place, generation - 1)),
                 ]);
+                if place != keeps {
+                    let former = Act::Retire(place, generation - 1);
+                    self.script.push((retired, former));
+                }
             }
             at += 10 * SECOND;
         }

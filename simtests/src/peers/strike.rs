@@ -10,9 +10,10 @@ use bytes::Bytes;
 
 use super::{
     client::{Client, Greeting, KINDS, Line, envelope, other_ring, sender_of, spoil},
+    cluster::id_of,
     compromised::Recorded,
     facts::{Fact, Holder, Made},
-    world::{World, id_of},
+    world::World,
 };
 use crate::{facts::NodeId, pki::Pair};
 

@@ -2,7 +2,7 @@
 
 use std::{
     collections::{BTreeMap, VecDeque},
-    net::{IpAddr, SocketAddr},
+    net::SocketAddr,
     sync::{
         Arc,
         atomic::{AtomicU64, Ordering::Relaxed},
@@ -15,7 +15,6 @@ use adit_proto_core::{
     peer::{
         NodeId as PeerId,
         directory::Directory,
-        identity::{NodeRecord, PinSet, SpkiPin},
         key::{ClusterSecret, KeyId, KeyRing},
         rpc_type::RpcType,
     },
@@ -24,12 +23,13 @@ use bytes::Bytes;
 
 use super::{
     client::Client,
+    cluster::{addrs, generation, holders, id_of, member, pin},
     compromised::Compromised,
     facts::{Fact, Holder, Serial},
     log::Log,
     member::{Ctx, Member},
     oracle::TALKS_WITHIN,
-    script::{Act, MemberPlan, Plan},
+    script::{Act, Plan},
     strike::Arsenal,
 };
 use crate::{
@@ -74,7 +74,6 @@ pub(super) struct World {
 
 /// Steps at one point in virtual time after which a node is taken to spin.
 const STEPS_HERE_MAX: u32 = 100_000;
-const PORT: u16 = 7_000;
 
 impl World {
     /// Makes the world of a plan; its processes start at once. One at a time on a thread.
@@ -440,73 +439,6 @@ impl World {
     /// What the cluster's first keys were, those that a node has given up.
     pub(super) fn old_secret(&self, generation: u8) -> [u8; 32] {
         self.secret.derive_bytes(&format!("cluster {generation}"))
-    }
-}
-
-/// The name of a member, or of the adversary's node, by its place.
-pub(super) fn id_of(place: usize) -> PeerId {
-    PeerId(place as u64 + 1)
-}
-
-fn addrs(place: usize) -> [SocketAddr; 2] {
-    let place = u8::try_from(place).unwrap_or(u8::MAX);
-    [1, 2].map(|nth| SocketAddr::new(IpAddr::from([10, 9, place, nth]), PORT))
-}
-
-fn holders(members: usize) -> BTreeMap<SocketAddr, (Holder, bool)> {
-    let of = |place| {
-        let holder = Holder {
-            node: Some(id_of(place)),
-            is_honest: true,
-        };
-        addrs(place).map(|addr| (addr, (holder, true)))
-    };
-    (0..members).flat_map(of).collect()
-}
-
-fn generation(secret: &Seed, key: u8) -> Option<ClusterSecret> {
-    ClusterSecret::new(secret.derive_bytes(&format!("cluster {key}"))).ok()
-}
-
-fn pin(topology: &mut Directory, node: PeerId, pairs: &[&Pair]) {
-    let pins = pairs.iter().map(|pair| SpkiPin(pair.spki_sha256));
-    let record = NodeRecord {
-        node,
-        spki_pins: PinSet::new(pins).unwrap_or_default(),
-        spiffe_id: None,
-        address: String::new(),
-    };
-    // Every key is of one node only.
-    let _pinned = topology.set(record);
-}
-
-fn member(
-    drawn: &MemberPlan,
-    (index, host, suite): (usize, HostId, crypto::Suite),
-    wall: Arc<SimWall>,
-    (secret, pki): (&Seed, &Pki),
-    pair: Pair,
-    ring: &KeyRing,
-) -> Member {
-    Member {
-        index: NodeId(index),
-        id: id_of(index),
-        host,
-        addrs: addrs(index).into(),
-        addr: 0,
-        wall,
-        seed: secret.child(&format!("node {index}")),
-        suite,
-        capabilities: drawn.capabilities,
-        slack: drawn.slack,
-        pair,
-        ca: pki.ca().to_vec(),
-        topology: Directory::default(),
-        ring: ring.clone(),
-        retired: 0,
-        boot: 0,
-        starts: 0,
-        process: None,
     }
 }
 

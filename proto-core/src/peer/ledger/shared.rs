@@ -149,7 +149,7 @@ impl PeerLedger {
 impl Numbers for &PeerLedger {
     fn accept(&mut self, from: NodeId, seq: u64) -> Result<(), NumberRefused> {
         let window = self.window(from).ok_or(NumberRefused::NoWindow)?;
-        Ok(locked(&window).accept(seq)?)
+        Ok(locked(&window).accept_plain(seq)?)
     }
 }
 

@@ -370,6 +370,24 @@ fn a_window_begins_anew_only_by_what_it_remembers() {
 }
 
 #[test]
+fn a_plain_request_from_before_a_reset_is_not_taken_again() {
+    let mut plain = World::plain();
+    plain.ping(12).unwrap();
+    // The same node, over another connection.
+    let mut w = World::new(Capabilities::ALL, 5);
+    std::mem::swap(&mut w.node, &mut plain.node);
+    let reset = frame(RpcType::WindowReset, &12_u64.to_le_bytes());
+    w.send(route(7), reset).unwrap();
+    std::mem::swap(&mut w.node, &mut plain.node);
+    let again = plain.ping(12);
+    assert_eq!(
+        cause(again),
+        ReplayError::Stale { seq: 12, high: 12 }.into()
+    );
+    plain.ping(13).unwrap();
+}
+
+#[test]
 fn a_reset_needs_the_right_node() {
     let mut w = World::new(Capabilities::ALL, 6);
     let got = w.send(route(7), frame(RpcType::WindowReset, &0_u64.to_le_bytes()));
