@@ -203,6 +203,10 @@ fn a_start_that_fails_keeps_the_incident() {
     for n in 1..=3 {
         gateway.spawn();
         gateway.process().logged("gateway running");
+        // One that its process was killed before it wrote a word is not kept, as it pushes nothing out.
+        until("the journal has begun", Duration::from_secs(10), || {
+            (fs::metadata(&journal).ok()?.len() > 0).then_some(())
+        });
         gateway.process_mut().kill();
         let kept = site.path(&format!("gateway.journal.{n}"));
         assert_eq!(fs::read(kept).unwrap(), incident);
