@@ -31,7 +31,7 @@ use self::security::{NoJoins, ring, security};
 use super::{GatewayState, failure};
 use crate::{
     admin::{PeerLister, PeerRow},
-    config::{Driver, GatewayConfig, PeersConfig},
+    config::{Driver, ForwardLink, GatewayConfig, PeersConfig},
     exit::{Code, CommandFailure},
     peers::boot_epoch,
 };
@@ -97,6 +97,14 @@ impl Peers {
             Running::Mio(peers) => peers.local_addr(),
         };
         tracing::info!(node = node.0, start, %listen, "one of several gateways");
+        for peer in &config.peers {
+            if peer.forward == ForwardLink::Replica {
+                tracing::warn!(
+                    peer = peer.id.0,
+                    "sessions are not forwarded over replica links yet, but over QUIC; take `forward` out"
+                );
+            }
+        }
         let running = Some(running);
         Ok(Self { running })
     }
