@@ -34,17 +34,24 @@ pub struct Request {
     pub responder: Responder,
 }
 
-/// The way of one answer. Dropping it refuses the request as overload: nothing was executed.
+/// The way of one answer. Dropping it refuses the request as overload where the application never had it, so that nothing
+/// was executed; of one that [`Requests`] have handed over that cannot be known, and dropping it is
+/// [`fail`](Self::fail): the caller must not send it again.
 #[derive(Debug)]
 pub struct Responder {
     slot: Slot,
     way: Option<Commands<PeerCommand>>,
+    /// The application has the request.
+    is_taken: bool,
 }
 
 impl Responder {
     pub(super) fn new(slot: Slot, way: Commands<PeerCommand>) -> Self {
-        let way = Some(way);
-        Self { slot, way }
+        Self {
+            slot,
+            way: Some(way),
+            is_taken: false,
+        }
     }
 
     /// Answers. A request that goes one way is answered by the end of its stream alone, whatever the body; a body that
@@ -73,7 +80,10 @@ impl Responder {
 
 impl Drop for Responder {
     fn drop(&mut self) {
-        self.tell(PeerCommand::Refuse(self.slot, OVERLOAD_PAUSE));
+        self.tell(match self.is_taken {
+            true => PeerCommand::Fail(self.slot),
+            false => PeerCommand::Refuse(self.slot, OVERLOAD_PAUSE),
+        });
     }
 }
 
@@ -111,13 +121,14 @@ impl Requests {
 
     /// The same as a poll.
     pub fn poll_next(&mut self, cx: &mut Context<'_>) -> Poll<Option<Request>> {
-        if let Some(request) = self.batch.pop_front() {
-            return Poll::Ready(Some(request));
+        if self.batch.is_empty() && self.queue.poll_take(cx, &mut self.batch).is_pending() {
+            return Pin::new(&mut self.ended).poll(cx).map(|_| None);
         }
-        if self.queue.poll_take(cx, &mut self.batch).is_ready() {
-            return Poll::Ready(self.batch.pop_front());
+        let mut next = self.batch.pop_front();
+        if let Some(request) = &mut next {
+            request.responder.is_taken = true;
         }
-        Pin::new(&mut self.ended).poll(cx).map(|_| None)
+        Poll::Ready(next)
     }
 }
 
@@ -164,6 +175,30 @@ mod tests {
             PeerCommand::Refuse(Slot(3), OVERLOAD_PAUSE)
         ));
         assert_eq!(told.len(), 3);
+    }
+
+    #[test]
+    fn a_request_that_the_application_has_is_not_refused_as_unexecuted() {
+        let (way, commands) = handoff(8);
+        let (sender, _end, mut requests) = requests();
+        for slot in 1..=3 {
+            sender.push(request(slot, &way)).unwrap();
+        }
+        let mut cx = Context::from_waker(std::task::Waker::noop());
+        let Poll::Ready(Some(taken)) = requests.poll_next(&mut cx) else {
+            panic!("three wait");
+        };
+        drop(taken);
+        assert!(matches!(told(&commands)[..], [PeerCommand::Fail(Slot(1))]));
+        // The others were taken from the queue with it, and nobody has seen them.
+        drop(requests);
+        assert!(matches!(
+            told(&commands)[..],
+            [
+                PeerCommand::Refuse(Slot(2), OVERLOAD_PAUSE),
+                PeerCommand::Refuse(Slot(3), OVERLOAD_PAUSE)
+            ]
+        ));
     }
 
     #[test]
