@@ -41,6 +41,10 @@ pub trait Role {
 
     /// A session whose socket was attached is over.
     fn on_session_over(&mut self, slot: Slot, traffic: Traffic, how: Over);
+
+    /// The connection ends before its time, and not all that it was asked is accounted for; its
+    /// [`Event::Closed`] follows.
+    fn on_abandoned(&mut self) {}
 }
 
 /// What a connection needs of its driver.
@@ -343,6 +347,7 @@ impl<R: Role, L: Leg> Worker<R, L> {
     /// nobody may wait for a connection that is not there.
     pub fn abandon(&mut self, now: Instant) {
         if !self.closed {
+            self.role.on_abandoned();
             self.on_event(now, Event::Closed(Closed::Local));
         }
         self.sessions.cut(Over::Cut);

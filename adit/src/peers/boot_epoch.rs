@@ -20,6 +20,18 @@ pub enum BootEpochError {
     /// All counts are spent.
     #[error("the count of starts is at its end")]
     Spent,
+    /// A peer names a start that this gateway does not believe in.
+    #[error(
+        "a peer names start {known}, and this is start {start}: peers may lift the count by at most {LIFT_MAX} (where it is right, write {known} into {path} and start again)"
+    )]
+    TooFar {
+        /// The latest start that the peer names.
+        known: u64,
+        /// That of this process.
+        start: u64,
+        /// The file.
+        path: String,
+    },
 }
 
 /// Counts a start, and gives the count once it is on disk: 1 for the first. It is never given twice; a start that fails
@@ -28,14 +40,27 @@ pub enum BootEpochError {
 /// # Errors
 /// [`BootEpochError`]
 pub fn next(dir: &StateDir) -> Result<u64, BootEpochError> {
-    after(dir, 0)
+    above(dir, 0)
 }
 
-/// The same, where a peer knows of a later start than this gateway: the count is above that one, too.
+/// Gives a count above a start that a peer knows of, once it is on disk, where the count was lost: this process was counted
+/// as `start`. All peers together lift the count by at most [`LIFT_MAX`] in the life of a process, so that none can
+/// bring it to its end.
 ///
 /// # Errors
-/// [`BootEpochError`]
-pub fn after(dir: &StateDir, known: u64) -> Result<u64, BootEpochError> {
+/// [`BootEpochError`]; nothing has changed then.
+pub fn lift(dir: &StateDir, start: u64, known: u64) -> Result<u64, BootEpochError> {
+    if known.saturating_sub(start) >= LIFT_MAX {
+        return Err(BootEpochError::TooFar {
+            known,
+            start,
+            path: dir.file(FILE).display().to_string(),
+        });
+    }
+    above(dir, known)
+}
+
+fn above(dir: &StateDir, known: u64) -> Result<u64, BootEpochError> {
     let damaged = || BootEpochError::Damaged {
         path: dir.file(FILE).display().to_string(),
     };
@@ -51,6 +76,9 @@ pub fn after(dir: &StateDir, known: u64) -> Result<u64, BootEpochError> {
     dir.write(FILE, format!("{next}\n").as_bytes())?;
     Ok(next)
 }
+
+/// Starts by which peers lift the count at most while a process runs: more than a gateway has in years, and a 256th of all.
+pub const LIFT_MAX: u64 = 4_096;
 
 const FILE: &str = "peers-boot-epoch";
 
@@ -68,10 +96,28 @@ mod tests {
         assert_eq!([next(&dir).unwrap(), next(&dir).unwrap()], [1, 2]);
         let again = StateDir::open(dir.path()).unwrap();
         assert_eq!(next(&again).unwrap(), 3);
-        assert_eq!(after(&dir, 90).unwrap(), 91);
-        assert_eq!(after(&dir, 90).unwrap(), 92);
-        assert!(matches!(after(&dir, MAX), Err(BootEpochError::Spent)));
-        assert_eq!(next(&dir).unwrap(), 93);
+    }
+
+    #[test]
+    fn peers_lift_a_count_that_was_lost_and_not_far() {
+        let root = tempfile::tempdir().unwrap();
+        let dir = StateDir::open(root.path().join("s")).unwrap();
+        let start = next(&dir).unwrap();
+        assert_eq!(lift(&dir, start, 90).unwrap(), 91);
+        assert_eq!(lift(&dir, start, 90).unwrap(), 92, "none is given twice");
+        let highest = start + LIFT_MAX - 1;
+        assert_eq!(lift(&dir, start, highest).unwrap(), highest + 1);
+        // Nor in steps.
+        for known in [highest + 1, MAX, u64::MAX] {
+            let error = lift(&dir, start, known).unwrap_err();
+            assert!(matches!(error, BootEpochError::TooFar { .. }));
+            let error = error.to_string();
+            assert!(error.contains(FILE) && error.contains("4096"), "{error}");
+        }
+        assert_eq!(next(&dir).unwrap(), highest + 2);
+        let late = MAX - 1;
+        assert!(matches!(lift(&dir, late, MAX), Err(BootEpochError::Spent)));
+        assert_eq!(next(&dir).unwrap(), highest + 3);
     }
 
     #[test]

@@ -227,6 +227,7 @@ impl PeersCore {
             }
             PeersInput::List(reply) => drop(reply.send(self.list(now, host))),
             PeersInput::Event(conn, event) => self.event(now, conn, event),
+            PeersInput::Abandoned(conn) => self.pool.handle_abandoned(now, conn),
             PeersInput::Refused(conn, call, refused) => {
                 self.pool.handle_refused(now, conn, call, refused);
             }
@@ -246,6 +247,7 @@ impl PeersCore {
                     told.machine.set_local(now, holding);
                 }
             }
+            PeersInput::EpochLifted(peer, lifted) => self.epoch_lifted(now, peer, lifted),
             PeersInput::Resolved(dial, found) => self.resolved(now, dial, &found, host),
             PeersInput::Stop(grace) => self.stop(now, grace, host),
         }
@@ -271,6 +273,7 @@ impl PeersCore {
             self.dialled.remove(&node);
             self.refusals.remove(&node);
             self.end_forwards(now, node, host);
+            self.untell(now, node);
             if let Some(told) = &mut self.told {
                 told.machine.remove_peer(node);
             }
@@ -382,6 +385,9 @@ impl PeersCore {
             && let Some((addr, _)) = self.dialled.get(&node)
         {
             self.forwards.reached(now, node, *addr);
+        }
+        if reach == Reach::Down {
+            self.untell(now, node);
         }
         if let Some(told) = &mut self.told {
             match reach {

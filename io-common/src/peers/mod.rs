@@ -6,11 +6,15 @@
 //!      '------outcome-------'                                      '--request--> Requests, answered by a Responder
 //! ```
 
+#[cfg(test)]
+mod bed;
 mod core;
 mod forward;
 mod handle;
 mod request;
 mod role;
+#[cfg(test)]
+mod tests;
 
 use std::{
     fmt,
@@ -62,15 +66,29 @@ pub struct PeersConfig {
 
 /// For whom the catalogue is kept: peers are told what the gateway holds, and the gateway what peers hold. All peers are
 /// dialled then without being called.
-#[derive(Debug)]
 pub struct CatalogueConfig {
     /// This node.
     pub local: NodeId,
     /// Counts the starts of this node, and is durable (peer-rpc 7.3).
     pub epoch: u64,
+    /// What is done where a peer knows of a later start of this node.
+    pub lost_epoch: LostEpoch,
     /// Where the agents are.
     pub gateway: GatewayHandle,
 }
+
+impl fmt::Debug for CatalogueConfig {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("CatalogueConfig")
+            .field("local", &self.local)
+            .field("epoch", &self.epoch)
+            .finish_non_exhaustive()
+    }
+}
+
+/// Takes the latest start of this node that a peer knows of, and the way for a count above it that is durable, or for why
+/// there is none. May not block; one wish is under way at a time. How far peers may lift the count is for this to bound.
+pub type LostEpoch = Box<dyn Fn(u64, Box<dyn FnOnce(Result<u64, String>) + Send>) + Send>;
 
 /// What the one owner is told, by callers, administration and connections.
 pub enum PeersInput {
@@ -102,6 +120,8 @@ pub enum PeersInput {
     List(oneshot::Sender<Vec<(PeerRow, Option<oneshot::Receiver<Glance>>)>>),
     /// A connection says something.
     Event(ConnId, Event),
+    /// A connection ends before its time, and cannot tell which of its calls were written.
+    Abandoned(ConnId),
     /// A connection did not take a call.
     Refused(ConnId, CallId, CallRefused),
     /// The first request on a connection that a peer dialled says who is there.
@@ -112,6 +132,9 @@ pub enum PeersInput {
     HoldingChanged,
     /// What the gateway holds.
     Holding(Holding),
+    /// The count of this node's starts is so high from here on, or could not be lifted, after that peer knew of a later
+    /// start.
+    EpochLifted(NodeId, Result<u64, String>),
     /// A name was looked up.
     Resolved(DialId, Vec<IpAddr>),
     /// Calls and requests under way have so long; then end.

@@ -6,6 +6,7 @@ use std::{
 };
 
 use adit_proto_core::{
+    close::CloseReason,
     connection::{CommandError, Connection},
     id::{AttemptId, CallId, ConnId, Slot},
     output::Event,
@@ -154,6 +155,10 @@ impl Role for PeerConnection {
             return forwarding.on_command(now, forward, command);
         }
         let Some(mut peer) = conn.as_peer() else {
+            // Of a connection for sessions that carries none: there is no gateway, or it has come up a moment ago.
+            if let PeerCommand::Drain(_) = command {
+                conn.close(now, &CloseReason::NodeStopping);
+            }
             return;
         };
         // Where an answer comes too late, nobody waits for it.
@@ -188,6 +193,10 @@ impl Role for PeerConnection {
             | PeerCommand::Accept(..)
             | PeerCommand::RefuseOpen(..) => Ok(()),
         };
+    }
+
+    fn on_abandoned(&mut self) {
+        self.tell(PeersInput::Abandoned(self.id));
     }
 
     // Calls are no sessions: nothing of them has a socket.

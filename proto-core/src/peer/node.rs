@@ -330,7 +330,10 @@ impl Node {
             Pooled::Dialling(dial) => {
                 self.forget_dial(dial);
             }
-            Pooled::Up(conn) => self.retire(conn),
+            Pooled::Up(conn) => {
+                self.steps.push_back(NodeStep::Reach(node, Reach::Down));
+                self.retire(conn);
+            }
         }
     }
 

@@ -8,7 +8,8 @@ use adit_io_common::{
     clock::system_env,
     gateway::{GatewayHandle, StartError},
     peers::{
-        CatalogueConfig, PeerRow as Known, PeersConfig as DriverConfig, PeersHandle, Requests,
+        CatalogueConfig, LostEpoch, PeerRow as Known, PeersConfig as DriverConfig, PeersHandle,
+        Requests,
     },
 };
 use adit_io_mio::Peers as MioPeers;
@@ -25,7 +26,7 @@ use adit_proto_core::{
     },
     target::Target,
 };
-use tokio::time::timeout;
+use tokio::{runtime::Handle, time::timeout};
 
 use self::security::{NoJoins, ring, security};
 use super::{GatewayState, failure};
@@ -34,6 +35,7 @@ use crate::{
     config::{Driver, ForwardLink, GatewayConfig, PeersConfig},
     exit::{Code, CommandFailure},
     peers::boot_epoch,
+    state::StateDir,
 };
 
 /// The peers of a running gateway; nothing where none are configured.
@@ -73,6 +75,7 @@ impl Peers {
             catalogue: Some(CatalogueConfig {
                 local: node,
                 epoch: start,
+                lost_epoch: lift(state.dir.clone(), start),
                 gateway,
             }),
         };
@@ -197,6 +200,17 @@ fn env(state: &GatewayState) -> Result<adit_proto_core::env::Env, CommandFailure
 fn addresses(config: &PeersConfig) -> Vec<(NodeId, Target)> {
     let peers = config.peers.iter();
     peers.map(|peer| (peer.id, peer.address.clone())).collect()
+}
+
+/// What is done where a peer knows of a later start: the file is written on a thread that may wait.
+fn lift(dir: StateDir, start: u64) -> LostEpoch {
+    let runtime = Handle::current();
+    Box::new(move |known, done| {
+        let dir = dir.clone();
+        runtime.spawn_blocking(move || {
+            done(boot_epoch::lift(&dir, start, known).map_err(|error| error.to_string()));
+        });
+    })
 }
 
 /// A gateway has no use for what members of another kind of cluster ask.

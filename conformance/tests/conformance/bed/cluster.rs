@@ -177,6 +177,7 @@ impl Cluster {
             catalogue: setup.gateway.map(|gateway| CatalogueConfig {
                 local: NodeId(setup.id),
                 epoch: setup.boot,
+                lost_epoch: Box::new(|known, done| done(Ok(known + 1))),
                 gateway,
             }),
         };

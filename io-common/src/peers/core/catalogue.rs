@@ -1,9 +1,13 @@
 //! What gateways tell each other of what they hold: from this one's node to its peers, and from them to it.
 
-use std::time::{Duration, Instant};
+use std::{
+    collections::BTreeMap,
+    time::{Duration, Instant},
+};
 
 use adit_proto_core::{
     gateway::dispatch::AgentEvent,
+    id::CallId,
     peer::{
         NodeId,
         catalogue::{Catalogue, CatalogueOutput},
@@ -18,16 +22,28 @@ use crate::{
     gateway::{FromConnection, GatewayHandle},
     handoff::Sender,
     lines::Lines,
-    peers::{CatalogueConfig, PeersInput, Request},
+    peers::{CatalogueConfig, LostEpoch, PeersInput, Request},
 };
 
 /// The catalogue, and the gateway that it is for.
 pub(super) struct Told {
     pub(super) machine: Catalogue,
     gateway: GatewayHandle,
+    /// What each peer is being told: one thing at a time, as what is held may be long.
+    under_way: BTreeMap<NodeId, UnderWay>,
     /// When peers without a connection are dialled.
     warm_at: Instant,
+    lost_epoch: LostEpoch,
+    /// A higher count of starts is being made durable.
+    is_lifting: bool,
     odd: Lines,
+}
+
+/// What a peer is being told.
+struct UnderWay {
+    call: CallId,
+    /// What it is told after that; the latest counts.
+    next: Option<Bytes>,
 }
 
 /// A peer is told what is held once a second, so that it is dialled as often where it has no connection.
@@ -38,6 +54,7 @@ impl Told {
         let CatalogueConfig {
             local,
             epoch,
+            lost_epoch,
             gateway,
         } = config;
         let mut machine = Catalogue::new(local, epoch);
@@ -47,7 +64,10 @@ impl Told {
         Self {
             machine,
             gateway,
+            under_way: BTreeMap::new(),
             warm_at: now,
+            lost_epoch,
+            is_lifting: false,
             odd: Lines::new("a peer's catalogue is not taken"),
         }
     }
@@ -114,13 +134,74 @@ impl PeersCore {
         let Some(told) = &mut self.told else {
             return;
         };
-        let Ok(answer) = outcome else {
-            return told.machine.handle_unanswered(node);
+        let done = told.under_way.remove(&node);
+        match outcome {
+            Err(_) => told.machine.handle_unanswered(node),
+            Ok(answer) => {
+                if let Err(error) = told.machine.handle_answer(now, node, &answer)
+                    && told.odd.allow()
+                {
+                    tracing::warn!(peer = %node, %error, "a peer's answer about the catalogue is not taken");
+                }
+            }
+        }
+        if let Some(next) = done.and_then(|done| done.next) {
+            self.tell_peer(now, node, next);
+        }
+    }
+
+    fn tell_peer(&mut self, now: Instant, peer: NodeId, payload: Bytes) {
+        let Some(told) = &mut self.told else {
+            return;
         };
-        if let Err(error) = told.machine.handle_answer(now, node, &answer)
-            && told.odd.allow()
+        if let Some(under_way) = told.under_way.get_mut(&peer) {
+            under_way.next = Some(payload);
+            return;
+        }
+        let call = self.pool.call(now, peer, RpcType::Catalogue, payload);
+        told.under_way.insert(peer, UnderWay { call, next: None });
+        let whose = Whose::Catalogue;
+        self.callers.insert(call, Caller { node: peer, whose });
+    }
+
+    /// A peer has no connection any more: once it has one again it is told everything anew.
+    pub(super) fn untell(&mut self, now: Instant, peer: NodeId) {
+        if let Some(told) = &mut self.told
+            && let Some(UnderWay { call, .. }) = told.under_way.remove(&peer)
         {
-            tracing::warn!(peer = %node, %error, "a peer's answer about the catalogue is not taken");
+            self.callers.remove(&call);
+            self.pool.cancel(now, call);
+        }
+    }
+
+    /// A peer knows of a later start of this gateway: its own count is behind, and a higher one is asked for.
+    fn epoch_lost(&mut self, peer: NodeId, epoch: u64) {
+        let own = self.parts.owner.clone();
+        if let Some(told) = &mut self.told
+            && !std::mem::replace(&mut told.is_lifting, true)
+        {
+            let done = move |lifted| own.push_or_stop(PeersInput::EpochLifted(peer, lifted));
+            (told.lost_epoch)(epoch, Box::new(done));
+        }
+    }
+
+    /// A higher count of starts is durable, or there is none.
+    pub(super) fn epoch_lifted(&mut self, now: Instant, peer: NodeId, lifted: Result<u64, String>) {
+        let Some(told) = &mut self.told else {
+            return;
+        };
+        told.is_lifting = false;
+        match lifted {
+            Ok(epoch) => {
+                tracing::warn!(%peer, epoch, "a peer knows of a later start of this gateway: the count of starts was lost, and goes on from there");
+                // The numbers of messages are behind as well.
+                self.ledger.enter(epoch);
+                told.machine.set_epoch(now, epoch);
+            }
+            Err(error) if told.odd.allow() => {
+                tracing::error!(%peer, %error, "a peer knows of a later start of this gateway, and takes nothing that this one tells");
+            }
+            Err(_) => {}
         }
     }
 
@@ -138,14 +219,7 @@ impl PeersCore {
                         own.push_or_stop(PeersInput::Holding(holding));
                     });
                 }
-                CatalogueOutput::Tell { peer, payload } => {
-                    let call = self.pool.call(now, peer, RpcType::Catalogue, payload);
-                    let caller = Caller {
-                        node: peer,
-                        whose: Whose::Catalogue,
-                    };
-                    self.callers.insert(call, caller);
-                }
+                CatalogueOutput::Tell { peer, payload } => self.tell_peer(now, peer, payload),
                 CatalogueOutput::Changed { peer } => {
                     let holding = told.machine.held_by(peer);
                     let holding = holding.map(|held| (**held).clone()).unwrap_or_default();
@@ -157,10 +231,7 @@ impl PeersCore {
                         "this gateway holds more agents and routes than may be told; peers route nothing to the rest"
                     );
                 }
-                CatalogueOutput::EpochLost { peer, epoch } => {
-                    tracing::warn!(%peer, epoch, "a peer knows of a later start of this gateway; its count of starts was lost and goes on from there");
-                    told.machine.set_epoch(now, epoch.saturating_add(1));
-                }
+                CatalogueOutput::EpochLost { peer, epoch } => self.epoch_lost(peer, epoch),
             }
         }
         any

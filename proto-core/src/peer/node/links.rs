@@ -85,6 +85,21 @@ impl Node {
         }
     }
 
+    /// A connection ends before its time, by a fault of this node's, and does not tell how far its calls had come: each may
+    /// have been executed. Its end is told as that of any other.
+    pub fn handle_abandoned(&mut self, now: Instant, conn: ConnId) {
+        let Some(held) = self.links.get(&conn) else {
+            return;
+        };
+        let failure = Failure::Link {
+            written: true,
+            dead: true,
+        };
+        for call in held.calls.clone() {
+            self.handle_outcome(now, conn, call, Err(failure));
+        }
+    }
+
     fn handle_up(&mut self, now: Instant, conn: ConnId) {
         let Some(held) = self.links.get(&conn) else {
             let (role, calls) = (LinkRole::Inbound, BTreeSet::new());

@@ -266,6 +266,21 @@ fn a_call_that_the_connection_never_took_is_made_again() {
 }
 
 #[test]
+fn a_call_that_may_have_been_executed_when_its_connection_was_abandoned_is_not_made_again() {
+    let mut bed = Bed::new();
+    let conn = bed.connected();
+    let (once, often) = (bed.call(RpcType::DataPropose), bed.call(RpcType::Ping));
+    bed.steps();
+    bed.node.handle_abandoned(bed.now, conn);
+    bed.event(conn, Event::Closed(Closed::Local));
+    assert_eq!(bed.node.peers().next().unwrap().failures, 1);
+    let steps = bed.steps();
+    let failed = answered(once, Err(CallError::Failed(DEAD)));
+    assert!(steps.contains(&failed), "{steps:?}");
+    assert_eq!(bed.node.calls(), 1, "{often} rests");
+}
+
+#[test]
 fn a_silent_connection_is_closed_when_its_last_call_is_over() {
     let mut bed = Bed::new();
     let conn = bed.connected();
@@ -324,12 +339,21 @@ fn another_address_is_for_later_calls() {
     let first = bed.call(RpcType::Ping);
     bed.steps();
     bed.node.set_peer(bed.now, PEER, address(2));
-    assert!(bed.steps().is_empty());
+    assert_eq!(bed.steps(), [NodeStep::Reach(PEER, Reach::Down)]);
     bed.call(RpcType::Ping);
     assert!(matches!(&bed.steps()[..], [NodeStep::Dial { address: to, .. }] if *to == address(2)));
     bed.answer(conn, first, Ok(Bytes::new()));
     let closed = NodeStep::Close(conn, CloseReason::Redundant);
     assert_eq!(bed.steps(), [answered(first, Ok(Bytes::new())), closed]);
+}
+
+#[test]
+fn a_node_that_is_removed_is_down() {
+    let mut bed = Bed::new();
+    let conn = bed.connected();
+    bed.node.remove_peer(PEER);
+    let closed = NodeStep::Close(conn, CloseReason::Redundant);
+    assert_eq!(bed.steps(), [NodeStep::Reach(PEER, Reach::Down), closed]);
 }
 
 #[test]

@@ -1,0 +1,243 @@
+//! Whole nodes in virtual time.
+
+use std::{future::Future, pin::pin, task::Poll, time::Duration};
+
+use adit_proto_core::{
+    close::CloseReason,
+    gateway::{AttemptError, dispatch::AgentEvent},
+    id::{AgentId, AttemptId, ConnId, SessionId},
+    output::Event,
+    peer::{
+        catalogue::Holding,
+        forward::{Forward, Status},
+        node::CallError,
+        retry::Failure,
+        rpc_type::RpcType,
+    },
+};
+use bytes::Bytes;
+use uuid::Uuid;
+
+use super::{
+    PeerCommand, PeersInput,
+    bed::{Bed, cx, id},
+};
+use crate::{
+    commands::Command,
+    gateway::{FromConnection, PeerCarriage},
+};
+
+#[test]
+fn a_call_whose_connection_was_abandoned_may_have_been_executed() {
+    let mut bed = Bed::new(2, &[]);
+    let handle = bed.nodes[0].handle.clone();
+    for (kind, again) in [(RpcType::DataPropose, false), (RpcType::ReadIndex, true)] {
+        let mut call = pin!(handle.call(id(1), kind, Bytes::from_static(b"x")));
+        assert!(call.as_mut().poll(&mut cx()).is_pending());
+        bed.settle();
+        let Poll::Ready(Some(request)) = bed.nodes[1].requests.poll_next(&mut cx()) else {
+            panic!("it was asked");
+        };
+        let conn = bed.nodes[0].core.pool.connection(id(1)).unwrap();
+        bed.abandon(0, conn);
+        bed.settle();
+        let outcome = call.as_mut().poll(&mut cx());
+        assert_eq!(outcome.is_pending(), again, "{kind:?}: {outcome:?}");
+        if let Poll::Ready(outcome) = outcome {
+            let failure = Failure::Link {
+                written: true,
+                dead: true,
+            };
+            assert_eq!(outcome, Err(CallError::Failed(failure)));
+        }
+        request.responder.fail();
+        // The former end is lost to the peer in time.
+        bed.pass(Duration::from_secs(60));
+    }
+}
+
+#[test]
+fn a_node_that_is_no_gateway_takes_no_sessions_and_keeps_no_connection_for_them() {
+    let mut bed = Bed::new(2, &[1]);
+    let conn = bed.dial_forward(1, 0);
+    bed.settle();
+    let way = carriage(&mut bed, 1, conn);
+    let refused = open(&mut bed, &way, 7);
+    assert_eq!(
+        refused,
+        [AgentEvent::Failed {
+            attempt: AttemptId(7),
+            cause: AttemptError::Refused("this node takes no sessions".to_owned()),
+        }]
+    );
+    bed.nodes[0].handle.stop(Duration::from_secs(600));
+    bed.pass(Duration::from_secs(10));
+    assert!(bed.nodes[0].host.workers.is_empty() && bed.nodes[0].host.stopping);
+    assert!(told(&mut bed, 1).contains(&AgentEvent::Closed));
+}
+
+#[test]
+fn a_peer_is_told_one_whole_at_a_time() {
+    let mut bed = Bed::new(2, &[0, 1]);
+    bed.pass(Duration::from_secs(1));
+    bed.nodes[1].is_deaf = true;
+    let pool = |bed: &Bed| bed.nodes[0].core.pool.calls();
+    for n in 0..5 {
+        let conn = bed.nodes[0].core.pool.connection(id(1)).unwrap();
+        bed.nodes[0].gateway().holding = holding(n);
+        bed.tell(0, PeersInput::HoldingChanged);
+        // Its path stalls and recovers, and it is told everything anew.
+        bed.tell(0, PeersInput::Event(conn, Event::PathSuspect));
+        bed.tell(0, PeersInput::Event(conn, Event::PathRecovered));
+        bed.pass(Duration::from_millis(300));
+        assert_eq!(pool(&bed), 1, "{n}");
+    }
+    bed.nodes[1].is_deaf = false;
+    bed.pass(Duration::from_millis(500));
+    assert_eq!(pool(&bed), 0);
+    assert_eq!(bed.nodes[1].gateway().peers[&id(0)], holding(4));
+}
+
+#[test]
+fn a_peer_that_moves_is_told_anew() {
+    let mut bed = Bed::new(2, &[0, 1]);
+    bed.nodes[0].gateway().holding = holding(1);
+    bed.tell(0, PeersInput::HoldingChanged);
+    bed.pass(Duration::from_secs(1));
+    assert_eq!(bed.nodes[1].gateway().peers[&id(0)], holding(1));
+    bed.nodes[1].is_deaf = true;
+    bed.nodes[0].gateway().holding = holding(2);
+    bed.tell(0, PeersInput::HoldingChanged);
+    bed.settle();
+    assert_eq!(bed.nodes[0].core.pool.calls(), 1);
+    // Nobody there answers for it; what it was being told is not waited for.
+    let (reply, _done) = futures_channel::oneshot::channel();
+    let elsewhere = vec![(id(1), "10.0.0.9:4434".parse().unwrap())];
+    bed.tell(0, PeersInput::SetPeers(elsewhere, reply));
+    assert_eq!(bed.nodes[0].core.pool.calls(), 0);
+}
+
+#[test]
+fn sessions_are_opened_refused_and_given_up() {
+    let (mut bed, conn) = forwarding();
+    let way = carriage(&mut bed, 0, conn);
+    assert!(open(&mut bed, &way, 1).is_empty());
+    assert!(open(&mut bed, &way, 2).is_empty());
+    let asked = std::mem::take(&mut bed.nodes[1].gateway().forwarded);
+    let [first, second] = &asked[..] else {
+        panic!("two sessions: {asked:?}");
+    };
+    assert_eq!((first.forward.from, first.forward.to), (id(0), id(1)));
+    assert_eq!(first.remote.to_string(), "10.0.0.1:4434");
+    // The first is refused there, the second given up here.
+    let refuse = PeerCommand::RefuseOpen(first.place.1, Status::NoRoute, "no agent".into());
+    first.commands.push_or_stop(Command::Role(refuse));
+    let give_up = PeerCommand::CancelOpen(AttemptId(2));
+    way.commands.push_or_stop(Command::Role(give_up));
+    bed.settle();
+    let cause = AttemptError::Refused("no agent".to_owned());
+    let attempt = AttemptId(1);
+    assert_eq!(told(&mut bed, 0), [AgentEvent::Failed { attempt, cause }]);
+    assert_eq!(bed.nodes[1].gateway().given_up, [second.place]);
+    // What is decided is given up no more.
+    assert!(open(&mut bed, &way, 3).is_empty());
+    way.commands
+        .push_or_stop(Command::Close(CloseReason::NodeStopping));
+    bed.settle();
+    let third = bed.nodes[1].gateway().forwarded[0].place;
+    assert_eq!(bed.nodes[1].gateway().given_up, [second.place, third]);
+    assert!(told(&mut bed, 0).contains(&AgentEvent::Closed));
+    // The gateway of the peer has the other ends of its sessions, and is told nothing else.
+    assert!(bed.nodes[1].gateway().told.is_empty());
+}
+
+#[test]
+fn one_connection_is_kept_to_each_peer_that_holds_anything() {
+    let (mut bed, first) = forwarding();
+    assert_eq!(bed.nodes[0].gateway().carriages.len(), 1);
+    assert!(
+        bed.nodes[1].gateway().carriages.is_empty(),
+        "the other way holds nothing"
+    );
+    carriage(&mut bed, 0, first)
+        .commands
+        .push_or_stop(Command::Close(CloseReason::NodeStopping));
+    bed.pass(Duration::from_millis(100));
+    let [_, (second, _)] = bed.nodes[0].gateway().carriages[..] else {
+        panic!("it is dialled again at once");
+    };
+    assert_ne!(first, second);
+    // Nothing is dialled for a peer that holds nothing any more.
+    bed.nodes[1].gateway().holding = Holding::default();
+    bed.tell(1, PeersInput::HoldingChanged);
+    bed.pass(Duration::from_millis(500));
+    carriage(&mut bed, 0, second)
+        .commands
+        .push_or_stop(Command::Close(CloseReason::NodeStopping));
+    bed.pass(Duration::from_secs(10));
+    assert_eq!(bed.nodes[0].gateway().carriages.len(), 2);
+}
+
+#[test]
+fn a_stop_ends_connections_for_sessions_that_carry_none() {
+    let (mut bed, _conn) = forwarding();
+    for node in &bed.nodes {
+        node.handle.stop(Duration::from_secs(1));
+    }
+    bed.pass(Duration::from_secs(10));
+    assert!(bed.nodes.iter().all(|node| node.host.workers.is_empty()));
+}
+
+/// Two gateways, of which the second holds an agent, and the connection that the first has made for its sessions.
+fn forwarding() -> (Bed, ConnId) {
+    let mut bed = Bed::new(2, &[0, 1]);
+    bed.nodes[1].gateway().holding = holding(1);
+    bed.tell(1, PeersInput::HoldingChanged);
+    bed.pass(Duration::from_secs(1));
+    let (conn, _) = bed.nodes[0].gateway().carriages[0];
+    (bed, conn)
+}
+
+fn holding(agent: u128) -> Holding {
+    Holding {
+        agents: vec![AgentId(Uuid::from_u128(agent))],
+        subnets: Vec::new(),
+        domains: Vec::new(),
+    }
+}
+
+fn carriage(bed: &mut Bed, nth: usize, conn: ConnId) -> PeerCarriage {
+    let carriages = &bed.nodes[nth].gateway().carriages;
+    let found = carriages.iter().find(|(id, _)| *id == conn);
+    found.unwrap().1.clone()
+}
+
+/// Has a session opened; gives what is told at once.
+fn open(bed: &mut Bed, way: &PeerCarriage, number: u64) -> Vec<AgentEvent> {
+    let forward = Forward {
+        from: way.from,
+        to: way.to,
+        session: SessionId(Uuid::from_u128(number.into())),
+        agent: None,
+        target: "10.9.9.9:80".parse().unwrap(),
+        origin: String::new().into(),
+    };
+    let open = PeerCommand::Open(AttemptId(number), Box::new(forward));
+    way.commands.push_or_stop(Command::Role(open));
+    // Packets are paced, and acknowledgements late.
+    bed.pass(Duration::from_millis(100));
+    let from = usize::try_from(way.from.0).unwrap() - 1;
+    told(bed, from)
+}
+
+/// What the gateway of a node was told of its connections.
+fn told(bed: &mut Bed, nth: usize) -> Vec<AgentEvent> {
+    let told = std::mem::take(&mut bed.nodes[nth].gateway().told);
+    let event = |(_, told)| match told {
+        FromConnection::Event(event) => Some(event),
+        FromConnection::Up(_)
+        | FromConnection::Flushing(_)
+        | FromConnection::SessionOver { .. } => None,
+    };
+    told.into_iter().filter_map(event).collect()
+}
