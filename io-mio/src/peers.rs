@@ -1,6 +1,12 @@
 //! Connections between gateways: one thread.
 
-use std::{collections::VecDeque, io, net::SocketAddr, task::Context, time::Instant};
+use std::{
+    collections::VecDeque,
+    io,
+    net::SocketAddr,
+    task::Context,
+    time::{Duration, Instant},
+};
 
 use adit_io_common::{
     commands::{Command, Commands},
@@ -22,7 +28,7 @@ use crate::{
     tunnel::Tunnel,
 };
 
-/// The other nodes of a running gateway.
+/// The other nodes of a running gateway. Dropping it is [`PeersHandle::stop`] without a grace.
 #[derive(Debug)]
 pub struct Peers {
     handle: PeersHandle,
@@ -72,6 +78,12 @@ impl Peers {
     /// Ends the loop at once, whatever is under way; peers are not told.
     pub fn quit(&self) {
         self.running.quit();
+    }
+}
+
+impl Drop for Peers {
+    fn drop(&mut self) {
+        self.handle.stop(Duration::ZERO);
     }
 }
 

@@ -314,6 +314,22 @@ fn a_drain_ends_with_its_grace() {
 }
 
 #[test]
+fn peers_that_are_dropped_stop() {
+    conform(|cluster| {
+        let (one, two) = cluster.two();
+        two.ask(1, b"before").unwrap();
+        one.ask(2, b"before").unwrap();
+        let connection = || block_on(two.handle.list()).unwrap()[0].status.connection;
+        assert!(connection().is_some());
+        one.forget();
+        // It was told, or else would find out seconds later.
+        until("it is closed", || connection().is_none().then_some(()));
+        let ended = two.stop(Duration::ZERO);
+        cluster.note(&format!("in time: {ended}"));
+    });
+}
+
+#[test]
 fn a_node_that_is_gone_is_let_in_no_more() {
     conform(|cluster| {
         let (one, two) = cluster.two();

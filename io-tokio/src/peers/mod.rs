@@ -20,7 +20,7 @@ use tokio::task::JoinHandle;
 use self::task::PeersTask;
 use crate::{receive::Receive, udp::Port};
 
-/// The other nodes of a running gateway.
+/// The other nodes of a running gateway. Dropping it is [`PeersHandle::stop`] without a grace.
 #[derive(Debug)]
 pub struct Peers {
     handle: PeersHandle,
@@ -68,13 +68,18 @@ impl Peers {
     }
 
     /// As [`PeersHandle::stop`] with this grace. Returns when nothing is left, or after `patience`, which is to be longer.
-    pub async fn stop(self, grace: Duration, patience: Duration) {
+    pub async fn stop(mut self, grace: Duration, patience: Duration) {
         if self.task.is_finished() {
             return;
         }
         self.handle.stop(grace);
-        let abort = self.task.abort_handle();
-        let _patience_over = tokio::time::timeout(patience, self.task).await;
-        abort.abort();
+        let _patience_over = tokio::time::timeout(patience, &mut self.task).await;
+        self.task.abort();
+    }
+}
+
+impl Drop for Peers {
+    fn drop(&mut self) {
+        self.handle.stop(Duration::ZERO);
     }
 }

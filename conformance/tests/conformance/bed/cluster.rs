@@ -246,6 +246,11 @@ impl Member {
         self.node.stop(grace, SOON)
     }
 
+    /// Drops it.
+    pub(crate) fn forget(self) {
+        self.node.forget();
+    }
+
     /// Ends without a word; gives the address, which is free.
     pub(crate) fn kill(self) -> SocketAddr {
         self.node.quit();

@@ -1,6 +1,9 @@
 //! Peers with either driver, as the scenarios see them.
 
-use std::{net::SocketAddr, time::Duration};
+use std::{
+    net::{SocketAddr, UdpSocket},
+    time::Duration,
+};
 
 use adit_io_common::peers::{PeersConfig, PeersHandle, Requests};
 use adit_io_mio::Peers as MioPeers;
@@ -9,7 +12,7 @@ use adit_proto_core::env::Env;
 use tokio::{runtime::Runtime, time::timeout};
 
 use super::tokio::{runtime, see_no_task};
-use crate::bed::wait::{SOON, within};
+use crate::bed::wait::{SOON, until, within};
 
 /// What the peers of a gateway are, and what they are asked.
 pub(crate) type Started = (Box<dyn PeersNode>, Requests);
@@ -26,6 +29,9 @@ pub(crate) trait PeersNode: Send {
 
     /// Ends as a process that is killed does: no peer is told.
     fn quit(self: Box<Self>);
+
+    /// Drops it in a process that goes on, and waits until nothing of it is left.
+    fn forget(self: Box<Self>);
 }
 
 struct OnTokio {
@@ -70,6 +76,12 @@ impl PeersNode for OnTokio {
         // The tasks go with their runtime, and with them the socket.
         self.runtime.shutdown_timeout(SOON);
     }
+
+    fn forget(self: Box<Self>) {
+        let Self { peers, runtime } = *self;
+        drop(peers);
+        see_no_task(&runtime);
+    }
 }
 
 impl PeersNode for MioPeers {
@@ -93,5 +105,12 @@ impl PeersNode for MioPeers {
     fn quit(mut self: Box<Self>) {
         Self::quit(&self);
         within(SOON, self.ended()).expect("ends at once").unwrap();
+    }
+    fn forget(self: Box<Self>) {
+        let addr = self.local_addr();
+        drop(self);
+        until("the thread has closed its socket", || {
+            UdpSocket::bind(addr).ok().map(drop)
+        });
     }
 }
