@@ -4,6 +4,8 @@
 //! of users' bytes. Labels take words of this program and the configuration's names of ingresses, so their number is
 //! bounded.
 
+mod peers;
+
 use std::{
     collections::BTreeMap,
     fmt,
@@ -13,7 +15,10 @@ use std::{
     },
 };
 
-use adit_io_common::gateway::{GatewayCounters, GatewayHandle};
+use adit_io_common::{
+    gateway::{GatewayCounters, GatewayHandle},
+    peers::PeersHandle,
+};
 use axum::{
     Router,
     extract::State,
@@ -28,6 +33,7 @@ use prometheus_client::{
     registry::Registry,
 };
 
+use self::peers::Peers;
 use super::{Causes, HttpCounters, ListenerCounters, Refusal};
 use crate::{admin::UsageRow, ingress, store::AgentDirectory, usage::Usage};
 
@@ -48,6 +54,8 @@ pub struct MetricsParts {
     pub ingress: Vec<(Box<str>, Arc<ingress::Counters>)>,
     /// How much of each bound is used.
     pub usage: Usage,
+    /// Other gateways; none where none are configured.
+    pub peers: Option<PeersHandle>,
 }
 
 /// Makes the route.
@@ -60,9 +68,14 @@ pub fn router(parts: MetricsParts) -> Router {
 async fn scrape(State(parts): State<Arc<MetricsParts>>) -> Result<Response, Refusal> {
     let gateway = parts.gateway.counters().await;
     let gateway = gateway.map_err(|_| Refusal::NotReady("the gateway is stopping"))?;
+    let peers = match &parts.peers {
+        Some(handle) => Some(Peers::ask(handle).await),
+        None => None,
+    };
     let page = Page {
         usage: parts.usage.rows(&gateway),
         gateway,
+        peers,
         parts: MetricsParts::clone(&parts),
     };
     let text = page.text().map_err(|_| Refusal::Internal)?;
@@ -74,6 +87,7 @@ async fn scrape(State(parts): State<Arc<MetricsParts>>) -> Result<Response, Refu
 struct Page {
     usage: Vec<UsageRow>,
     gateway: GatewayCounters,
+    peers: Option<Peers>,
     parts: MetricsParts,
 }
 
@@ -397,7 +411,8 @@ impl Collector for Page {
         self.bounds(&mut out)?;
         self.calls(&mut out)?;
         self.listeners(&mut out)?;
-        self.ingress(&mut out)
+        self.ingress(&mut out)?;
+        (self.peers.as_ref()).map_or(Ok(()), |peers| peers.encode(&mut out))
     }
 }
 

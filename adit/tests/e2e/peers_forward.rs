@@ -11,6 +11,7 @@ use serde_json::Value;
 
 use crate::harness::{
     SOON, beside_others,
+    console::{METRICS, metrics},
     site::{Agent, Gateway, PROXIES, Ports, Site, free_udp_port},
     targets::{Refusing, Target, echo, ping},
     until,
@@ -46,7 +47,7 @@ impl Peers {
             let others = blocks.iter().enumerate().filter(|(other, _)| *other != nth);
             let others: String = others.map(|(_, block)| block.as_str()).collect();
             let rest = format!(
-                "{PROXIES}[peers]\nnode = {node}\nlisten = \"127.0.0.1:{port}\"\n\
+                "{PROXIES}{METRICS}[peers]\nnode = {node}\nlisten = \"127.0.0.1:{port}\"\n\
                  cert = \"{dir}/node-cert.pem\"\nkey = \"{dir}/node-key.pem\"\n\
                  ca = \"{dir}/peer-ca-cert.pem\"\ncluster_key_file = \"{key}\"\n{others}"
             );
@@ -197,3 +198,94 @@ fn the_key_of_a_cluster_is_exchanged_under_traffic() {
     }
     peers.sees(0, 1);
 }
+
+#[test]
+fn operators_see_what_is_counted_of_calls() {
+    let _machine = beside_others();
+    let (peers, _agent) = Peers::running(&["tokio", "mio"]);
+    for (gateway, other) in peers.gateways.iter().zip(["2", "1"]) {
+        // What the last gateway told has come; that the other one was answered too is a matter of a moment.
+        until("calls of both", SOON, || {
+            let now = metrics(gateway);
+            let counted = |name: &str| now.value(&format!("adit_peer_rpc_{name}"));
+            let called = |dir| {
+                let labels = format!("dir=\"{dir}\",type=\"catalogue\",result=\"answered\"");
+                let line = format!("adit_peer_rpc_requests_total{{{labels}}}");
+                now.0.contains(&line).then(|| now.value(&line))
+            };
+            let both = called("in")?.min(called("out")?);
+            let latency = counted("latency_seconds_count{type=\"catalogue\"}");
+            assert!(latency > 0 && both > 0, "{}", now.0);
+            for dir in ["in", "out"] {
+                assert!(counted(&format!("bytes_total{{dir=\"{dir}\"}}")) > 0);
+                assert!(counted(&format!("inflight{{dir=\"{dir}\"}}")) < 3);
+            }
+            assert!(counted("version_handshake_total{result=\"agreed\"}") >= 2);
+            assert!(counted("identity_total{outcome=\"spki\"}") > 0);
+            assert_eq!(counted("auth_fail_total{reason=\"mac\"}"), 0);
+            assert_eq!(counted(&format!("breaker_state{{peer=\"{other}\"}}")), 0);
+            assert!(now.0.contains("adit_peer_rpc_buffered_bytes "));
+            Some(())
+        });
+    }
+}
+
+#[test]
+fn a_count_of_starts_that_was_lost_goes_on_above_what_peers_know() {
+    let _machine = beside_others();
+    for drivers in [["tokio", "mio"], ["mio", "tokio"]] {
+        let mut peers = Peers::new(&drivers);
+        let count = peers.gateways[0].state.join("peers-boot-epoch");
+        let counted = || fs::read_to_string(&count).unwrap();
+        peers.gateways[1].start();
+        // The first start has made the folder.
+        peers.gateways[0].start();
+        assert_eq!(counted(), "1\n");
+        peers.gateways[0].process_mut().kill();
+        fs::write(&count, "41").unwrap();
+        peers.gateways[0].start();
+        let agent = peers
+            .site
+            .serving("site-b", &peers.gateways[0], "127.0.0.1/32");
+        // Number 2 knows what this start holds.
+        until("a way through the peer", SOON, || {
+            let ran = peers.gateways[1].ask(&["route", "explain", "127.0.0.1:9", "--json"]);
+            let rows = ran.json()["peers"].as_array().map_or(0, Vec::len);
+            (rows == 1).then_some(())
+        });
+        peers.gateways[0].process_mut().kill();
+        fs::remove_file(&count).unwrap();
+        peers.gateways[0].start();
+        let process = peers.gateways[0].process();
+        let line = process.logged(LIFTED);
+        assert_eq!((&line["peer"], &line["epoch"]), (&"n2".into(), &43.into()));
+        assert_eq!(counted(), "43\n");
+        // A count that no gateway reaches: somebody is wrong, and the count stays.
+        peers.gateways[0].process_mut().kill();
+        fs::write(&count, "1000000").unwrap();
+        peers.gateways[0].start();
+        let told = |n| {
+            until("the peer is called", SOON, || {
+                let calls = "adit_peer_rpc_requests_total{dir=\"out\",type=\"catalogue\",result=\"answered\"}";
+                let now = metrics(&peers.gateways[0]);
+                (now.0.contains(calls) && now.value(calls) >= n).then_some(())
+            });
+        };
+        told(1);
+        peers.gateways[0].process_mut().kill();
+        fs::remove_file(&count).unwrap();
+        peers.gateways[0].start();
+        let line = peers.gateways[0].process().logged(REFUSED);
+        let error = line["error"].as_str().unwrap();
+        assert!(
+            error.contains("1000001") && error.contains("4096"),
+            "{error}"
+        );
+        assert_eq!(counted(), "1\n");
+        drop(agent);
+    }
+}
+
+const LIFTED: &str = "a peer knows of a later start of this gateway: the count of starts was lost, and goes on from there";
+const REFUSED: &str =
+    "a peer knows of a later start of this gateway, and takes nothing that this one tells";

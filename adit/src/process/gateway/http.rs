@@ -2,6 +2,7 @@
 
 use std::{io, net::TcpListener, sync::Arc};
 
+use adit_io_common::peers::PeersHandle;
 use axum::Router;
 use tokio::task::JoinSet;
 
@@ -56,6 +57,7 @@ pub(super) struct Served<'a> {
     pub(super) counters: Arc<HttpCounters>,
     pub(super) listeners: Listeners,
     pub(super) tokens: Arc<TokenVerifier>,
+    pub(super) peers: Option<PeersHandle>,
 }
 
 impl Served<'_> {
@@ -152,6 +154,7 @@ impl Served<'_> {
             ],
             ingress: ingress.collect(),
             usage: self.usage(doors, websockets),
+            peers: self.peers.clone(),
         });
         watch_router(metrics, self.health)
     }

@@ -10,6 +10,7 @@ mod tokens;
 mod tunnel;
 
 use std::{
+    fmt,
     net::{SocketAddr, TcpListener},
     sync::Arc,
     time::Duration,
@@ -91,8 +92,8 @@ pub struct GatewayProcess {
     _state: GatewayState,
 }
 
-impl std::fmt::Debug for GatewayState {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+impl fmt::Debug for GatewayState {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("GatewayState").finish_non_exhaustive()
     }
 }
@@ -129,8 +130,8 @@ impl GatewayState {
     }
 }
 
-impl std::fmt::Debug for GatewayProcess {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+impl fmt::Debug for GatewayProcess {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("GatewayProcess").finish_non_exhaustive()
     }
 }
@@ -162,6 +163,7 @@ impl GatewayProcess {
         let certificates = Certificates::new(&state, &watch, gateway.handle(), own);
         let control = Control::new(state.store.clone(), gateway.handle());
         let health = Health::new(state.store.clone());
+        let peers = Peers::start(config, &state, gateway.handle())?;
         let served = http::Served {
             config,
             tokens: Arc::clone(&tokens),
@@ -171,6 +173,7 @@ impl GatewayProcess {
             control: &control,
             counters: Arc::clone(&counters),
             listeners: listeners.clone(),
+            peers: peers.handle(),
         };
         let websockets = served.websockets();
         let public = served.public(&endpoint.to_string(), websockets.as_ref());
@@ -181,7 +184,6 @@ impl GatewayProcess {
             http::serve_metrics(&mut services, metrics, watch, &listeners)?;
         }
         let (order, orders) = mpsc::channel(ORDERS_MAX);
-        let peers = Peers::start(config, &state, gateway.handle())?;
         services.spawn(admin.serve(AdminBackend {
             control: control.clone(),
             tokens: Arc::clone(&strings),
@@ -208,13 +210,16 @@ impl GatewayProcess {
             gateway,
             journal,
         };
-        process.open(doors)?;
-        tracing::info!(tunnel = %process.gateway.local_addr(), %endpoint, enroll = %enroll_addr, "gateway running");
+        process.open(doors, &endpoint)?;
         Ok(process)
     }
 
     /// Lets users in, and takes down from here on what happens.
-    fn open(&mut self, doors: Vec<IngressListener>) -> Result<(), CommandFailure> {
+    fn open(
+        &mut self,
+        doors: Vec<IngressListener>,
+        endpoint: &impl fmt::Display,
+    ) -> Result<(), CommandFailure> {
         for door in doors {
             let addr = door.local_addr()?;
             tracing::info!(ingress = %door.name(), %addr, "ingress open");
@@ -224,6 +229,8 @@ impl GatewayProcess {
         }
         self.health.set(Condition::Ready);
         self.journal.start()?;
+        let (tunnel, enroll) = (self.gateway.local_addr(), self.enroll);
+        tracing::info!(%tunnel, %endpoint, %enroll, "gateway running");
         Ok(())
     }
 
