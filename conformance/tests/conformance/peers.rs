@@ -457,8 +457,13 @@ fn outcome(call: JoinHandle<Result<Bytes, CallError>>) -> Result<Bytes, CallErro
     block_on(call).unwrap()
 }
 
+/// Stops all of them, which is told to none of the others' users.
+pub(crate) fn stop(members: [Member; 2]) {
+    assert!(members.map(|member| member.stop(Duration::ZERO)) == [true; 2]);
+}
+
 /// Has every pairing carry a scenario out, side by side, and compares what was seen.
-fn conform(scenario: fn(&mut Cluster)) {
+pub(crate) fn conform(scenario: fn(&mut Cluster)) {
     let _beside_others = MACHINE.read().unwrap_or_else(PoisonError::into_inner);
     let seen = thread::scope(|scope| {
         let begun = Pairing::ALL.map(|pairing| {
