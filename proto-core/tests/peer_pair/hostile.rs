@@ -263,6 +263,43 @@ fn a_caller_that_goes_away_is_told_of() {
 }
 
 #[test]
+fn who_does_not_read_its_answers_loses_them_and_holds_up_nobody() {
+    let (mut bed, node, bare) = hostile(15);
+    let setup = bed.setup(3);
+    let other = bed.add(setup);
+    let at = bed.connect(other, node, 2);
+    // More than the peer's window for a stream, so that no answer can be written to its end.
+    let body = vec![7; 2 << 20];
+    let mut streams = Vec::new();
+    for seq in 1..=8 {
+        let request = bare::request(3, 1, seq, RpcType::Execute, &body);
+        let stream = bed.raw(bare, |raw| raw.open());
+        let mut written = 0;
+        while written < request.len() {
+            written += bed.raw(bare, |raw| raw.write_some(stream, &request[written..]));
+            bed.run_for(secs(1) / 50);
+        }
+        bed.raw(bare, |raw| raw.finish(stream));
+        streams.push(stream);
+    }
+    let call = bed.call(at, RpcType::Ping, &b"?"[..]);
+    bed.run_for(secs(1));
+    assert_eq!(bed.wire(at).answers[&call].as_deref(), Ok(&b"?"[..]));
+    bed.run_for(secs(6));
+    for stream in streams {
+        let got = bare::read(&mut bed, bare, stream);
+        assert!(got.reset.is_some() && got.bytes.len() < body.len());
+    }
+    assert_eq!(bed.member(node).ledger.unread().used(), 0);
+    let request = bare::request(3, 1, 9, RpcType::Ping, b"hello");
+    let stream = bare::send(&mut bed, bare, &request, true);
+    assert!(
+        bare::read(&mut bed, bare, stream).end,
+        "its connection goes on"
+    );
+}
+
+#[test]
 fn a_connection_without_a_certificate_is_none() {
     let mut bed = Bed::new(15);
     let setup = bed.setup(2);
