@@ -191,6 +191,7 @@ impl PeersCore {
         }
         self.pool.handle_timeout(now);
         self.catalogue_timeout(now);
+        self.teller.distrusted(now, &self.ledger.counters());
         self.perform(now, host);
     }
 

@@ -1,12 +1,17 @@
 //! What is written to the log of connections between peers, bounded however often they come and go.
 
-use std::time::Instant;
+use std::{collections::BTreeMap, time::Instant};
 
 use adit_proto_core::{
     close::Closed,
     endpoint::ConnectError,
     id::ConnId,
-    peer::{NodeId, negotiate::Agreed, node::Reach},
+    peer::{
+        NodeId,
+        counters::{AuthFail, PeerCounters},
+        negotiate::Agreed,
+        node::Reach,
+    },
 };
 
 use crate::{burst::Burst, lines::Lines};
@@ -18,6 +23,8 @@ pub(super) struct Teller {
     paths: Lines,
     failed: Burst,
     undiallable: Burst,
+    /// Messages that were not believed, and how many of them were told of.
+    distrusted: BTreeMap<AuthFail, (u64, Burst)>,
 }
 
 impl Default for Teller {
@@ -27,6 +34,7 @@ impl Default for Teller {
             paths: Lines::new("path to a peer changed"),
             failed: Burst::default(),
             undiallable: Burst::default(),
+            distrusted: BTreeMap::new(),
         }
     }
 }
@@ -75,6 +83,18 @@ impl Teller {
         }
     }
 
+    /// Tells of messages that are not believed. Who sent them is not said, as that is what is not believed.
+    pub(super) fn distrusted(&mut self, now: Instant, counters: &PeerCounters) {
+        for (reason, count) in &counters.auth_fail {
+            let (told, burst) = self.distrusted.entry(*reason).or_default();
+            if *told < *count && burst.note(now).is_some() {
+                let more = *count - std::mem::replace(told, *count);
+                let why = why(*reason);
+                tracing::warn!(why, count = more, "messages of peers are not believed");
+            }
+        }
+    }
+
     pub(super) fn reach(&self, node: NodeId, reach: Reach) {
         if reach == Reach::Suspect && self.paths.allow() {
             tracing::warn!(peer = %node, "the path to a peer stalls");
@@ -85,6 +105,23 @@ impl Teller {
         if let Some(count) = self.undiallable.note(now) {
             tracing::warn!(peer = name(node), %why, count, "a peer cannot be dialled");
         }
+    }
+}
+
+/// What is the matter with a message, and what to look at.
+fn why(reason: AuthFail) -> &'static str {
+    match reason {
+        AuthFail::Mac => {
+            "they were not made with this cluster's key; do all gateways have the same one?"
+        }
+        AuthFail::Replay => "their number came before; somebody may replay messages",
+        AuthFail::Stale => "their number is too old",
+        AuthFail::Reserved => "they have number 0, which nobody uses",
+        AuthFail::Identity => {
+            "the certificate is not that of the gateway that they name; do the ids and pins of all configurations agree?"
+        }
+        AuthFail::NoCert => "the peer has shown no certificate",
+        AuthFail::BoundId => "they name another gateway than those before on the same connection",
     }
 }
 
