@@ -88,7 +88,12 @@ impl Peers {
 #[test]
 fn bytes_ends_and_resets_pass_through_two_gateways() {
     let _machine = beside_others();
-    for drivers in [["tokio", "tokio"], ["mio", "tokio"], ["tokio", "mio"]] {
+    for drivers in [
+        ["tokio", "tokio"],
+        ["mio", "tokio"],
+        ["tokio", "mio"],
+        ["mio", "mio"],
+    ] {
         let (peers, _agent) = Peers::running(&drivers);
         let proxy = peers.gateways[0].ingress("socks5");
         ping(

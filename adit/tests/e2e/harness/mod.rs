@@ -1,6 +1,7 @@
 //! Processes, configurations, targets and users for the tests. Everything waits for events with a deadline.
 
 pub(crate) mod clock;
+pub(crate) mod cluster;
 pub(crate) mod console;
 pub(crate) mod crash;
 pub(crate) mod deaf;
@@ -9,6 +10,7 @@ pub(crate) mod preload;
 pub(crate) mod process;
 pub(crate) mod reference;
 pub(crate) mod reference_agent;
+pub(crate) mod relay;
 pub(crate) mod site;
 pub(crate) mod targets;
 pub(crate) mod tls_target;
