@@ -14,6 +14,7 @@ mod direct;
 mod draining;
 mod ends;
 mod failover;
+mod flood;
 mod forwarding;
 mod many;
 mod peers;

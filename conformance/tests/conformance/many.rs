@@ -98,7 +98,7 @@ async fn echo() -> SocketAddr {
 }
 
 /// Allows this process as many files as it may have.
-fn many_files() {
+pub(crate) fn many_files() {
     let limit = getrlimit(Resource::Nofile);
     let raised = Rlimit {
         current: limit.maximum,

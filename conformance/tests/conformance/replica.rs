@@ -4,8 +4,12 @@ use std::{
     fmt::Write as _,
     io::{Read, Write},
     net::{Shutdown, SocketAddr, TcpListener, TcpStream},
-    sync::PoisonError,
+    sync::{
+        PoisonError,
+        atomic::{AtomicUsize, Ordering},
+    },
     thread,
+    time::{Duration, Instant},
 };
 
 use adit_io_common::replica::{Carrier, Link, LinkError, Replica, Roll, Rolled, SealedLink};
@@ -18,7 +22,13 @@ use adit_proto_core::{
 };
 use socket2::{Domain, Socket, Type};
 
-use crate::{MACHINE, bed::wait::SOON, compare, driver::Pairing};
+use crate::{
+    MACHINE,
+    bed::wait::{SOON, until},
+    compare,
+    driver::Pairing,
+    many::many_files,
+};
 
 #[test]
 fn a_bare_link_carries_what_is_written_at_once() {
@@ -120,6 +130,49 @@ fn a_flood_from_one_source_keeps_no_other_out() {
 }
 
 #[test]
+fn ten_thousand_silent_connections_keep_no_other_out() {
+    many_files();
+    conform(|place| {
+        let listener = listener();
+        let addr = listener.local_addr().unwrap();
+        let (acceptor, driver) = (replica(3, Seal::Never), place.pairing.gateway);
+        let (begun, most) = (AtomicUsize::new(0), AtomicUsize::new(0));
+        thread::scope(|scope| {
+            let accepted = scope.spawn(|| driver.accept_replicas(&acceptor, listener, 2));
+            let flood = scope.spawn(|| {
+                let mut silent = Vec::new();
+                for _ in 0..10_000 / AT_ONCE {
+                    silent.extend((0..AT_ONCE).map(|_| connect_from_elsewhere(addr)));
+                    // The last of them has no place: once it is closed all of them were looked at.
+                    let mut last = silent.last().unwrap();
+                    last.set_read_timeout(Some(SOON)).unwrap();
+                    let _end = last.read(&mut [0]);
+                    begun.fetch_add(AT_ONCE, Ordering::Relaxed);
+                    most.fetch_max(acceptor.accepting(), Ordering::Relaxed);
+                }
+                silent
+            });
+            until("the flood has begun", || {
+                (begun.load(Ordering::Relaxed) > 1_000).then_some(())
+            });
+            let during = place.get_in(0, addr);
+            // All of them are held for as long as it takes.
+            let silent = flood.join().unwrap();
+            let after = place.get_in(1, addr);
+            for link in [&during, &after] {
+                place.note_link("near", link);
+            }
+            let far = accepted.join().unwrap();
+            far.iter().for_each(|link| place.note_link("far", link));
+            drop(silent);
+        });
+        // The honest one beside those of the flood.
+        let most = most.into_inner();
+        assert!(most <= REPLICA_HANDSHAKES_PER_SOURCE_MAX + 1, "{most}");
+    });
+}
+
+#[test]
 fn the_newest_link_with_a_replica_stays() {
     conform(|place| {
         let mut roll = Roll::new(Duplicates::NewestWins);
@@ -155,6 +208,16 @@ impl Place {
     fn dial(&self, dialer: &Replica, addr: SocketAddr, target: u8) -> Result<Link, LinkError> {
         let driver = self.pairing.agent;
         driver.dial_replica(dialer, addr, ReplicaId(target))
+    }
+
+    /// Dials replica 3, which takes less than a second whoever else there is.
+    fn get_in(&self, id: u8, addr: SocketAddr) -> Link {
+        let began = Instant::now();
+        let link = self.dial(&replica(id, Seal::Never), addr, 3).unwrap();
+        let took = began.elapsed();
+        println!("{}: in after {took:?}", self.pairing.name());
+        assert!(took < Duration::from_secs(1), "{took:?}");
+        link
     }
 
     /// Has a replica dial replica 3; gives both ends' links.
@@ -260,6 +323,9 @@ fn open(opening: &mut Sealed, mut wire: &mut [u8]) -> String {
 fn stream() -> Vec<u8> {
     (0..8 << 20).map(|n: u32| n.to_le_bytes()[1]).collect()
 }
+
+/// Connections that the queue of a listener takes at once.
+const AT_ONCE: usize = 100;
 
 const KEY: &str = "0123456789abcdef0123456789abcdef";
 const OTHER_KEY: &str = "another key of thirty-two bytes.";

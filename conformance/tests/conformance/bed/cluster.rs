@@ -82,7 +82,7 @@ pub(crate) struct Member {
     pub(crate) addr: SocketAddr,
 }
 
-struct NoJoins;
+pub(crate) struct NoJoins;
 
 impl JoinCheck for NoJoins {
     fn allows(&self, _from: NodeId, _payload: &[u8], _leaf: &Leaf) -> bool {
