@@ -10,7 +10,7 @@ use crate::{
     link::{Link, Shape, Streams, cids::random_cid, config, peer_tls::PeerSecurity, tls::TlsError},
     peer::{
         FORWARD_ALPN, NodeId, PEER_RPC_ALPN, PEER_SERVER_NAME,
-        config::{PeerConfig, PeerNode, PeerTransport},
+        config::{PeerConfig, PeerNode, PeerStanding, PeerTransport},
         role::PeerRole,
     },
 };
@@ -97,7 +97,9 @@ impl Endpoint {
         Ok(Self::new(Some(server), Some(peer), endpoint_limits, env))
     }
 
-    /// Exchanges certificate, key, roots and revocation lists; connections that exist keep theirs.
+    /// Exchanges certificate, key, roots, revocation lists and the nodes' records. Connections that exist keep the keys
+    /// that they have; each is to be told of the records ([`Connection::reconsider`]), so that a node which was taken out
+    /// has no access left.
     ///
     /// # Errors
     /// [`TlsError`], also of an endpoint that is not between peers; the present ones stay.
@@ -105,7 +107,7 @@ impl Endpoint {
         &mut self,
         security: &PeerSecurity,
         env: &Env,
-    ) -> Result<(), TlsError> {
+    ) -> Result<PeerStanding, TlsError> {
         let Some(peer) = &mut self.peer else {
             return Err(TlsError::Unusable(NO_PEERS.to_owned()));
         };
@@ -113,9 +115,10 @@ impl Endpoint {
         let server = config::peer_server(security, &config.transport, env)?;
         peer.node = Arc::new(security.node(config, env)?);
         peer.security = security.clone();
+        let standing = PeerStanding(Arc::clone(&peer.node));
         self.server = Some(Arc::new(server));
         self.quic.set_server_config(self.server.clone());
-        Ok(())
+        Ok(standing)
     }
 
     /// Begins a connection to a peer. Where the node is known its certificate is compared with the node's record right

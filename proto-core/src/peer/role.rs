@@ -124,6 +124,18 @@ pub(crate) enum Farewell {
     LastWords { fault: RpcFault, until: Instant },
 }
 
+impl Phase {
+    /// The node at the other end: the one that was dialled, or the one whose first message was accepted.
+    pub(crate) fn node(&self) -> Option<NodeId> {
+        match self {
+            Self::Dialling { called } | Self::Greeting { called, .. } => *called,
+            Self::Accepting { .. } => None,
+            Self::Caller(side) => side.caller.called(),
+            Self::Callee(side) => side.callee.bound(),
+        }
+    }
+}
+
 impl Farewell {
     fn until(&self) -> Instant {
         match self {

@@ -133,6 +133,33 @@ impl Judge<'_> {
         self.message(node, None, leaf, |_| false)
     }
 
+    /// Judges the other end of a connection once more, after records were exchanged: that of `node`, or, where nobody has
+    /// said yet which node it is, the certificate alone. `has_joined` is that a join request of it may have been accepted
+    /// on this connection.
+    ///
+    /// # Errors
+    /// [`IdentityError`]; the connection is to be closed.
+    pub fn standing(
+        &self,
+        node: Option<NodeId>,
+        leaf: Option<&Result<Leaf, BadLeaf>>,
+        has_joined: bool,
+    ) -> Result<(), IdentityError> {
+        if self.store.is_insecure() {
+            return Ok(());
+        }
+        let Some(node) = node else {
+            let leaf = leaf.ok_or(IdentityError::NoCertificate)?.as_ref();
+            return self.certificate(leaf.map_err(|bad| *bad)?);
+        };
+        match self.message(node, None, leaf, |_| has_joined) {
+            Ok(_) => Ok(()),
+            // A node that joins has no topology yet.
+            Err(IdentityError::Unknown) if self.store.is_empty() => Ok(()),
+            Err(error) => Err(error),
+        }
+    }
+
     /// Judges a certificate in the TLS handshake, when nobody has said yet which node it is (peer-rpc 1.4, rows 1 to 5).
     /// One that nobody claims is let in only while this node has no topology, while its key may join, or while the
     /// bootstrap window is open.

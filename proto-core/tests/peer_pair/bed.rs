@@ -146,6 +146,21 @@ impl Bed {
         (bed, one, two)
     }
 
+    /// Gives a member other records, and tells its connections.
+    pub(crate) fn set_topology(&mut self, place: Place, id: u64, topology: &Directory) {
+        let security = self.pki.security(id, &self.pki.pairs[&id], topology);
+        let (now, member) = (self.now, &mut self.members[place.0]);
+        let Kind::Adit(endpoint) = &mut member.kind else {
+            panic!("a bare peer");
+        };
+        let env = member.env.clone();
+        let standing = endpoint.set_peer_security(&security, &env).unwrap();
+        for wire in member.wires.values_mut() {
+            wire.conn.reconsider(now, &standing);
+        }
+        self.drain(place);
+    }
+
     /// What makes a proper member.
     pub(crate) fn setup(&self, id: u64) -> Setup {
         Setup {

@@ -27,4 +27,5 @@ mod pool;
 #[expect(dead_code, reason = "the tunnel's tests use all of it")]
 #[path = "../pair/raw.rs"]
 mod raw;
+mod standing;
 mod stop;

@@ -51,6 +51,8 @@ pub enum Made {
 pub struct Executed<'a> {
     /// The connection that it came on.
     pub conn: ConnId,
+    /// When that connection began here.
+    pub since: At,
     /// Who dialled that connection.
     pub holder: Holder,
     /// Whoever dialled has said its whole hello.
@@ -137,6 +139,10 @@ pub enum Fact<'a> {
     },
     /// A request came through every check.
     Executed(Executed<'a>),
+    /// A node shows another certificate from here on.
+    Certified(PeerId),
+    /// Nobody has a node's former certificates in its records any more.
+    Distrusted(PeerId),
     /// A pair of nodes that nothing disturbs spoke.
     Talked {
         /// Who answered.
@@ -157,7 +163,12 @@ impl Fact<'_> {
         match self {
             Fact::Sent { .. } | Fact::Received { .. } => Topic::Network,
             Fact::Event(..) | Fact::Linked(_) | Fact::Carried(_) => Topic::Events,
-            Fact::Started { .. } | Fact::Ended | Fact::Fault(_) | Fact::Calm => Topic::Faults,
+            Fact::Started { .. }
+            | Fact::Ended
+            | Fact::Fault(_)
+            | Fact::Calm
+            | Fact::Certified(_)
+            | Fact::Distrusted(_) => Topic::Faults,
             Fact::Wish { .. }
             | Fact::Attempt { .. }
             | Fact::Outcome { .. }

@@ -185,12 +185,17 @@ impl Member {
     /// Shows what the operator has changed to the process.
     pub(super) fn exchange_security(&mut self, ctx: &mut Ctx<'_>) {
         let security = self.security();
-        if let Some(process) = &mut self.process
-            && let Err(error) = process.endpoint.set_peer_security(&security, &process.env)
-        {
-            let text = format!("no certificate is exchanged: {error}");
-            ctx.log.accuse("panic", ctx.at, text);
+        let Some(process) = &mut self.process else {
+            return;
+        };
+        match process.endpoint.set_peer_security(&security, &process.env) {
+            Ok(standing) => process.reconsider(ctx.now(), &standing),
+            Err(error) => {
+                let text = format!("no certificate is exchanged: {error}");
+                ctx.log.accuse("panic", ctx.at, text);
+            }
         }
+        self.run(ctx);
     }
 
     /// Hears where another node is.

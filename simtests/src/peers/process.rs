@@ -15,6 +15,7 @@ use adit_proto_core::{
     output::{Event, Input, Output, PathMeta, Routed, TransmitBuf},
     peer::{
         NodeId as PeerId,
+        config::PeerStanding,
         ledger::PeerLedger,
         node::{Node, NodeStep},
         rpc_type::RpcType,
@@ -56,6 +57,7 @@ struct Wire {
     deadline: Option<Instant>,
     /// Who dialled, where the peer did.
     remote: Option<SocketAddr>,
+    since: At,
     is_over: bool,
 }
 
@@ -99,6 +101,13 @@ impl Process {
         }
     }
 
+    /// Certificates and records are others.
+    pub(super) fn reconsider(&mut self, now: Instant, standing: &PeerStanding) {
+        for wire in self.wires.values_mut() {
+            wire.conn.reconsider(now, standing);
+        }
+    }
+
     pub(super) fn receive(
         &mut self,
         ctx: &mut Ctx<'_>,
@@ -121,7 +130,8 @@ impl Process {
                 }
             }
             Routed::New(conn) => {
-                self.wires.insert(conn.id(), Wire::new(*conn, Some(src)));
+                let wire = Wire::new(*conn, Some(src), ctx.at);
+                self.wires.insert(wire.conn.id(), wire);
             }
             Routed::Reply(t) => {
                 let ends = (addr, t.destination);
@@ -243,7 +253,8 @@ impl Process {
                 });
                 let id = conn.as_ref().map(Connection::id);
                 if let Some(conn) = conn {
-                    self.wires.insert(conn.id(), Wire::new(conn, None));
+                    let wire = Wire::new(conn, None, ctx.at);
+                    self.wires.insert(wire.conn.id(), wire);
                 }
                 self.node.handle_dialled(now, dial, id);
             }
@@ -329,7 +340,9 @@ impl Process {
         from: PeerId,
         (kind, body): (RpcType, &Bytes),
     ) {
-        let remote = self.wires.get(&conn).and_then(|wire| wire.remote);
+        let wire = self.wires.get(&conn);
+        let since = wire.map_or(ctx.at, |wire| wire.since);
+        let remote = wire.and_then(|wire| wire.remote);
         let stranger = Holder {
             node: None,
             is_honest: false,
@@ -345,6 +358,7 @@ impl Process {
         };
         let executed = Executed {
             conn,
+            since,
             holder,
             is_greeted,
             from,
@@ -365,12 +379,13 @@ impl Process {
 }
 
 impl Wire {
-    fn new(conn: Connection, remote: Option<SocketAddr>) -> Self {
+    fn new(conn: Connection, remote: Option<SocketAddr>, since: At) -> Self {
         Self {
             conn,
             buf: TransmitBuf::new(10),
             deadline: None,
             remote,
+            since,
             is_over: false,
         }
     }

@@ -400,10 +400,14 @@ impl World {
                 if let Some(pair) = self.next_pairs.remove(&place) {
                     self.members[place].pair = pair;
                     self.with(place, Member::exchange_security);
+                    let fact = Fact::Certified(id_of(place));
+                    self.log.note(self.at, NodeId(place), &fact);
                 }
             }
             Act::Distrust(place) => {
                 self.pin_everywhere(place, &[self.members[place].pair.clone()]);
+                let fact = Fact::Distrusted(id_of(place));
+                self.log.note(self.at, NodeId(place), &fact);
             }
             Act::Wish(from, to, kind, len) => {
                 self.wish(from, to, kind, len);

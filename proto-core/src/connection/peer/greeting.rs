@@ -49,8 +49,10 @@ impl Connection {
         }
     }
 
-    /// The side that dialled compares the certificate with the record of the node that it dialled, before anything else.
+    /// The certificate is judged by the records of this moment, before anything else: TLS has judged by those of the
+    /// handshake's begin, and the side that dialled has not compared it with the record of the node that it dialled.
     fn begin_greeting(&mut self, now: Instant) -> Result<(), RpcFault> {
+        self.judge_peer()?;
         let leaf = self.link.leaf().map(|der| Leaf::from_der(&der));
         let Role::Peer(role) = &mut self.role else {
             return Ok(());

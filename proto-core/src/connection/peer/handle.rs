@@ -80,12 +80,7 @@ impl PeerHandle<'_> {
     /// The node at the other end: the one that was dialled, or the one whose first request was accepted.
     #[must_use]
     pub fn node(&mut self) -> Option<NodeId> {
-        match &self.conn.peer_role()?.phase {
-            Phase::Dialling { called } | Phase::Greeting { called, .. } => *called,
-            Phase::Accepting { .. } => None,
-            Phase::Caller(side) => side.caller.called(),
-            Phase::Callee(side) => side.callee.bound(),
-        }
+        self.conn.peer_role()?.phase.node()
     }
 
     /// Makes a call. [`PeerEvent::Answered`](crate::peer::event::PeerEvent::Answered) follows, once: within

@@ -4,6 +4,7 @@ mod callee;
 mod caller;
 mod greeting;
 mod handle;
+mod standing;
 
 use std::time::{Duration, Instant};
 

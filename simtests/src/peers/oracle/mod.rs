@@ -12,6 +12,7 @@ mod greeted;
 mod linked;
 mod once;
 mod sender;
+mod standing;
 mod stream;
 mod twice;
 
@@ -26,6 +27,7 @@ pub(super) struct Oracles {
     forged: forged::Forged,
     greeted: greeted::Greeted,
     once: once::Once,
+    standing: standing::Standing,
     twice: twice::Twice,
 }
 
@@ -41,6 +43,7 @@ impl Oracles {
             ("linked", linked::observe(fact)),
             ("once", self.once.observe(node, fact)),
             ("sender", sender::observe(fact)),
+            ("standing", self.standing.observe(at, fact)),
             ("stream", stream::observe(fact)),
             ("twice", self.twice.observe(fact)),
         ];

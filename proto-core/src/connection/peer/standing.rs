@@ -1,0 +1,41 @@
+//! Whether the node at the other end may stay, after certificates and records were exchanged (peer-rpc 1.4 and 6.3).
+
+use std::{sync::Arc, time::Instant};
+
+use super::super::{Connection, Role, State};
+use crate::peer::{config::PeerStanding, identity::Leaf, role::Phase, verdict::IdentityError};
+
+impl Connection {
+    /// Has a connection between peers go by other records from here on. Where they do not have the node at the other end
+    /// any more, or not with the certificate that it showed, the connection is closed as one whose peer is not who it
+    /// says, whoever dialled it and whether or not anything was asked on it. A handshake that is under way is judged at
+    /// its end. Does nothing on a tunnel's connection.
+    pub fn reconsider(&mut self, now: Instant, standing: &PeerStanding) {
+        let node = Arc::clone(&standing.0);
+        match &mut self.role {
+            Role::Peer(role) => role.node = node,
+            Role::Forward(role) => role.node = node,
+            Role::Agent(_) | Role::Gateway(_) => return,
+        }
+        self.dirty = true;
+        if self.state == State::Up
+            && let Err(error) = self.judge_peer()
+        {
+            self.peer_fault(now, error.into());
+        }
+    }
+
+    /// Judges the other end by the records of this moment.
+    pub(super) fn judge_peer(&self) -> Result<(), IdentityError> {
+        let (node, known, has_joined) = match &self.role {
+            Role::Peer(role) => {
+                let has_joined = matches!(role.phase, Phase::Callee(_));
+                (&role.node, role.phase.node(), has_joined)
+            }
+            Role::Forward(role) => (&role.node, Some(role.peer), false),
+            Role::Agent(_) | Role::Gateway(_) => return Ok(()),
+        };
+        let leaf = self.link.leaf().map(|der| Leaf::from_der(&der));
+        node.judge().standing(known, leaf.as_ref(), has_joined)
+    }
+}
