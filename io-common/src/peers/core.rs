@@ -224,6 +224,11 @@ impl PeersCore {
             }
             PeersInput::SetSecurity(security, reply) => {
                 let set = host.endpoint().set_peer_security(&security, &self.env);
+                let set = set.map(|standing| {
+                    host.command_all(now, &|| {
+                        Command::Role(PeerCommand::Reconsider(standing.clone()))
+                    });
+                });
                 let _gone = reply.send(set.map_err(Into::into));
             }
             PeersInput::List(reply) => drop(reply.send(self.list(now, host))),

@@ -191,7 +191,8 @@ impl Forwarding {
             }
             PeerCommand::Drain(_) => forward.drain(),
             // Of calls.
-            PeerCommand::Call { .. }
+            PeerCommand::Reconsider(_)
+            | PeerCommand::Call { .. }
             | PeerCommand::Cancel(_)
             | PeerCommand::Answer(..)
             | PeerCommand::Fail(_)

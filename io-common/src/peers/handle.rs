@@ -143,7 +143,8 @@ impl PeersHandle {
         self.ask(|reply| PeersInput::SetPeers(peers, reply)).await
     }
 
-    /// Exchanges certificate, key, roots, revocation lists and the nodes' records. Connections that exist keep theirs.
+    /// Exchanges certificate, key, roots, revocation lists and the nodes' records. Connections that exist keep their keys;
+    /// one with a node that the records do not have any more, or not with the certificate that it showed, is closed.
     ///
     /// # Errors
     /// [`SetSecurityError`]

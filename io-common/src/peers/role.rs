@@ -12,6 +12,7 @@ use adit_proto_core::{
     output::Event,
     peer::{
         NodeId,
+        config::PeerStanding,
         event::PeerEvent,
         forward::{Forward, Status},
         rpc_type::RpcType,
@@ -50,6 +51,8 @@ pub enum PeerCommand {
     Refuse(Slot, Duration),
     /// Take nothing new, let what runs have so long, and close. Forwarded sessions have for ever, but for no time at all.
     Drain(Duration),
+    /// Go by these records: a node that they do not have has no access any more.
+    Reconsider(PeerStanding),
     /// Hand a session over.
     Open(AttemptId, Box<Forward>),
     /// Give that attempt up.
@@ -151,6 +154,9 @@ impl Role for PeerConnection {
     }
 
     fn on_command(&mut self, now: Instant, conn: &mut Connection, command: PeerCommand) {
+        if let PeerCommand::Reconsider(standing) = &command {
+            return conn.reconsider(now, standing);
+        }
         if let (Some(forwarding), Some(forward)) = (&mut self.forwarding, conn.as_forward()) {
             return forwarding.on_command(now, forward, command);
         }
@@ -187,8 +193,9 @@ impl Role for PeerConnection {
                 peer.drain(now, grace);
                 Ok(())
             }
-            // Of sessions.
-            PeerCommand::Open(..)
+            // Of the connection, and of sessions.
+            PeerCommand::Reconsider(_)
+            | PeerCommand::Open(..)
             | PeerCommand::CancelOpen(_)
             | PeerCommand::Accept(..)
             | PeerCommand::RefuseOpen(..) => Ok(()),
