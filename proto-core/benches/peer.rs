@@ -10,7 +10,7 @@ use adit_proto_core::peer::{
     envelope::{EnvelopeError, Layout, Sealed, Unverified, Verified},
     frame::Frame,
     key::{ClusterSecret, KeyId, KeyRing},
-    reader::EnvelopeReader,
+    reader::{EnvelopeReader, Terms},
     rpc_type::RpcType,
     window::ReplayWindow,
 };
@@ -98,10 +98,10 @@ fn read_and_verify_with_frame_and_window(bencher: Bencher<'_, '_>) {
     let mut window = ReplayWindow::new(4_096);
     let mut seq = 0;
     bencher.bench_local(|| {
-        let mut reader = EnvelopeReader::new(Layout::Plain, budget.clone());
+        let mut reader = EnvelopeReader::new(Layout::Plain, budget.clone(), Terms::Declared);
         reader.feed(black_box(&whole)).ok()?;
         let read = reader.finish().ok()??;
-        let message = read.envelope.verify(&ring).ok()?;
+        let message = read.verify(&ring).ok()?;
         seq += 1;
         window.accept(seq).ok()?;
         Frame::decode(message.inner).ok()

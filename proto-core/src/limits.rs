@@ -255,10 +255,15 @@ pub const REPLICA_RECORDS_MAX: u64 = 1 << 48;
 pub const RPC_LEN_MAX: u32 = 64 << 20;
 /// Peer RPC: buffer that an envelope gets at first; it doubles as bytes come, up to what the header declares.
 pub const ENVELOPE_BUFFER_FIRST: usize = 64 << 10;
-/// Peer RPC: bytes that the envelopes of one connection may declare together while they are read: two of the largest.
+/// Peer RPC: bytes that the envelopes of one connection may declare and hold together, until the application lets go of
+/// their bodies: two of the largest.
 pub const RPC_UNREAD_PER_CONNECTION: u64 = 2 * (RPC_LEN_MAX as u64 + 64);
-/// Peer RPC: the same for all connections of a process.
-pub const RPC_UNREAD_IN_ALL: u64 = 4 * RPC_UNREAD_PER_CONNECTION;
+/// Peer RPC: bytes that may have come on a connection of which no request was accepted, and be held: one of the largest.
+pub const RPC_UNREAD_UNPROVED: u64 = RPC_LEN_MAX as u64 + 64;
+/// Peer RPC: as [`RPC_UNREAD_PER_CONNECTION`] for all connections of a process, of its requests and of its answers.
+pub const RPC_UNREAD_OF_A_KIND: u64 = 4 * RPC_UNREAD_PER_CONNECTION;
+/// Peer RPC: the same of both.
+pub const RPC_UNREAD_IN_ALL: u64 = 2 * RPC_UNREAD_OF_A_KIND;
 /// Peer RPC: version handshake message, in bytes (peer-rpc 3.2).
 pub const PEER_HELLO_LEN_MAX: usize = 4_096;
 /// Peer RPC: lowest and highest cluster wire version spoken here (peer-rpc 3.3).
@@ -268,6 +273,12 @@ pub const PEER_VERSION_MAX: u16 = 2;
 /// Peer RPC: time from the acceptance of a connection to its whole hello; and from a hello sent to its answer
 /// (peer-rpc 3.4).
 pub const PEER_HELLO_TIMEOUT: Duration = Duration::from_secs(5);
+/// Peer RPC: time from a connection's version handshake to its first request that is accepted: who has a certificate and not
+/// the cluster's key keeps no connection by keep-alives.
+pub const PEER_PROOF_TIMEOUT: Duration = Duration::from_secs(30);
+/// Peer RPC: connections for calls that one node may have dialled here and keep: the present one, its successor, and two of
+/// processes that are gone. With a further one another is closed, first one on which nothing was accepted, then the oldest.
+pub const PEER_INBOUND_MAX: usize = 4;
 /// Peer RPC: reason of an application close, in bytes (peer-rpc 2).
 pub const PEER_REASON_LEN_MAX: usize = 100;
 /// Peer RPC: numbers that a replay window remembers. Sixteen times the streams of a connection, so that none of the
@@ -275,6 +286,9 @@ pub const PEER_REASON_LEN_MAX: usize = 100;
 pub const REPLAY_WINDOW: u64 = 4_096;
 /// Peer RPC: nodes whose windows are kept. Only a node whose identity was proved gets one.
 pub const PEERS_MAX: usize = 1_024;
+/// Peer RPC: starts by which the word of peers lifts a node's count of starts while a process runs: more than a gateway has in
+/// years, and a 256th of all that there are (peer-rpc 7.3), so that no peer brings the count to its end.
+pub const EPOCH_LIFT_MAX: u64 = 4_096;
 /// Peer RPC: keys in a ring, the current one included. Each costs a forged message one more hash.
 pub const CLUSTER_KEYS_MAX: usize = 4;
 /// Peer RPC: public keys of one node that are valid together: the current one, the next one, and one to spare.
@@ -299,6 +313,9 @@ pub const RPC_CALLS_WAITING_MAX: usize = 1_024;
 /// Peer RPC: time for a dial, from the look-up of the name to the end of the version handshake: the two of these have
 /// [`RPC_TIMEOUT`] each, and so has the look-up (peer-rpc 9.2).
 pub const PEER_DIAL_TIMEOUT: Duration = Duration::from_secs(15);
+/// Peer RPC: a dial that has had no answer for so long begins anew when its node shows itself: far more than a handshake
+/// with a node that is there takes, and the engine's own next attempt is that far away at most before.
+pub const PEER_DIAL_PATIENCE: Duration = Duration::from_secs(1);
 /// Peer RPC: time that running calls get while a node shuts down, unless configured (peer-rpc 8).
 pub const RPC_DRAIN_GRACE: Duration = Duration::from_secs(2);
 /// Forwarded sessions: the text of a target, in bytes: a name of 255, a colon and a port.

@@ -48,10 +48,19 @@ pub enum BreakerState {
 enum State {
     Closed,
     Open,
-    /// Since when a probe is under way.
+    /// Since when a probe is under way; none where it came to nothing, or the node has shown itself.
     HalfOpen {
-        probing: Instant,
+        probing: Option<Instant>,
     },
+}
+
+/// How an attempt passed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Pass {
+    /// As all do.
+    Free,
+    /// As the one that tries whether the node is back.
+    Probe,
 }
 
 /// The breaker lets no call pass: nobody's fault; the node failed lately.
@@ -84,27 +93,45 @@ impl Breaker {
         }
     }
 
-    /// Asks before each attempt. One that passes must report [`Breaker::succeeded`] or [`Breaker::failed`].
+    /// Asks before each attempt. One that passes must report [`Breaker::succeeded`] or [`Breaker::failed`]; a probe of which
+    /// neither is known reports [`Breaker::released`].
     ///
     /// # Errors
     /// [`CircuitOpen`]
-    pub fn check(&mut self, now: Instant) -> Result<(), CircuitOpen> {
+    pub fn check(&mut self, now: Instant) -> Result<Pass, CircuitOpen> {
         let cooldown = self.settings.cooldown;
         let is_over = |since| now.saturating_duration_since(since) >= cooldown;
-        match self.state {
-            State::Closed => Ok(()),
-            State::Open if is_over(self.since) => {
-                self.enter(now, State::HalfOpen { probing: now });
-                Ok(())
-            }
-            State::HalfOpen { .. } if self.settings.half_open == HalfOpen::EveryCheck => Ok(()),
-            State::HalfOpen { probing } if is_over(probing) => {
-                self.state = State::HalfOpen { probing: now };
-                Ok(())
-            }
-            State::Open | State::HalfOpen { .. } => Err(CircuitOpen {
+        let is_free = match self.state {
+            State::Closed => return Ok(Pass::Free),
+            State::Open => is_over(self.since),
+            State::HalfOpen { .. } if self.settings.half_open == HalfOpen::EveryCheck => true,
+            State::HalfOpen { probing } => probing.is_none_or(is_over),
+        };
+        if !is_free {
+            return Err(CircuitOpen {
                 failures: self.failures,
-            }),
+            });
+        }
+        let probing = Some(now);
+        match self.state {
+            State::Open => self.enter(now, State::HalfOpen { probing }),
+            State::Closed | State::HalfOpen { .. } => self.state = State::HalfOpen { probing },
+        }
+        Ok(Pass::Probe)
+    }
+
+    /// A probe came to nothing, and says nothing of the node: the next attempt may be one.
+    pub fn released(&mut self) {
+        if let State::HalfOpen { probing } = &mut self.state {
+            *probing = None;
+        }
+    }
+
+    /// The node has shown by itself that it is there: where the breaker is open, the next attempt may try.
+    pub fn shown(&mut self, now: Instant) {
+        match self.state {
+            State::Closed | State::HalfOpen { .. } => {}
+            State::Open => self.enter(now, State::HalfOpen { probing: None }),
         }
     }
 
@@ -168,7 +195,7 @@ mod tests {
         };
         let mut b = Breaker::new(start, settings);
         for failure in 1..=5 {
-            assert_eq!(b.check(start), Ok(()));
+            assert_eq!(b.check(start), Ok(Pass::Free));
             b.failed(start);
             assert_eq!(b.state() == BreakerState::Open, failure == 5);
         }
@@ -196,11 +223,11 @@ mod tests {
         let before = start + COOLDOWN - Duration::from_nanos(1);
         assert_eq!(b.check(before), Err(CircuitOpen { failures: 5 }));
         let at = start + COOLDOWN;
-        assert_eq!(b.check(at), Ok(()));
+        assert_eq!(b.check(at), Ok(Pass::Probe));
         assert_eq!(b.state(), BreakerState::HalfOpen);
         assert!(b.check(at).is_err());
         b.succeeded(at);
-        assert_eq!(b.check(at), Ok(()));
+        assert_eq!(b.check(at), Ok(Pass::Free));
         assert_eq!(b.state(), BreakerState::Closed);
     }
 
@@ -226,10 +253,36 @@ mod tests {
     }
 
     #[test]
+    fn a_probe_that_says_nothing_makes_room_at_once() {
+        let (mut b, start) = open(HalfOpen::OneProbe);
+        let at = start + COOLDOWN;
+        b.check(at).unwrap();
+        b.released();
+        assert_eq!(b.state(), BreakerState::HalfOpen);
+        assert_eq!(b.check(at), Ok(Pass::Probe));
+        assert!(b.check(at).is_err());
+        let (mut b, _) = open(HalfOpen::OneProbe);
+        b.released();
+        assert!(b.check(start).is_err(), "there was none");
+    }
+
+    #[test]
+    fn a_node_that_shows_itself_is_tried_at_once_and_once() {
+        let (mut b, start) = open(HalfOpen::OneProbe);
+        b.shown(start);
+        assert_eq!(b.check(start), Ok(Pass::Probe));
+        assert!(b.check(start).is_err());
+        b.shown(start);
+        assert!(b.check(start).is_err(), "one is under way");
+        b.failed(start);
+        assert_eq!(b.state(), BreakerState::Open);
+    }
+
+    #[test]
     fn the_reference_lets_everybody_probe() {
         let (mut b, start) = open(HalfOpen::EveryCheck);
         for _ in 0..3 {
-            assert_eq!(b.check(start + COOLDOWN), Ok(()));
+            assert_eq!(b.check(start + COOLDOWN), Ok(Pass::Probe));
         }
     }
 

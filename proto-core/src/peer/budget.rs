@@ -1,4 +1,4 @@
-//! How many bytes may be declared and not yet handled (peer-rpc 4.4).
+//! How many bytes of peers may be held (peer-rpc 4.4).
 
 use std::sync::{
     Arc,
@@ -21,9 +21,8 @@ struct Account {
 /// Bytes taken from a budget and those above it; dropping it gives them back.
 #[derive(Debug)]
 pub struct Charge {
-    account: Arc<Account>,
+    budget: Budget,
     amount: u64,
-    above: Option<Box<Self>>,
 }
 
 impl Budget {
@@ -48,18 +47,30 @@ impl Budget {
     /// Takes bytes here and from every budget above; none anywhere where one of them has too few.
     #[must_use]
     pub fn charge(&self, amount: u64) -> Option<Charge> {
-        let limit = self.0.limit;
-        let more = |used: u64| used.checked_add(amount).filter(|&sum| sum <= limit);
-        self.0.used.fetch_update(Relaxed, Relaxed, more).ok()?;
-        let mut charge = Charge {
-            account: Arc::clone(&self.0),
+        self.take(amount).then(|| Charge {
+            budget: self.clone(),
             amount,
-            above: None,
-        };
-        if let Some(above) = &self.0.above {
-            charge.above = Some(Box::new(above.charge(amount)?));
+        })
+    }
+
+    fn take(&self, amount: u64) -> bool {
+        let Account { limit, used, above } = &*self.0;
+        let more = |used: u64| used.checked_add(amount).filter(|sum| sum <= limit);
+        if used.fetch_update(Relaxed, Relaxed, more).is_err() {
+            return false;
         }
-        Some(charge)
+        let is_taken = above.as_ref().is_none_or(|above| above.take(amount));
+        if !is_taken {
+            used.fetch_sub(amount, Relaxed);
+        }
+        is_taken
+    }
+
+    fn give_back(&self, amount: u64) {
+        self.0.used.fetch_sub(amount, Relaxed);
+        if let Some(above) = &self.0.above {
+            above.give_back(amount);
+        }
     }
 
     fn below(limit: u64, above: Option<Self>) -> Self {
@@ -71,9 +82,22 @@ impl Budget {
     }
 }
 
+impl Charge {
+    /// Takes more, so that it is this much in all; nothing has changed where there is too little. It never shrinks.
+    #[must_use]
+    pub fn grow(&mut self, amount: u64) -> bool {
+        let more = amount.saturating_sub(self.amount);
+        let is_taken = self.budget.take(more);
+        if is_taken {
+            self.amount = self.amount.max(amount);
+        }
+        is_taken
+    }
+}
+
 impl Drop for Charge {
     fn drop(&mut self) {
-        self.account.used.fetch_sub(self.amount, Relaxed);
+        self.budget.give_back(self.amount);
     }
 }
 
@@ -95,6 +119,22 @@ mod tests {
         drop(held);
         drop(more);
         assert_eq!((one.used(), two.used(), all.used()), (0, 0, 0));
+    }
+
+    #[test]
+    fn a_charge_grows_as_far_as_there_is_room_everywhere() {
+        let all = Budget::new(10);
+        let one = all.child(8);
+        let mut held = one.charge(3).unwrap();
+        assert!(held.grow(5) && held.grow(4), "less is no change");
+        assert_eq!((one.used(), all.used()), (5, 5));
+        let other = all.charge(4).unwrap();
+        assert!(!held.grow(7), "beyond the process's");
+        assert_eq!((one.used(), all.used()), (5, 9));
+        drop(other);
+        assert!(!held.grow(9), "beyond the connection's");
+        drop(held);
+        assert_eq!((one.used(), all.used()), (0, 0));
     }
 
     #[test]

@@ -13,11 +13,16 @@ use crate::id::{CallId, Slot};
 pub enum PeerEvent {
     /// The version handshake is over: calls can be made by the side that dialled, and come in at the other one.
     Up {
-        /// Who was dialled; none where only an address was known, and on the side that accepted: there each request says
-        /// who asks.
+        /// Who was dialled, none where only an address was known; on the side that accepted the node whose certificate was
+        /// shown, none where no record has that. There only [`PeerEvent::Bound`] says that it has the cluster's key, too.
         node: Option<NodeId>,
         /// What both sides speak.
         agreed: Agreed,
+    },
+    /// The first message was accepted on a connection that a peer dialled: it belongs to this node from here on.
+    Bound {
+        /// Which one.
+        node: NodeId,
     },
     /// A connection for forwarded sessions is up.
     ForwardUp {
@@ -44,10 +49,12 @@ pub enum PeerEvent {
         accepted: Accepted,
         /// What is asked.
         kind: RpcType,
-        /// The body.
+        /// The body. As long as anybody holds it, or a part of it, it counts against the budget of its connection
+        /// ([`RPC_UNREAD_PER_CONNECTION`](crate::limits::RPC_UNREAD_PER_CONNECTION)).
         payload: Bytes,
     },
-    /// Nobody waits for the answer to a request any more; answering it is an error.
+    /// Nobody waits for the answer to a request any more; answering it is an error. A request that was given up before it
+    /// was told of is not told of at all. [`Event::Closed`](crate::output::Event::Closed) stands for this for all that wait.
     GivenUp(Slot),
     /// A call of this side is over; exactly once for each, before [`Event::Closed`](crate::output::Event::Closed).
     Answered {

@@ -21,6 +21,9 @@ pub enum RpcFault {
     /// A frame of another version, from a node whose identity was accepted.
     #[error(transparent)]
     Frame(#[from] FrameError),
+    /// A connection on which nothing was asked that could be accepted: the peer has no use for it, or not the cluster's key.
+    #[error("no request was accepted in time")]
+    Unproved,
     /// The engine cannot name the connection's secret: a fault of ours.
     #[error("TLS exports no secret for this connection")]
     NoSecret,
@@ -35,7 +38,7 @@ impl RpcFault {
             Self::Identity(_) => PeerClose::IdentityMismatch,
             Self::Answer(error) => error.close().unwrap_or(PeerClose::Shutdown),
             Self::Frame(error) => PeerClose::version(error),
-            Self::NoSecret => PeerClose::Shutdown,
+            Self::Unproved | Self::NoSecret => PeerClose::Shutdown,
         }
     }
 }

@@ -1,6 +1,7 @@
 //! Connections to other nodes over time, and the calls on them (design 8.1; peer-rpc 9).
 
 mod calls;
+mod inbound;
 mod links;
 mod state;
 mod step;
@@ -17,7 +18,7 @@ use self::state::{Call, CallState, Dial, For, Held, Peer, Pooled, Timer};
 pub use self::step::{CallError, DialId, NodeStep, Reach};
 use super::{
     NodeId,
-    breaker::{BreakerSettings, BreakerState},
+    breaker::{BreakerSettings, BreakerState, Pass},
     frame::PAYLOAD_LEN_MAX,
     rpc_type::RpcType,
 };
@@ -37,7 +38,9 @@ use crate::{
 /// former address; it is closed when the last call on it is over.
 ///
 /// Connections that peers dial are not called on: they bring requests, which are passed on. Two nodes that dial each
-/// other at once have two connections, each for one direction.
+/// other at once have two connections, each for one direction. The first request of a node says that it is there: a dial to
+/// it that has had no answer for [`PEER_DIAL_PATIENCE`](crate::limits::PEER_DIAL_PATIENCE) begins anew, and its breaker lets
+/// one probe through. Of connections that one node dialled here [`PEER_INBOUND_MAX`](crate::limits::PEER_INBOUND_MAX) stay.
 ///
 /// Keys are exchanged in the [`PeerLedger`](super::ledger::PeerLedger), with effect on the next message. After every
 /// `handle_*` call and command poll the steps until there is none; answers may come late, and a connection that nobody
@@ -129,9 +132,11 @@ impl Node {
         let Some(peer) = self.peers.get_mut(&node) else {
             return;
         };
-        let is_free = peer.pooled == Pooled::None && !self.stopping;
-        if is_free && peer.breaker.check(now).is_ok() {
-            self.dial(now, node);
+        if peer.pooled != Pooled::None || self.stopping {
+            return;
+        }
+        if let Ok(pass) = peer.breaker.check(now) {
+            self.dial(now, node, pass);
         }
     }
 
@@ -184,10 +189,10 @@ impl Node {
         if std::mem::replace(&mut self.stopping, true) {
             return;
         }
-        let waiting: Vec<CallId> = (self.calls.iter())
-            .filter(|(_, call)| !matches!(call.state, CallState::UnderWay { .. }))
-            .map(|(call, _)| *call)
-            .collect();
+        let made = self.links.values().flat_map(|held| &held.calls);
+        let made: BTreeSet<CallId> = made.copied().collect();
+        let waiting = self.calls.keys().filter(|call| !made.contains(call));
+        let waiting: Vec<CallId> = waiting.copied().collect();
         for call in waiting {
             self.end_call(call, Err(CallError::Stopping));
         }
@@ -268,6 +273,7 @@ impl Node {
                 kind,
                 payload,
                 attempts: 0,
+                is_probe: false,
                 state: CallState::New,
             };
             self.calls.insert(call, begun);
@@ -278,12 +284,15 @@ impl Node {
         call
     }
 
-    fn dial(&mut self, now: Instant, node: NodeId) {
+    fn dial(&mut self, now: Instant, node: NodeId, pass: Pass) {
         let Some(peer) = self.peers.get_mut(&node) else {
             return;
         };
         let address = peer.address.clone();
         let dial = self.begin_dial(now, For::Node(node), None, Some(node), address);
+        if let Some(dial) = self.dials.get_mut(&dial) {
+            dial.is_probe = pass == Pass::Probe;
+        }
         if let Some(peer) = self.peers.get_mut(&node) {
             peer.pooled = Pooled::Dialling(dial);
         }
@@ -300,17 +309,16 @@ impl Node {
         let id = DialId(self.next_dial);
         self.next_dial = self.next_dial.saturating_add(1);
         let until = now.checked_add(PEER_DIAL_TIMEOUT).unwrap_or(now);
-        let conn = None;
-        self.dials.insert(
+        let dial = Dial {
             id,
-            Dial {
-                id,
-                target,
-                call,
-                conn,
-                until,
-            },
-        );
+            target,
+            call,
+            is_probe: false,
+            conn: None,
+            since: now,
+            until,
+        };
+        self.dials.insert(id, dial);
         self.timers.insert((until, Timer::Dial(id)));
         self.steps.push_back(NodeStep::Dial {
             dial: id,
@@ -343,6 +351,12 @@ impl Node {
         if let Some(conn) = dial.conn {
             self.links.remove(&conn);
             self.close(conn);
+        }
+        if dial.is_probe
+            && let For::Node(node) = dial.target
+            && let Some(peer) = self.peers.get_mut(&node)
+        {
+            peer.breaker.released();
         }
         Some(dial)
     }

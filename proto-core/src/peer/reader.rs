@@ -10,33 +10,48 @@ use crate::limits::ENVELOPE_BUFFER_FIRST;
 
 /// Collects the bytes of one half of a stream, which is one envelope and its end.
 ///
-/// The header is judged as soon as it is whole. Then the declared length is charged to a budget; memory grows with the
-/// bytes that come and not with that length. An error is final: the stream is of no further use.
+/// The header is judged as soon as it is whole. From then on a budget is charged; memory grows with the bytes that come and
+/// not with the length that the header declares. The charge ends with the last reference to the envelope's bytes, wherever
+/// they have gone. An error is final: the stream is of no further use.
 #[derive(Debug)]
 pub struct EnvelopeReader {
     layout: Layout,
     budget: Budget,
+    terms: Terms,
     buffer: Vec<u8>,
     /// Length of the envelope and what was charged for it, once the header is whole.
     declared: Option<(usize, Charge)>,
 }
 
-/// A whole envelope, and what it holds of the budget until it is dropped.
-#[derive(Debug)]
-pub struct Read {
-    /// The envelope.
-    pub envelope: Unverified,
-    /// To be dropped once the envelope's bytes are.
-    pub charge: Charge,
+/// What an envelope is charged for while it is read.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Terms {
+    /// The length that its header declares, so that what has begun can be read to its end.
+    Declared,
+    /// The memory that it takes: the word of one who has proved nothing is worth nothing.
+    Taken,
+}
+
+/// The bytes of an envelope.
+struct Charged {
+    bytes: Vec<u8>,
+    _charge: Charge,
+}
+
+impl AsRef<[u8]> for Charged {
+    fn as_ref(&self) -> &[u8] {
+        &self.bytes
+    }
 }
 
 impl EnvelopeReader {
     /// Starts at the first byte of a stream.
     #[must_use]
-    pub fn new(layout: Layout, budget: Budget) -> Self {
+    pub fn new(layout: Layout, budget: Budget, terms: Terms) -> Self {
         Self {
             layout,
             budget,
+            terms,
             buffer: Vec::new(),
             declared: None,
         }
@@ -75,7 +90,7 @@ impl EnvelopeReader {
             let got = expected.saturating_add(1);
             return Err(EnvelopeError::LengthMismatch { expected, got });
         }
-        self.make_room(total, data.len());
+        self.make_room(total, data.len())?;
         self.buffer.extend_from_slice(data);
         Ok(())
     }
@@ -84,14 +99,17 @@ impl EnvelopeReader {
     ///
     /// # Errors
     /// [`EnvelopeError::UnexpectedEnd`].
-    pub fn finish(self) -> Result<Option<Read>, EnvelopeError> {
+    pub fn finish(self) -> Result<Option<Unverified>, EnvelopeError> {
         let got = self.buffer.len();
         match self.declared {
             None if got == 0 => Ok(None),
-            Some((total, charge)) if got == total => Ok(Some(Read {
-                envelope: Unverified::parse(self.layout, Bytes::from(self.buffer))?,
-                charge,
-            })),
+            Some((total, charge)) if got == total => {
+                let whole = Bytes::from_owner(Charged {
+                    bytes: self.buffer,
+                    _charge: charge,
+                });
+                Unverified::parse(self.layout, whole).map(Some)
+            }
             None | Some(_) => Err(EnvelopeError::UnexpectedEnd { got }),
         }
     }
@@ -101,18 +119,29 @@ impl EnvelopeReader {
         let len = total_len(self.layout, inner_len);
         let over = EnvelopeError::OverBudget { len };
         let total = usize::try_from(len).map_err(|_| over)?;
-        Ok((total, self.budget.charge(len).ok_or(over)?))
+        let charged = match self.terms {
+            Terms::Declared => len,
+            Terms::Taken => len.min(self.buffer.capacity() as u64),
+        };
+        Ok((total, self.budget.charge(charged).ok_or(over)?))
     }
 
     /// Has the buffer grow by doubling, and at its end to the exact length.
-    fn make_room(&mut self, total: usize, more: usize) {
+    fn make_room(&mut self, total: usize, more: usize) -> Result<(), EnvelopeError> {
         let len = self.buffer.len();
         let needed = len.saturating_add(more);
         if needed > self.buffer.capacity() {
             let doubled = self.buffer.capacity().saturating_mul(2);
             let capacity = needed.max(doubled).max(ENVELOPE_BUFFER_FIRST).min(total);
+            if let (Terms::Taken, Some((_, charge))) = (self.terms, &mut self.declared)
+                && !charge.grow(capacity as u64)
+            {
+                let len = total as u64;
+                return Err(EnvelopeError::OverBudget { len });
+            }
             self.buffer.reserve_exact(capacity.saturating_sub(len));
         }
+        Ok(())
     }
 }
 
@@ -138,7 +167,7 @@ mod tests {
     }
 
     fn reader(budget: u64) -> EnvelopeReader {
-        EnvelopeReader::new(Layout::Plain, Budget::new(budget))
+        EnvelopeReader::new(Layout::Plain, Budget::new(budget), Terms::Declared)
     }
 
     fn header(inner_len: u32) -> [u8; 21] {
@@ -169,10 +198,10 @@ mod tests {
     #[test]
     fn the_declared_length_is_charged_until_the_envelope_is_dropped() {
         let budget = Budget::new(200);
-        let mut r = EnvelopeReader::new(Layout::Plain, budget.clone());
+        let mut r = EnvelopeReader::new(Layout::Plain, budget.clone(), Terms::Declared);
         r.feed(&header(100)).unwrap();
         assert_eq!(budget.used(), 153);
-        let mut second = EnvelopeReader::new(Layout::Plain, budget.clone());
+        let mut second = EnvelopeReader::new(Layout::Plain, budget.clone(), Terms::Declared);
         assert_eq!(
             second.feed(&header(0)),
             Err(EnvelopeError::OverBudget { len: 53 })
@@ -185,9 +214,62 @@ mod tests {
     }
 
     #[test]
+    fn the_charge_goes_with_the_bytes() {
+        let budget = Budget::new(200);
+        let mut r = EnvelopeReader::new(Layout::Plain, budget.clone(), Terms::Declared);
+        r.feed(&sealed(b"body")).unwrap();
+        let envelope = r.finish().unwrap().unwrap();
+        let ring = crate::peer::bed::ring();
+        let Ok(message) = crate::peer::bound::Tags::plain().open(
+            &ring,
+            crate::peer::bound::Direction::Request,
+            envelope,
+            None,
+        ) else {
+            panic!("the ring's own key");
+        };
+        let body = message.inner.slice(1..3);
+        drop(message);
+        assert_eq!(budget.used(), 57);
+        let again = body.clone();
+        drop(body);
+        assert_eq!((&again[..], budget.used()), (&b"od"[..], 57));
+        drop(again);
+        assert_eq!(budget.used(), 0);
+    }
+
+    #[test]
+    fn of_a_stranger_only_what_came_is_charged() {
+        let first = ENVELOPE_BUFFER_FIRST as u64;
+        let budget = Budget::new(3 * first);
+        let stranger = || EnvelopeReader::new(Layout::Plain, budget.clone(), Terms::Taken);
+        let mut r = stranger();
+        r.feed(&header(RPC_LEN_MAX)).unwrap();
+        assert!(
+            budget.used() <= 64,
+            "nothing but the header: {}",
+            budget.used()
+        );
+        r.feed(&[0]).unwrap();
+        assert_eq!(budget.used(), first);
+        r.feed(&vec![0; ENVELOPE_BUFFER_FIRST]).unwrap();
+        assert_eq!(budget.used(), 2 * first);
+        let len = u64::from(RPC_LEN_MAX) + 53;
+        let over = Err(EnvelopeError::OverBudget { len });
+        assert_eq!(r.feed(&vec![0; ENVELOPE_BUFFER_FIRST]), over);
+        drop(r);
+        assert_eq!(budget.used(), 0);
+        let whole = sealed(&[7; 100]);
+        let mut r = stranger();
+        r.feed(&whole).unwrap();
+        assert_eq!(budget.used(), whole.len() as u64);
+        assert!(r.finish().unwrap().is_some());
+    }
+
+    #[test]
     fn a_stream_that_is_given_up_gives_its_charge_back() {
         let budget = Budget::new(200);
-        let mut r = EnvelopeReader::new(Layout::Plain, budget.clone());
+        let mut r = EnvelopeReader::new(Layout::Plain, budget.clone(), Terms::Declared);
         r.feed(&header(100)).unwrap();
         assert_eq!(
             r.finish().err(),
@@ -260,7 +342,7 @@ mod tests {
                 }
             }
             let read = r.finish().unwrap().unwrap();
-            prop_assert_eq!(read.envelope, Unverified::parse(Layout::Plain, whole).unwrap());
+            prop_assert_eq!(read, Unverified::parse(Layout::Plain, whole).unwrap());
         }
 
         #[test]
@@ -276,7 +358,7 @@ mod tests {
             let outcome = |pieces: &[&[u8]]| {
                 let mut r = reader(1000);
                 pieces.iter().try_for_each(|piece| r.feed(piece))?;
-                Ok::<_, EnvelopeError>(r.finish()?.map(|read| read.envelope))
+                r.finish()
             };
             let (whole, split) = (outcome(&[&bytes]), outcome(&[&bytes[..cut], &bytes[cut..]]));
             prop_assert_eq!(whole, split);

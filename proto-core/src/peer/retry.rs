@@ -12,13 +12,15 @@ use crate::limits::{RPC_ATTEMPTS_MAX, RPC_BACKOFF_FIRST, RPC_BACKOFF_MAX};
 /// How an attempt failed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Failure {
-    /// The link: no connection, a stream that was reset, no answer in time.
+    /// The link: no connection, no place on it, no answer in time.
     Link {
         /// Whether any byte of the request was written: the peer may have executed it.
         written: bool,
         /// Whether the connection is closed, or nothing came on it while the answer was awaited.
         dead: bool,
     },
+    /// The peer reset the call's stream: it took too long over there, or the node was stopping.
+    Reset,
     /// Something answered, and not as it should.
     BadAnswer(ResponseError),
     /// The peer says that it executed nothing.
@@ -32,7 +34,14 @@ pub enum Failure {
 impl fmt::Display for Failure {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Link { written: false, .. } => f.write_str("the node was not reached"),
+            Self::Link {
+                written: false,
+                dead: true,
+            } => f.write_str("the node was not reached"),
+            Self::Link {
+                written: false,
+                dead: false,
+            } => f.write_str("the connection to the node had no place for the call in time"),
             Self::Link {
                 written: true,
                 dead,
@@ -47,6 +56,7 @@ impl fmt::Display for Failure {
                     "the connection {how}; the node may have executed the call"
                 )
             }
+            Self::Reset => f.write_str("the node abandoned the call, which it may have executed"),
             Self::BadAnswer(error) => error.fmt(f),
             Self::Refused(Refusal::Number { high }) => {
                 write!(
@@ -67,6 +77,18 @@ impl fmt::Display for Failure {
                 f.write_str("one of the two nodes does not accept the other's certificate")
             }
             Self::NotTried => f.write_str("the call was not made"),
+        }
+    }
+}
+
+impl Failure {
+    /// The peer has not executed the call, for certain.
+    #[must_use]
+    pub fn is_unexecuted(&self) -> bool {
+        match self {
+            Self::Link { written, .. } => !written,
+            Self::Refused(_) | Self::Identity | Self::NotTried => true,
+            Self::Reset | Self::BadAnswer(_) => false,
         }
     }
 }
@@ -96,12 +118,18 @@ pub enum Counted {
 #[must_use]
 pub fn judge(kind: RpcType, attempt: u32, failure: &Failure) -> Verdict {
     let (safe, breaker, evict) = match *failure {
+        // For want of places, which says nothing of the node.
+        Failure::Link {
+            written: false,
+            dead: false,
+        } => (true, None, false),
         Failure::Link { written, dead } => {
             let safe = !written || kind.is_idempotent();
             (safe, Some(Counted::Failure), dead)
         }
         // An answer that is missing, or cut short, is the link's failure; the connection itself may be well.
-        Failure::BadAnswer(
+        Failure::Reset
+        | Failure::BadAnswer(
             ResponseError::Unanswered
             | ResponseError::Envelope(EnvelopeError::UnexpectedEnd { .. }),
         ) => (kind.is_idempotent(), Some(Counted::Failure), false),
@@ -159,6 +187,10 @@ mod tests {
         }
     }
 
+    const UNREACHED: Failure = Failure::Link {
+        written: false,
+        dead: true,
+    };
     const CUT_SHORT: Failure =
         Failure::BadAnswer(ResponseError::Envelope(EnvelopeError::UnexpectedEnd {
             got: 9,
@@ -214,6 +246,9 @@ mod tests {
                 Failure::BadAnswer(EnvelopeError::Mac.into()),
                 false,
             ),
+            (RpcType::DataPropose, UNREACHED, true),
+            (RpcType::Ping, Failure::Reset, true),
+            (RpcType::DataPropose, Failure::Reset, false),
             (RpcType::Ping, CUT_SHORT, true),
             (RpcType::DataPropose, CUT_SHORT, false),
             (RpcType::Ping, Failure::Identity, false),
@@ -237,6 +272,9 @@ mod tests {
     fn only_the_link_and_bad_answers_count_against_the_breaker() {
         let counted = |failure| judge(RpcType::Ping, 1, &failure).breaker;
         assert_eq!(counted(link(true)), Some(Counted::Failure));
+        assert_eq!(counted(UNREACHED), Some(Counted::Failure));
+        assert_eq!(counted(link(false)), None, "no place is not its fault");
+        assert_eq!(counted(Failure::Reset), Some(Counted::Failure));
         let bad = Failure::BadAnswer(EnvelopeError::Mac.into());
         assert_eq!(counted(bad), Some(Counted::Failure));
         assert_eq!(counted(Failure::Identity), Some(Counted::Failure));
@@ -247,6 +285,19 @@ mod tests {
         let no_room = EnvelopeError::OverBudget { len: 9 };
         let no_room = Failure::BadAnswer(no_room.into());
         assert_eq!(counted(no_room), Some(Counted::Success));
+    }
+
+    #[test]
+    fn an_error_says_what_has_happened() {
+        for (failure, text) in [
+            (link(true), "no answer in time"),
+            (link(false), "no place"),
+            (UNREACHED, "not reached"),
+            (Failure::Reset, "abandoned"),
+        ] {
+            let said = failure.to_string();
+            assert!(said.contains(text), "{failure:?}: {said}");
+        }
     }
 
     #[test]

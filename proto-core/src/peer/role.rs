@@ -97,6 +97,8 @@ pub(crate) struct CalleeSide {
     pub(crate) incoming: Incoming,
     /// Requests that wait for the application's answer.
     pub(crate) running: BTreeMap<Slot, Running>,
+    /// A request must have been accepted by then; none once one was.
+    pub(crate) prove_by: Option<Instant>,
 }
 
 /// What an answer needs of its request.
@@ -194,7 +196,7 @@ impl PeerRole {
             Phase::Greeting { dialler, .. } => dialler.poll_timeout(),
             Phase::Accepting { acceptor, .. } => acceptor.poll_timeout(),
             Phase::Caller(side) => side.outgoing.poll_timeout(),
-            Phase::Callee(side) => side.incoming.poll_timeout(),
+            Phase::Callee(side) => side.poll_timeout(),
         };
         let writing = self.writing.values().filter_map(|writing| writing.until);
         let farewell = self.farewell.as_ref().map(Farewell::until);
@@ -213,7 +215,7 @@ impl PeerRole {
 
 impl CallerSide {
     pub(crate) fn new(caller: Caller, agreed: Capabilities, node: &PeerNode) -> Self {
-        let budget = (node.ledger().unread()).child(limits::RPC_UNREAD_PER_CONNECTION);
+        let budget = (node.ledger().unread_answers()).child(limits::RPC_UNREAD_PER_CONNECTION);
         Self {
             caller,
             agreed,
@@ -233,13 +235,24 @@ impl CallerSide {
 }
 
 impl CalleeSide {
-    pub(crate) fn new(callee: Callee, agreed: Capabilities, node: &PeerNode) -> Self {
-        let budget = (node.ledger().unread()).child(limits::RPC_UNREAD_PER_CONNECTION);
+    pub(crate) fn new(now: Instant, callee: Callee, agreed: Capabilities, node: &PeerNode) -> Self {
+        let budget = (node.ledger().unread_requests()).child(limits::RPC_UNREAD_PER_CONNECTION);
         Self {
             callee,
             agreed,
             incoming: Incoming::new(agreed.layout(), budget),
             running: BTreeMap::new(),
+            prove_by: now.checked_add(limits::PEER_PROOF_TIMEOUT),
         }
+    }
+
+    /// Nothing that it asked was accepted in all its time.
+    pub(crate) fn is_unproved(&self, now: Instant) -> bool {
+        self.prove_by.is_some_and(|until| until <= now)
+    }
+
+    fn poll_timeout(&self) -> Option<Instant> {
+        let deadlines = [self.incoming.poll_timeout(), self.prove_by];
+        deadlines.into_iter().flatten().min()
     }
 }

@@ -15,7 +15,7 @@ use rustls::{
 
 use super::{
     net::{Net, Packet},
-    pki::{Pair, Pki},
+    pki::Pair,
 };
 
 /// How the bare peer is set up.
@@ -58,13 +58,13 @@ pub(crate) struct Got {
 }
 
 impl Raw {
-    pub(crate) fn server(pki: &Pki, config: &RawConfig) -> Self {
+    pub(crate) fn server(pair: &Pair, config: &RawConfig) -> Self {
         let provider = Arc::new(adit_proto_core::link::provider::default_provider());
         let mut tls = rustls::ServerConfig::builder_with_provider(provider)
             .with_protocol_versions(&[&TLS13])
             .unwrap()
             .with_no_client_auth()
-            .with_single_cert(vec![pki.server.cert.clone().into()], key(&pki.server))
+            .with_single_cert(vec![pair.cert.clone().into()], key(pair))
             .unwrap();
         tls.alpn_protocols = vec![config.alpn.to_vec()];
         let mut server =

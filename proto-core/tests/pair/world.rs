@@ -230,7 +230,7 @@ impl World {
     }
 
     pub(crate) fn add_raw_server(&mut self, config: &RawConfig) -> NodeId {
-        let raw = Raw::server(&self.pki, config);
+        let raw = Raw::server(&self.pki.server, config);
         let env = self.env("raw", 3);
         self.add(Kind::Raw(Box::new(raw)), env)
     }

@@ -65,6 +65,7 @@ pub(crate) struct Wire {
     /// Times in a row that it fired and was due again at once.
     past: u32,
     pub(crate) agreed: Option<Agreed>,
+    bound: Option<NodeId>,
     pub(crate) answers: BTreeMap<CallId, Result<Bytes, Failure>>,
     pub(crate) requests: Vec<(Slot, NodeId, RpcType, Bytes)>,
     pub(crate) given_up: Vec<Slot>,
@@ -84,6 +85,8 @@ pub(crate) struct Member {
     pub(crate) outcomes: BTreeMap<CallId, Result<Bytes, CallError>>,
     /// Bodies of the requests that were executed, of all connections.
     pub(crate) executed: Vec<Bytes>,
+    /// Events that it takes before it looks at nothing any more; none where it keeps up.
+    pub(crate) patience: Option<u32>,
     kind: Kind,
 }
 
@@ -223,6 +226,7 @@ impl Bed {
             node: None,
             outcomes: BTreeMap::new(),
             executed: Vec::new(),
+            patience: None,
             kind,
         });
         Place(index)
@@ -247,6 +251,14 @@ impl Bed {
         place
     }
 
+    /// A bare peer that takes connections, with the certificate of a node.
+    pub(crate) fn add_raw_server(&mut self, config: &RawConfig, id: u64) -> Place {
+        let raw = Raw::server(&self.pki.pairs[&id], config);
+        let env = self.env("raw", 98);
+        let ledger = Arc::new(PeerLedger::new(1, ring(3), Box::new(EpochMark::new(0))));
+        self.push(env, ledger, Kind::Raw(Box::new(raw)))
+    }
+
     pub(crate) fn raw<R>(&mut self, place: Place, act: impl FnOnce(&mut Raw) -> R) -> R {
         let Kind::Raw(raw) = &mut self.members[place.0].kind else {
             panic!("no bare peer");
@@ -262,6 +274,16 @@ impl Bed {
 
     pub(crate) fn member(&mut self, place: Place) -> &mut Member {
         &mut self.members[place.0]
+    }
+
+    /// Has the application forget the bodies that it has.
+    pub(crate) fn let_go(&mut self, place: Place) {
+        let member = &mut self.members[place.0];
+        member.executed.clear();
+        for wire in member.wires.values_mut() {
+            wire.requests.clear();
+            wire.answers.clear();
+        }
     }
 
     pub(crate) fn now(&self) -> Instant {
@@ -525,6 +547,10 @@ impl Bed {
         };
         for (id, wire) in &mut member.wires {
             loop {
+                if member.patience == Some(0) {
+                    wire.deadline = None;
+                    break;
+                }
                 match wire.conn.poll_output(now, &mut wire.buf) {
                     Output::Notice(notice) => {
                         if let Some(message) = endpoint.handle_notice(notice) {
@@ -539,6 +565,7 @@ impl Bed {
                             node.handle_event(now, *id, event);
                         }
                         None => {
+                            member.patience = member.patience.map(|left| left - 1);
                             wire.take(now, member.app, event, &mut member.executed);
                         }
                     },
@@ -579,6 +606,7 @@ impl Wire {
             deadline: None,
             past: 0,
             agreed: None,
+            bound: None,
             answers: BTreeMap::new(),
             requests: Vec::new(),
             given_up: Vec::new(),
@@ -601,6 +629,9 @@ impl Wire {
             Event::Peer(PeerEvent::Up { agreed, .. }) => {
                 assert!(self.agreed.replace(agreed).is_none(), "up twice");
             }
+            Event::Peer(PeerEvent::Bound { node }) => {
+                assert!(self.bound.replace(node).is_none(), "bound twice");
+            }
             Event::Peer(PeerEvent::Answered { call, outcome }) => {
                 let again = self.answers.insert(call, outcome);
                 assert!(again.is_none(), "{call} answered twice");
@@ -613,6 +644,7 @@ impl Wire {
                 ..
             }) => {
                 assert!(self.agreed.is_some(), "a call before the handshake");
+                assert_eq!(self.bound, Some(from));
                 self.requests.push((slot, from, kind, payload.clone()));
                 executed.push(payload.clone());
                 let mut peer = self.conn.as_peer().unwrap();

@@ -1,11 +1,16 @@
 //! Peers that hold back, claim much, repeat, or speak before their time.
 
 use adit_proto_core::{
+    close::{Closed, PeerFault},
     endpoint::Protocol,
+    limits::PEER_PROOF_TIMEOUT,
     peer::{
         NodeId,
         capabilities::Capabilities,
-        counters::{AuthFail, HandshakeResult},
+        counters::{AuthFail, HandshakeResult, Side},
+        fault::RpcFault,
+        hello::HelloError,
+        negotiate::NegotiationError,
         rpc_type::RpcType,
     },
 };
@@ -13,7 +18,7 @@ use adit_proto_core::{
 use super::{
     bare::{self, ACK, HELLO},
     bed::{App, Bed, Place, secs},
-    raw::Got,
+    raw::{Got, RawConfig},
 };
 
 fn end() -> Got {
@@ -114,6 +119,124 @@ fn bytes_behind_the_hello_close_it_even_if_they_come_late() {
 }
 
 #[test]
+fn bytes_behind_the_ack_close_it_whenever_they_come() {
+    for is_late in [false, true] {
+        let mut bed = Bed::new(17);
+        let setup = bed.setup(1);
+        let node = bed.add(setup);
+        let config = RawConfig {
+            alpn: b"nodedb-raft/1",
+            ..RawConfig::default()
+        };
+        let bare = bed.add_raw_server(&config, 2);
+        let at = bed.dial(node, bare, Some(2));
+        bed.run_for(secs(1));
+        let first = bed.raw(bare, |raw| raw.accept().unwrap());
+        assert_eq!(bed.raw(bare, |raw| raw.read(first)).bytes[..4], HELLO[..4]);
+        // In a datagram of its own, which comes with the other one or after it.
+        bed.raw(bare, |raw| raw.write(first, ACK));
+        if is_late {
+            bed.run_for(secs(1));
+        }
+        bed.raw(bare, |raw| raw.write(first, b"x"));
+        let trailing = HelloError::Trailing { len: 1 };
+        let fault = RpcFault::Negotiation(NegotiationError::Message(trailing));
+        assert_eq!(bed.closed(at), Closed::Fault(PeerFault::Rpc(fault)));
+        assert_eq!(bed.wire(at).agreed.is_some(), is_late);
+    }
+}
+
+#[test]
+fn no_stream_that_goes_one_way_is_granted() {
+    let (mut bed, node, bare) = hostile(18);
+    let opened = bed.raw(bare, |raw| raw.conn().streams().open(quinn_proto::Dir::Uni));
+    assert_eq!(opened, None);
+    let at = bed.only_wire(node);
+    assert!(bed.wire(at).closed.is_none());
+    let pair = bed.pki.pairs[&1].clone();
+    let config = RawConfig {
+        alpn: b"adit-forward/1",
+        identity: Some(pair),
+        ..RawConfig::default()
+    };
+    let forward = bed.add_raw(&config, node);
+    bed.run_for(secs(1));
+    let opened = bed.raw(forward, |raw| {
+        raw.conn().streams().open(quinn_proto::Dir::Uni)
+    });
+    assert_eq!(opened, None);
+}
+
+#[test]
+fn who_has_a_certificate_and_not_the_key_charges_little_and_does_not_stay() {
+    let (mut bed, node, bare) = hostile(19);
+    let begun = bed.at();
+    let mut head = bare::request(3, 1, 1, RpcType::Ping, b"")[..21].to_vec();
+    head[17..].copy_from_slice(&(64_u32 << 20).to_le_bytes());
+    for _ in 0..50 {
+        bare::send(&mut bed, bare, &head, false);
+    }
+    bed.run_for(secs(1));
+    let used = bed.member(node).ledger.unread().used();
+    assert!(used <= 50 << 16, "{used}");
+    let request = bare::request(4, 1, 1, RpcType::Ping, b"");
+    let keep = bare::send(&mut bed, bare, &request, true);
+    assert_eq!(bare::read(&mut bed, bare, keep), end());
+    let at = bed.only_wire(node);
+    let fault = RpcFault::Unproved;
+    assert_eq!(bed.closed(at), Closed::Fault(PeerFault::Rpc(fault)));
+    assert!(bed.at() - begun <= PEER_PROOF_TIMEOUT);
+    bed.run_for(secs(1));
+    assert_eq!(bare::closed(&mut bed, bare).unwrap().0, 0);
+}
+
+#[test]
+fn who_has_asked_once_stays() {
+    let (mut bed, node, bare) = hostile(20);
+    let request = bare::request(3, 1, 1, RpcType::Ping, b"");
+    bare::send(&mut bed, bare, &request, true);
+    bed.run_for(2 * PEER_PROOF_TIMEOUT);
+    assert!(bed.wire(bed.only_wire(node)).closed.is_none());
+}
+
+#[test]
+fn a_body_is_charged_until_the_application_lets_it_go() {
+    let (mut bed, node, bare) = hostile(21);
+    bed.member(node).app = App::Hold;
+    let request = bare::request(3, 1, 1, RpcType::Ping, &[7; 5_000]);
+    let stream = bare::send(&mut bed, bare, &request, true);
+    bed.run_for(secs(1));
+    bed.raw(bare, |raw| raw.stop(stream, 0));
+    bed.run_for(secs(1));
+    let at = bed.only_wire(node);
+    assert_eq!(bed.wire(at).given_up.len(), 1);
+    let used = bed.member(node).ledger.unread().used();
+    assert_eq!(used, request.len() as u64, "it is in memory still");
+    bed.let_go(node);
+    assert_eq!(bed.member(node).ledger.unread().used(), 0);
+}
+
+#[test]
+fn a_request_that_is_given_up_before_it_is_handed_over_is_not_executed() {
+    let (mut bed, node, bare) = hostile(22);
+    // The application is told whose the connection is, and looks away.
+    bed.member(node).patience = Some(1);
+    let request = bare::request(3, 1, 1, RpcType::DataPropose, b"x");
+    let stream = bare::send(&mut bed, bare, &request, true);
+    bed.run_for(secs(1));
+    let ledger = &bed.member(node).ledger;
+    assert_eq!(ledger.counters().in_flight[&Side::In], 1, "it was accepted");
+    bed.raw(bare, |raw| raw.stop(stream, 0));
+    bed.run_for(secs(1));
+    bed.member(node).patience = None;
+    bed.drain(node);
+    let at = bed.only_wire(node);
+    assert!(bed.wire(at).requests.is_empty() && bed.wire(at).given_up.is_empty());
+    let ledger = &bed.member(node).ledger;
+    assert_eq!(ledger.counters().in_flight[&Side::In], 0);
+}
+
+#[test]
 fn no_request_is_taken_before_the_hello() {
     let mut bed = Bed::new(6);
     let setup = bed.setup(2);
@@ -151,6 +274,11 @@ fn a_request_that_comes_byte_by_byte_has_five_seconds_from_its_first() {
 #[test]
 fn a_claim_of_64_mib_is_charged_and_no_more_of_them_than_the_budget_has() {
     let (mut bed, node, bare) = hostile(8);
+    // A claim is believed of one who has the cluster's key.
+    let proof = bare::request(3, 1, 1, RpcType::Ping, b"");
+    let first = bare::send(&mut bed, bare, &proof, true);
+    assert!(bare::read(&mut bed, bare, first).end);
+    bed.let_go(node);
     let mut head = bare::request(3, 1, 1, RpcType::Ping, b"")[..21].to_vec();
     head[17..].copy_from_slice(&(64_u32 << 20).to_le_bytes());
     let streams: Vec<_> = (0..3)
@@ -316,10 +444,10 @@ fn an_unknown_protocol_is_none() {
     bed.run_for(secs(1));
     assert!(bed.wire(at).closed.is_none());
     let pair = bed.pki.pairs[&1].clone();
-    let config = super::raw::RawConfig {
+    let config = RawConfig {
         alpn: b"gw-agent-tunnel/1",
         identity: Some(pair),
-        ..super::raw::RawConfig::default()
+        ..RawConfig::default()
     };
     let bare = bed.add_raw(&config, two);
     bed.run_for(secs(1));

@@ -6,7 +6,11 @@ use adit_proto_core::{
     close::Closed,
     limits::RPC_DRAIN_GRACE,
     peer::{
-        capabilities::Capabilities, refusal::Refusal, response::ResponseError, retry::Failure,
+        capabilities::Capabilities,
+        counters::{AuthFail, Side},
+        refusal::Refusal,
+        response::ResponseError,
+        retry::Failure,
         rpc_type::RpcType,
     },
 };
@@ -34,13 +38,7 @@ fn a_node_that_drains_ends_what_runs_and_takes_nothing_more() {
             &bed.wire(at).answers[&late],
         ) {
             (true, Err(Failure::Refused(Refusal::Overload { .. }))) => {}
-            (
-                false,
-                Err(Failure::Link {
-                    written: true,
-                    dead: false,
-                }),
-            ) => {}
+            (false, Err(Failure::Reset)) => {}
             (_, other) => panic!("{other:?}"),
         }
         let (slot, _, _, body) = bed.wire(seen).requests[0].clone();
@@ -78,6 +76,10 @@ fn a_handler_that_does_not_end_is_cut_after_the_grace() {
         dead: true,
     };
     assert_eq!(bed.outcome(at, call), Err(lost));
+    for (place, side) in [(one, Side::Out), (two, Side::In)] {
+        let counters = bed.member(place).ledger.counters();
+        assert_eq!(counters.in_flight[&side], 0, "{side:?}");
+    }
 }
 
 #[test]
@@ -183,4 +185,34 @@ fn a_sender_that_lost_its_epoch_has_its_window_begin_anew() {
             }
         }
     }
+}
+
+#[test]
+fn a_window_reset_that_is_refused_is_not_followed_by_another_without_end() {
+    let (mut bed, one, two) = Bed::two(8, Capabilities::ALL);
+    bed.both(one, two, |path| path.latency = Duration::from_millis(50));
+    let mut setup = bed.setup(1);
+    setup.boot = 0;
+    bed.restart(one, &setup);
+    // Another process has the node's certificate, and raises its numbers all the time.
+    let mut setup = bed.setup(1);
+    setup.boot = 5;
+    let twin = bed.add(setup);
+    let (other, at) = (bed.connect(twin, two, 2), bed.connect(one, two, 2));
+    assert!(bed.ask(other, RpcType::Ping, b"").is_ok());
+    let call = bed.call(at, RpcType::Ping, Bytes::new());
+    for _ in 0..100 {
+        bed.call(other, RpcType::Ping, Bytes::new());
+        bed.run_for(Duration::from_millis(10));
+    }
+    assert!(matches!(
+        bed.wire(at).answers[&call],
+        Err(Failure::Refused(Refusal::Number { .. }))
+    ));
+    let counters = bed.member(two).ledger.counters();
+    assert_eq!(
+        counters.auth_fail[&AuthFail::Stale],
+        2,
+        "the call, and one reset"
+    );
 }

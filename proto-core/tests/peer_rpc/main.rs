@@ -78,7 +78,7 @@ fn answer(
     for part in sealed.unwrap().parts {
         assert!(calls.handle_bytes(CallId(1), &part).is_none());
     }
-    let Some(Answered::Envelope(envelope, _charge)) = calls.handle_end(CallId(1)) else {
+    let Some(Answered::Envelope(envelope)) = calls.handle_end(CallId(1)) else {
         panic!("no answer");
     };
     client.accept(&mut ends.caller, envelope, asked)

@@ -6,7 +6,7 @@ use adit_proto_core::peer::{
     envelope::{EnvelopeError, Header, Layout, Unverified},
     frame::{Frame, FrameError},
     key::{KeyRing, MacKey, TAG_LEN},
-    reader::EnvelopeReader,
+    reader::{EnvelopeReader, Terms},
     token::{JoinToken, TokenError},
 };
 use bytes::Bytes;
@@ -91,13 +91,10 @@ pub(crate) fn envelope_error(line: &Value) -> Result<(), Failure> {
 /// Opens an envelope at once and out of a stream in pieces, which must agree as far as a stream can.
 fn parse(whole: &Bytes, ring: &KeyRing) -> Result<Result<(Header, Bytes), EnvelopeError>, Failure> {
     let at_once = Unverified::parse(Layout::Plain, whole.clone());
-    let mut reader = EnvelopeReader::new(Layout::Plain, Budget::new(u64::MAX));
+    let mut reader = EnvelopeReader::new(Layout::Plain, Budget::new(u64::MAX), Terms::Taken);
     let mut pieces = whole.chunks(1 + whole.len() / 7);
     let fed = pieces.try_for_each(|piece| reader.feed(piece));
-    let streamed = match fed.and_then(|()| reader.finish()) {
-        Ok(read) => Ok(read.map(|read| read.envelope)),
-        Err(error) => Err(error),
-    };
+    let streamed = fed.and_then(|()| reader.finish());
     let agree = match (&at_once, &streamed) {
         (Ok(a), Ok(Some(b))) => a == b,
         // What comes short is an end of the stream, and of nothing at all no message.

@@ -83,7 +83,7 @@ pub(crate) fn breaker(line: &Value) -> Result<(), Failure> {
         match op.ok_or("no op")? {
             "check" => {
                 checked = Some(match breaker.check(now) {
-                    Ok(()) => "pass",
+                    Ok(_) => "pass",
                     Err(_) => "open",
                 });
             }

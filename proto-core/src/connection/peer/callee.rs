@@ -12,6 +12,7 @@ use crate::{
     id::Slot,
     limits::RPC_TIMEOUT,
     link::{Broken, ReadState, StreamRef},
+    output::Event,
     peer::{
         NodeId,
         bound::{ANYONE, Direction, Route},
@@ -116,7 +117,15 @@ impl Connection {
                 let Phase::Callee(side) = &mut role.phase else {
                     return;
                 };
-                match judge(side, &role.node, envelope) {
+                let was_bound = side.callee.bound().is_some();
+                let judged = judge(side, &role.node, envelope);
+                if let Some(node) = side.callee.bound().filter(|_| !was_bound) {
+                    side.prove_by = None;
+                    side.incoming.is_proved();
+                    self.events
+                        .push_back(Event::Peer(PeerEvent::Bound { node }));
+                }
+                match judged {
                     Ok(request) => self.request(now, slot, request),
                     Err(refused) => {
                         side.incoming.done(slot);
@@ -265,9 +274,29 @@ impl Connection {
         side.incoming.done(slot);
         if let Some(running) = side.running.remove(&slot) {
             self.handled(&running, CallResult::Failed);
-            self.say(PeerEvent::GivenUp(slot));
+            if !self.unsay_request(slot) {
+                self.say(PeerEvent::GivenUp(slot));
+            }
         }
         self.abandon(slot, ABANDONED);
+    }
+
+    /// Takes a request back of which the application was not told yet; tells whether there was one.
+    fn unsay_request(&mut self, slot: Slot) -> bool {
+        let is_it = |event: &Event| matches!(event, Event::Peer(PeerEvent::Requested { slot: of, .. }) if *of == slot);
+        let place = self.events.iter().position(is_it);
+        place.is_some_and(|place| self.events.remove(place).is_some())
+    }
+
+    /// The connection is over: nobody waits for an answer, and what the application was not told of is not executed.
+    pub(super) fn requests_lost(&mut self) {
+        let Some(side) = self.callee_side() else {
+            return;
+        };
+        for (slot, running) in std::mem::take(&mut side.running) {
+            self.handled(&running, CallResult::Failed);
+            self.unsay_request(slot);
+        }
     }
 
     pub(super) fn requests_timed_out(&mut self, now: Instant) {

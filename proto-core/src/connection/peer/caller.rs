@@ -144,10 +144,7 @@ impl Connection {
             return;
         };
         let failure = side.outgoing.handle_reset(under_way.call, false);
-        let failure = failure.unwrap_or(Failure::Link {
-            written: true,
-            dead: false,
-        });
+        let failure = failure.unwrap_or(Failure::Reset);
         self.finished(now, slot, &under_way, Err(failure));
     }
 
@@ -173,7 +170,10 @@ impl Connection {
             Ok(Answer::Body(body)) => Ok(body),
             Ok(Answer::Taken) => Ok(Bytes::new()),
             Ok(Answer::Refused(refusal)) => {
-                self.heed_refusal(now, refusal);
+                // One that was refused itself is not followed by another one until a call is refused again.
+                if under_way.call != RESET {
+                    self.heed_refusal(now, refusal);
+                }
                 Err(Failure::Refused(refusal))
             }
             Err(error) => Err(Failure::BadAnswer(error)),
@@ -342,10 +342,9 @@ fn judge(
     answered: Answered,
     asked: &Asked,
 ) -> Result<Answer, ResponseError> {
-    // The answer counts as unread until it is judged.
-    let (envelope, _charge) = match answered {
-        Answered::Envelope(envelope, charge) => (Some(envelope), Some(charge)),
-        Answered::Nothing => (None, None),
+    let envelope = match answered {
+        Answered::Envelope(envelope) => Some(envelope),
+        Answered::Nothing => None,
         Answered::Bad(error) => return Err(error.into()),
     };
     let (mut numbers, mut epochs) = (node.ledger(), node.ledger());

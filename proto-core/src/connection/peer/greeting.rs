@@ -12,11 +12,12 @@ use crate::{
     link::{FromConnection, ReadState, StreamRef},
     liveness::{Liveness, LivenessConfig, LivenessRole},
     peer::{
-        FORWARD_ALPN,
+        FORWARD_ALPN, NodeId,
         bound::{ConnectionSecret, EXPORTER_LABEL},
         counters::HandshakeResult,
         event::PeerEvent,
         fault::RpcFault,
+        forward::role::node_of,
         hello::HelloError,
         identity::Leaf,
         negotiate::{Agreed, Dialler, NegotiationError},
@@ -75,10 +76,10 @@ impl Connection {
     }
 
     /// Moves the version handshake on, and sees to it that nothing follows on its stream.
-    pub(super) fn greet(&mut self) -> Result<(), RpcFault> {
+    pub(super) fn greet(&mut self, now: Instant) -> Result<(), RpcFault> {
         match self.peer_role().map(|role| &role.phase) {
             Some(Phase::Greeting { .. }) => self.greet_as_dialler(),
-            Some(Phase::Accepting { .. }) => self.greet_as_acceptor(),
+            Some(Phase::Accepting { .. }) => self.greet_as_acceptor(now),
             Some(Phase::Caller(_) | Phase::Callee(_)) => self.heed_trailing(),
             Some(Phase::Dialling { .. }) | None => Ok(()),
         }
@@ -110,10 +111,10 @@ impl Connection {
             }
         }
         let mut agreed = Ok(None);
-        let state = read_all(&mut self.link, |chunk| {
-            if let Ok(None) = agreed {
-                agreed = dialler.handle_bytes(chunk);
-            }
+        let state = read_all(&mut self.link, |chunk| match &agreed {
+            Ok(None) => agreed = dialler.handle_bytes(chunk),
+            Ok(Some(_)) => agreed = Err(HelloError::Trailing { len: chunk.len() }.into()),
+            Err(_) => {}
         });
         if agreed == Ok(None) && state == Some(ReadState::End) {
             dialler.handle_end()?;
@@ -135,7 +136,7 @@ impl Connection {
         Ok(())
     }
 
-    fn greet_as_acceptor(&mut self) -> Result<(), RpcFault> {
+    fn greet_as_acceptor(&mut self, now: Instant) -> Result<(), RpcFault> {
         let Role::Peer(role) = &mut self.role else {
             return Ok(());
         };
@@ -167,7 +168,7 @@ impl Connection {
         let _gone = self.link.finish(StreamRef::Control);
         let leaf = self.link.leaf();
         let callee = Callee::new(agreed.capabilities, secret(&self.link)?, leaf.as_deref());
-        let side = CalleeSide::new(callee, agreed.capabilities, &role.node);
+        let side = CalleeSide::new(now, callee, agreed.capabilities, &role.node);
         role.phase = Phase::Callee(Box::new(side));
         self.greeted(agreed);
         Ok(())
@@ -177,16 +178,25 @@ impl Connection {
         let Some(role) = self.peer_role() else {
             return;
         };
-        let node = match &role.phase {
-            Phase::Caller(side) => side.caller.called(),
+        let node = role.phase.node();
+        role.node
+            .ledger()
+            .count(|c| c.handshake(HandshakeResult::Agreed));
+        let node = node.or_else(|| self.shown());
+        self.say(PeerEvent::Up { node, agreed });
+    }
+
+    /// The node whose certificate a peer that dialled has shown.
+    fn shown(&mut self) -> Option<NodeId> {
+        let leaf = self.link.leaf().map(|der| Leaf::from_der(&der));
+        let role = self.peer_role()?;
+        match role.phase {
+            Phase::Callee(_) => node_of(&role.node, None, leaf.as_ref()).ok(),
             Phase::Dialling { .. }
             | Phase::Greeting { .. }
             | Phase::Accepting { .. }
-            | Phase::Callee(_) => None,
-        };
-        let ledger = role.node.ledger();
-        ledger.count(|c| c.handshake(HandshakeResult::Agreed));
-        self.say(PeerEvent::Up { node, agreed });
+            | Phase::Caller(_) => None,
+        }
     }
 
     /// No byte may follow hello or ack.

@@ -67,7 +67,7 @@ impl Connection {
         if self.state != State::Up {
             return;
         }
-        if let Err(fault) = self.greet() {
+        if let Err(fault) = self.greet(now) {
             return self.peer_fault(now, fault);
         }
         self.accept_peer_streams(now);
@@ -86,6 +86,12 @@ impl Connection {
         };
         if let Err(error) = greeted {
             return self.peer_fault(now, error.into());
+        }
+        if let Phase::Callee(side) = &role.phase
+            && side.is_unproved(now)
+            && role.farewell.is_none()
+        {
+            return self.peer_fault(now, RpcFault::Unproved);
         }
         for slot in role.late_answers(now) {
             self.abandon(slot, ABANDONED);
@@ -208,12 +214,10 @@ impl Connection {
     pub(super) fn peer_ended(&mut self) {
         debug_assert_eq!(self.state, State::Closed);
         self.calls_lost();
+        self.requests_lost();
         if let Some(role) = self.peer_role() {
             role.writing.clear();
             role.farewell = None;
-            if let Phase::Callee(side) = &mut role.phase {
-                side.running.clear();
-            }
         }
     }
 }

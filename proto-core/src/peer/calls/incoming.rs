@@ -7,11 +7,11 @@ use std::{
 
 use crate::{
     id::Slot,
-    limits::{RPC_CALLS_PER_CONNECTION, RPC_TIMEOUT},
+    limits::{RPC_CALLS_PER_CONNECTION, RPC_TIMEOUT, RPC_UNREAD_UNPROVED},
     peer::{
-        budget::{Budget, Charge},
+        budget::Budget,
         envelope::{EnvelopeError, Layout, Unverified},
-        reader::EnvelopeReader,
+        reader::{EnvelopeReader, Terms},
     },
 };
 
@@ -20,6 +20,8 @@ use crate::{
 pub struct Incoming {
     layout: Layout,
     budget: Budget,
+    /// The part of the budget for what comes before a request was accepted; none any more once one was.
+    unproved: Option<Budget>,
     calls: BTreeMap<Slot, Call>,
     /// Until when running calls may go on, once no more are taken.
     draining: Option<Instant>,
@@ -32,8 +34,7 @@ enum Call {
         reader: EnvelopeReader,
         until: Option<Instant>,
     },
-    /// Its bytes count until it is done.
-    Running { _charge: Charge },
+    Running,
 }
 
 /// What came of a request's bytes.
@@ -63,12 +64,20 @@ impl Incoming {
     /// Begins without calls. The budget is the connection's, below the process's.
     #[must_use]
     pub fn new(layout: Layout, budget: Budget) -> Self {
+        let unproved = Some(budget.child(RPC_UNREAD_UNPROVED));
         Self {
             layout,
             budget,
+            unproved,
             calls: BTreeMap::new(),
             draining: None,
         }
+    }
+
+    /// A request was accepted: whoever is at the other end has the cluster's key. What it declares is charged at once from
+    /// here on, so that what it begins can end.
+    pub fn is_proved(&mut self) {
+        self.unproved = None;
     }
 
     /// The peer opened a stream.
@@ -82,7 +91,11 @@ impl Incoming {
         if self.calls.len() >= RPC_CALLS_PER_CONNECTION {
             return Err(StreamRefused::TooMany);
         }
-        let reader = EnvelopeReader::new(self.layout, self.budget.clone());
+        let (budget, terms) = match &self.unproved {
+            Some(unproved) => (unproved, Terms::Taken),
+            None => (&self.budget, Terms::Declared),
+        };
+        let reader = EnvelopeReader::new(self.layout, budget.clone(), terms);
         let call = Call::Reading {
             reader,
             until: None,
@@ -118,12 +131,9 @@ impl Incoming {
             return None;
         };
         Some(match reader.finish() {
-            Ok(Some(read)) => {
-                let running = Call::Running {
-                    _charge: read.charge,
-                };
-                self.calls.insert(slot, running);
-                Received::Request(read.envelope)
+            Ok(Some(envelope)) => {
+                self.calls.insert(slot, Call::Running);
+                Received::Request(envelope)
             }
             Ok(None) => Received::Nothing,
             Err(error) => Received::Bad(error),
@@ -193,7 +203,7 @@ impl Call {
     fn until(&self) -> Option<Instant> {
         match self {
             Self::Reading { until, .. } => *until,
-            Self::Running { .. } => None,
+            Self::Running => None,
         }
     }
 }
@@ -208,7 +218,9 @@ mod tests {
     };
 
     fn incoming(budget: &Budget) -> Incoming {
-        Incoming::new(Layout::Plain, budget.child(1_000))
+        let mut calls = Incoming::new(Layout::Plain, budget.child(1_000));
+        calls.is_proved();
+        calls
     }
 
     fn request() -> Vec<u8> {
@@ -226,17 +238,35 @@ mod tests {
         for byte in request() {
             assert_eq!(calls.handle_bytes(now, Slot(1), &[byte]), None);
         }
-        assert!(matches!(
-            calls.handle_end(Slot(1)),
-            Some(Received::Request(_))
-        ));
+        let request = calls.handle_end(Slot(1));
+        assert!(matches!(request, Some(Received::Request(_))));
         assert_eq!((calls.len(), budget.used()), (1, 58));
         // A handler's time is its own affair.
         assert_eq!(calls.poll_timeout(), None);
         assert_eq!(calls.handle_bytes(now, Slot(1), b"more"), None);
         assert_eq!(calls.handle_end(Slot(1)), None);
         calls.done(Slot(1));
-        assert_eq!((calls.is_empty(), budget.used()), (true, 0));
+        assert_eq!((calls.is_empty(), budget.used()), (true, 58));
+        drop(request);
+        assert_eq!(budget.used(), 0, "nobody has its bytes any more");
+    }
+
+    #[test]
+    fn what_a_stranger_declares_is_not_believed() {
+        let (now, budget) = (start(), Budget::new(u64::MAX));
+        let mut calls = Incoming::new(Layout::Plain, budget.clone());
+        let mut head = request()[..21].to_vec();
+        head[17..].copy_from_slice(&(64_u32 << 20).to_le_bytes());
+        for slot in 1..=20 {
+            calls.open(Slot(slot)).unwrap();
+            assert_eq!(calls.handle_bytes(now, Slot(slot), &head), None);
+        }
+        assert!(budget.used() <= 20 << 16, "{}", budget.used());
+        calls.is_proved();
+        let before = budget.used();
+        calls.open(Slot(21)).unwrap();
+        assert_eq!(calls.handle_bytes(now, Slot(21), &head), None);
+        assert_eq!(budget.used() - before, (64 << 20) + 53);
     }
 
     #[test]

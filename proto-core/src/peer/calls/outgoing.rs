@@ -6,9 +6,9 @@ use crate::{
     id::CallId,
     limits::{RPC_CALLS_PER_CONNECTION, RPC_TIMEOUT},
     peer::{
-        budget::{Budget, Charge},
+        budget::Budget,
         envelope::{EnvelopeError, Layout, Unverified},
-        reader::EnvelopeReader,
+        reader::{EnvelopeReader, Terms},
         retry::Failure,
     },
 };
@@ -36,8 +36,8 @@ enum Call {
 /// An answer that has come to its end.
 #[derive(Debug)]
 pub enum Answered {
-    /// A whole envelope, to be judged; what it holds of the budget ends with the charge.
-    Envelope(Unverified, Charge),
+    /// A whole envelope, to be judged.
+    Envelope(Unverified),
     /// The stream ended without a byte.
     Nothing,
     /// The answer cannot be read. The stream is over.
@@ -86,7 +86,7 @@ impl Outgoing {
     pub fn asked(&mut self, now: Instant, id: CallId) {
         if let Some(call) = self.calls.get_mut(&id) {
             *call = Call::Asked {
-                reader: EnvelopeReader::new(self.layout, self.budget.clone()),
+                reader: EnvelopeReader::new(self.layout, self.budget.clone(), Terms::Declared),
                 since: now,
                 until: now.checked_add(RPC_TIMEOUT).unwrap_or(now),
             };
@@ -136,7 +136,7 @@ impl Outgoing {
             return None;
         };
         Some(match reader.finish() {
-            Ok(Some(read)) => Answered::Envelope(read.envelope, read.charge),
+            Ok(Some(envelope)) => Answered::Envelope(envelope),
             Ok(None) => Answered::Nothing,
             Err(error) => Answered::Bad(error),
         })
@@ -144,13 +144,18 @@ impl Outgoing {
 
     /// A stream was reset by the peer, or the connection is lost: how each call failed that ends by it.
     pub fn handle_reset(&mut self, id: CallId, connection_is_lost: bool) -> Option<Failure> {
-        let written = match self.calls.remove(&id)? {
+        let call = self.calls.remove(&id)?;
+        let written = match call {
             Call::Waiting { .. } => false,
             Call::Asked { .. } => true,
         };
-        Some(Failure::Link {
-            written,
-            dead: connection_is_lost,
+        Some(match connection_is_lost {
+            true => Failure::Link {
+                written,
+                dead: true,
+            },
+            // What has no stream cannot be reset.
+            false => Failure::Reset,
         })
     }
 
@@ -236,7 +241,7 @@ mod tests {
         );
         assert!(matches!(
             calls.handle_end(CallId(1)),
-            Some(Answered::Envelope(..))
+            Some(Answered::Envelope(_))
         ));
         assert_eq!(calls.calls().count(), 0);
     }
@@ -323,10 +328,10 @@ mod tests {
         calls.begin(now, CallId(2)).unwrap();
         calls.asked(now, CallId(2));
         assert_eq!(calls.handle_reset(CallId(1), true), Some(link(false, true)));
-        assert_eq!(
-            calls.handle_reset(CallId(2), false),
-            Some(link(true, false))
-        );
+        assert_eq!(calls.handle_reset(CallId(2), false), Some(Failure::Reset));
+        calls.begin(now, CallId(3)).unwrap();
+        calls.asked(now, CallId(3));
+        assert_eq!(calls.handle_reset(CallId(3), true), Some(link(true, true)));
         assert_eq!(calls.handle_reset(CallId(2), false), None);
     }
 

@@ -12,7 +12,7 @@ use std::{
 
 use super::{NumberRefused, Numbers, NumbersSpent, Outbound};
 use crate::{
-    limits::{PEERS_MAX, REPLAY_WINDOW, RPC_UNREAD_IN_ALL},
+    limits::{PEERS_MAX, REPLAY_WINDOW, RPC_UNREAD_IN_ALL, RPC_UNREAD_OF_A_KIND},
     peer::{
         NodeId,
         budget::Budget,
@@ -34,6 +34,8 @@ pub struct PeerLedger {
     keys: Mutex<Arc<KeyRing>>,
     epochs: Mutex<Box<dyn EpochHook + Send>>,
     unread: Budget,
+    requests: Budget,
+    answers: Budget,
     counters: Mutex<PeerCounters>,
 }
 
@@ -41,12 +43,15 @@ impl PeerLedger {
     /// Begins in a boot epoch, see [`Outbound::new`], with these keys and without windows.
     #[must_use]
     pub fn new(boot_epoch: u64, keys: KeyRing, epochs: Box<dyn EpochHook + Send>) -> Self {
+        let unread = Budget::new(RPC_UNREAD_IN_ALL);
         Self {
+            requests: unread.child(RPC_UNREAD_OF_A_KIND),
+            answers: unread.child(RPC_UNREAD_OF_A_KIND),
+            unread,
             outbound: Outbound::new(boot_epoch),
             windows: Mutex::default(),
             keys: Mutex::new(Arc::new(keys)),
             epochs: Mutex::new(epochs),
-            unread: Budget::new(RPC_UNREAD_IN_ALL),
             counters: Mutex::default(),
         }
     }
@@ -85,10 +90,21 @@ impl PeerLedger {
         self.outbound.enter(boot_epoch);
     }
 
-    /// The budget of the process, for what is declared and not yet handled.
+    /// The budget of the process: all that envelopes of peers hold or have declared, until the application lets go of their
+    /// bodies.
     #[must_use]
     pub fn unread(&self) -> &Budget {
         &self.unread
+    }
+
+    /// The part of requests.
+    pub(crate) fn unread_requests(&self) -> &Budget {
+        &self.requests
+    }
+
+    /// The part of answers, so that no request of a peer keeps an answer out.
+    pub(crate) fn unread_answers(&self) -> &Budget {
+        &self.answers
     }
 
     /// Forgets a node that left the cluster.

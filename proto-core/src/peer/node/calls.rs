@@ -15,6 +15,7 @@ use crate::{
     limits::{RPC_BACKOFF_MAX, RPC_CALLS_PER_CONNECTION, RPC_CALLS_WAITING_MAX, RPC_TIMEOUT},
     peer::{
         NodeId,
+        breaker::{CircuitOpen, Pass},
         refusal::Refusal,
         retry::{self, Counted, Failure},
     },
@@ -47,9 +48,11 @@ impl Node {
         if peer.waiting.len() >= RPC_CALLS_WAITING_MAX {
             return self.end_call(id, Err(CallError::Busy { node }));
         }
-        if let Err(open) = peer.breaker.check(now) {
-            let failures = open.failures;
-            return self.end_call(id, Err(CallError::CircuitOpen { node, failures }));
+        match peer.breaker.check(now) {
+            Ok(pass) => call.is_probe = pass == Pass::Probe,
+            Err(CircuitOpen { failures }) => {
+                return self.end_call(id, Err(CallError::CircuitOpen { node, failures }));
+            }
         }
         peer.waiting.push_back(id);
         let until = now.checked_add(RPC_TIMEOUT).unwrap_or(now);
@@ -67,7 +70,7 @@ impl Node {
                 return;
             }
             let conn = match peer.pooled {
-                Pooled::None => return self.dial(now, node),
+                Pooled::None => return self.dial(now, node, Pass::Free),
                 Pooled::Dialling(_) => return,
                 Pooled::Up(conn) => conn,
             };
@@ -121,7 +124,7 @@ impl Node {
         };
         match outcome {
             Ok(body) => {
-                self.count(now, node, Counted::Success);
+                self.attempt_over(now, id, Some(Counted::Success));
                 self.end_call(id, Ok(body));
             }
             Err(failure) => {
@@ -129,9 +132,7 @@ impl Node {
                 // However many calls a lost connection takes with it, it is one failure of the node.
                 let is_known = matches!(failure, Failure::Link { dead: true, .. })
                     && self.connection(node) != Some(conn);
-                if let Some(counted) = verdict.breaker.filter(|_| !is_known) {
-                    self.count(now, node, counted);
-                }
+                self.attempt_over(now, id, verdict.breaker.filter(|_| !is_known));
                 if verdict.evict {
                     self.evict(node, conn);
                 }
@@ -153,8 +154,15 @@ impl Node {
         let Some(call) = self.calls.get(&id) else {
             return;
         };
-        if self.stopping || !retry {
+        if !retry {
             return self.end_call(id, Err(CallError::Failed(*failure)));
+        }
+        if self.stopping {
+            let error = match failure.is_unexecuted() {
+                true => CallError::Stopping,
+                false => CallError::Failed(*failure),
+            };
+            return self.end_call(id, Err(error));
         }
         let mut rest = retry::wait(call.attempts, &mut self.rng);
         if let Failure::Refused(Refusal::Overload { retry_after_ms }) = failure {
@@ -182,7 +190,7 @@ impl Node {
                     dead: false,
                 };
                 let verdict = retry::judge(kind, attempts, &failure);
-                self.count(now, node, Counted::Failure);
+                self.attempt_over(now, id, verdict.breaker);
                 self.retry_or_end(now, id, &failure, verdict.retry);
             }
             (CallState::Alone { .. }, _) => {
@@ -197,12 +205,23 @@ impl Node {
         }
     }
 
-    pub(super) fn count(&mut self, now: Instant, node: NodeId, counted: Counted) {
-        if let Some(peer) = self.peers.get_mut(&node) {
-            match counted {
-                Counted::Failure => peer.breaker.failed(now),
-                Counted::Success => peer.breaker.succeeded(now),
-            }
+    /// An attempt is over. What it says of the node goes to the breaker; a probe that says nothing makes room for another.
+    pub(super) fn attempt_over(&mut self, now: Instant, id: CallId, counted: Option<Counted>) {
+        let Some(call) = self.calls.get_mut(&id) else {
+            return;
+        };
+        let is_probe = std::mem::take(&mut call.is_probe);
+        let For::Node(node) = call.target else {
+            return;
+        };
+        let Some(peer) = self.peers.get_mut(&node) else {
+            return;
+        };
+        match counted {
+            Some(Counted::Failure) => peer.breaker.failed(now),
+            Some(Counted::Success) => peer.breaker.succeeded(now),
+            None if is_probe => peer.breaker.released(),
+            None => {}
         }
     }
 
@@ -236,6 +255,9 @@ impl Node {
         };
         let peer = self.peers.get_mut(&node)?;
         peer.waiting.retain(|waiting| *waiting != id);
+        if call.is_probe {
+            peer.breaker.released();
+        }
         Some(node)
     }
 }

@@ -2,7 +2,7 @@
 
 use std::{
     collections::{BTreeSet, VecDeque},
-    time::{Duration, Instant},
+    time::Instant,
 };
 
 use super::{
@@ -18,7 +18,7 @@ use crate::{
         NodeId,
         event::PeerEvent,
         fault::RpcFault,
-        retry::{self, Counted, Failure},
+        retry::{self, Failure},
     },
 };
 
@@ -45,7 +45,8 @@ impl Node {
     /// none of its affair.
     pub fn handle_event(&mut self, now: Instant, conn: ConnId, event: Event) {
         match event {
-            Event::Peer(PeerEvent::Up { .. }) => self.handle_up(now, conn),
+            Event::Peer(PeerEvent::Up { node, .. }) => self.handle_up(now, conn, node),
+            Event::Peer(PeerEvent::Bound { node }) => self.handle_bound(now, conn, node),
             Event::Peer(PeerEvent::Answered { call, outcome }) => {
                 self.handle_outcome(now, conn, call, outcome);
             }
@@ -63,7 +64,9 @@ impl Node {
                 payload,
             }),
             Event::Peer(PeerEvent::GivenUp(slot)) => {
-                self.steps.push_back(NodeStep::GivenUp(conn, slot));
+                if !self.unask(conn, slot) {
+                    self.steps.push_back(NodeStep::GivenUp(conn, slot));
+                }
             }
             // Not of calls.
             Event::Peer(PeerEvent::ForwardUp { .. } | PeerEvent::ForwardRequested { .. }) => {}
@@ -100,14 +103,9 @@ impl Node {
         }
     }
 
-    fn handle_up(&mut self, now: Instant, conn: ConnId) {
+    fn handle_up(&mut self, now: Instant, conn: ConnId, shown: Option<NodeId>) {
         let Some(held) = self.links.get(&conn) else {
-            let (role, calls) = (LinkRole::Inbound, BTreeSet::new());
-            self.links.insert(conn, Held { role, calls });
-            if self.stopping {
-                self.steps.push_back(NodeStep::Drain(conn, Duration::ZERO));
-            }
-            return;
+            return self.handle_inbound(conn, shown);
         };
         let LinkRole::Dialled(id) = held.role else {
             return;
@@ -120,7 +118,7 @@ impl Node {
                 self.set_role(conn, LinkRole::To(node));
                 if let Some(peer) = self.peers.get_mut(&node) {
                     peer.pooled = Pooled::Up(conn);
-                    if peer.waiting.is_empty() {
+                    if peer.waiting.is_empty() || dial.is_probe {
                         // It was made for no call that could tell.
                         peer.breaker.succeeded(now);
                     }
@@ -143,6 +141,7 @@ impl Node {
         let Some(held) = self.links.remove(&conn) else {
             return;
         };
+        self.unask_all(conn);
         match held.role {
             LinkRole::Dialled(id) => self.dial_failed(now, id, failure_of(closed)),
             LinkRole::To(node) => {
@@ -150,10 +149,14 @@ impl Node {
                     && peer.pooled == Pooled::Up(conn)
                 {
                     peer.pooled = Pooled::None;
+                    // However many calls it takes with it.
+                    if !held.calls.is_empty() {
+                        peer.breaker.failed(now);
+                    }
                     self.steps.push_back(NodeStep::Reach(node, Reach::Down));
                 }
             }
-            LinkRole::Retired | LinkRole::Alone(_) | LinkRole::Inbound => {}
+            LinkRole::Retired | LinkRole::Alone(_) | LinkRole::Inbound(_) => {}
         }
         // The connection never took these: it tells of all others before it closes.
         for id in held.calls {
@@ -170,8 +173,8 @@ impl Node {
         };
         let verdict = retry::judge(call.kind, call.attempts, &UNREACHED);
         match call.target {
-            For::Node(node) => {
-                self.count(now, node, Counted::Failure);
+            For::Node(_) => {
+                self.attempt_over(now, id, None);
                 self.retry_or_end(now, id, &UNREACHED, verdict.retry);
             }
             For::Address => self.end_call(id, Err(CallError::Failed(UNREACHED))),
@@ -189,15 +192,16 @@ impl Node {
             }
             return;
         };
-        self.count(now, node, Counted::Failure);
         let Some(peer) = self.peers.get_mut(&node) else {
             return;
         };
+        peer.breaker.failed(now);
         peer.pooled = Pooled::None;
         let waiting: VecDeque<CallId> = std::mem::take(&mut peer.waiting);
         for id in waiting {
             if let Some(call) = self.calls.get(&id) {
                 let verdict = retry::judge(call.kind, call.attempts, &failure);
+                self.attempt_over(now, id, None);
                 self.retry_or_end(now, id, &failure, verdict.retry);
             }
         }
@@ -266,7 +270,7 @@ impl Node {
         }
     }
 
-    fn set_role(&mut self, conn: ConnId, role: LinkRole) {
+    pub(super) fn set_role(&mut self, conn: ConnId, role: LinkRole) {
         if let Some(held) = self.links.get_mut(&conn) {
             held.role = role;
         }
@@ -283,9 +287,10 @@ impl Node {
     pub fn node_of(&self, conn: ConnId) -> Option<NodeId> {
         match self.links.get(&conn)?.role {
             LinkRole::To(node) => Some(node),
-            LinkRole::Dialled(_) | LinkRole::Retired | LinkRole::Alone(_) | LinkRole::Inbound => {
-                None
-            }
+            LinkRole::Dialled(_)
+            | LinkRole::Retired
+            | LinkRole::Alone(_)
+            | LinkRole::Inbound(_) => None,
         }
     }
 

@@ -71,6 +71,8 @@ pub(super) struct Call {
     pub(super) payload: Bytes,
     /// Attempts that were begun.
     pub(super) attempts: u32,
+    /// The present one tries for the breaker whether the node is back.
+    pub(super) is_probe: bool,
     pub(super) state: CallState,
 }
 
@@ -113,8 +115,11 @@ pub(super) struct Dial {
     pub(super) target: For,
     /// The call that it is made for alone.
     pub(super) call: Option<CallId>,
+    /// It tries for the breaker whether the node is back.
+    pub(super) is_probe: bool,
     /// Once the driver has told.
     pub(super) conn: Option<ConnId>,
+    pub(super) since: Instant,
     pub(super) until: Instant,
 }
 
@@ -137,7 +142,27 @@ pub(super) enum LinkRole {
     /// For one call.
     Alone(CallId),
     /// A peer dialled it.
-    Inbound,
+    Inbound(Inbound),
+}
+
+impl LinkRole {
+    pub(super) fn inbound(self) -> Option<Inbound> {
+        match self {
+            Self::Inbound(inbound) => Some(inbound),
+            Self::Dialled(_) | Self::To(_) | Self::Retired | Self::Alone(_) => None,
+        }
+    }
+}
+
+/// A connection that a peer dialled.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Inbound {
+    /// Whose certificate it has, where records say.
+    pub(super) shown: Option<NodeId>,
+    /// Something was accepted on it.
+    pub(super) is_bound: bool,
+    /// It is to end, as its node has newer ones.
+    pub(super) is_leaving: bool,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]

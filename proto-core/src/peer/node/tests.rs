@@ -1,7 +1,11 @@
+mod breaker;
+mod inbound;
+mod stop;
+
 use super::*;
 use crate::{
     close::{Closed, PeerClose},
-    limits::{BREAKER_COOLDOWN, RPC_CALLS_PER_CONNECTION, RPC_CALLS_WAITING_MAX},
+    limits::{BREAKER_COOLDOWN, RPC_CALLS_PER_CONNECTION, RPC_CALLS_WAITING_MAX, RPC_DRAIN_GRACE},
     output::Event,
     peer::{
         bed::start,

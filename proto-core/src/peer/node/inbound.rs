@@ -1,0 +1,110 @@
+//! Connections that peers dialled: how many of one node stay, and what its first request says (peer-rpc 8 and 9.1).
+
+use std::{
+    collections::BTreeSet,
+    time::{Duration, Instant},
+};
+
+use super::{
+    Node,
+    state::{Held, Inbound, LinkRole, Pooled},
+    step::NodeStep,
+};
+use crate::{
+    id::{ConnId, Slot},
+    limits::{PEER_DIAL_PATIENCE, PEER_INBOUND_MAX, RPC_DRAIN_GRACE},
+    peer::{NodeId, breaker::Pass},
+};
+
+impl Node {
+    /// A peer's connection is up; `shown` is the node whose certificate it has, where records say.
+    pub(super) fn handle_inbound(&mut self, conn: ConnId, shown: Option<NodeId>) {
+        let inbound = Inbound {
+            shown,
+            is_bound: false,
+            is_leaving: self.stopping,
+        };
+        let held = Held {
+            role: LinkRole::Inbound(inbound),
+            calls: BTreeSet::new(),
+        };
+        self.links.insert(conn, held);
+        if self.stopping {
+            self.steps.push_back(NodeStep::Drain(conn, Duration::ZERO));
+        } else if let Some(node) = shown {
+            self.bound_inbound(node, conn);
+        }
+    }
+
+    /// Ends a connection of a node that has too many. One that has proved nothing goes first, so that nobody who has a
+    /// node's certificate and not the cluster's key drives out what the node is called by; then the oldest.
+    fn bound_inbound(&mut self, node: NodeId, newest: ConnId) {
+        let of_it = self.links.iter().filter_map(|(conn, held)| {
+            let inbound = held.role.inbound()?;
+            let stays = inbound.shown == Some(node) && !inbound.is_leaving;
+            stays.then_some((*conn, inbound))
+        });
+        let of_it: Vec<(ConnId, Inbound)> = of_it.collect();
+        if of_it.len() <= PEER_INBOUND_MAX {
+            return;
+        }
+        let others = of_it.iter().filter(|(conn, _)| *conn != newest);
+        let Some((conn, inbound)) = others.min_by_key(|(conn, of)| (of.is_bound, *conn)) else {
+            return;
+        };
+        let grace = match inbound.is_bound {
+            true => RPC_DRAIN_GRACE,
+            false => Duration::ZERO,
+        };
+        let leaving = Inbound {
+            is_leaving: true,
+            ..*inbound
+        };
+        let conn = *conn;
+        self.set_role(conn, LinkRole::Inbound(leaving));
+        self.steps.push_back(NodeStep::Drain(conn, grace));
+    }
+
+    /// A connection belongs to a node from here on, which so shows that it is there. What waits for a dial that began before
+    /// the node did need not wait for the engine's next attempt, which comes the later the longer the dial takes.
+    pub(super) fn handle_bound(&mut self, now: Instant, conn: ConnId, node: NodeId) {
+        let held = self.links.get(&conn);
+        if let Some(inbound) = held.and_then(|held| held.role.inbound()) {
+            let bound = Inbound {
+                is_bound: true,
+                ..inbound
+            };
+            self.set_role(conn, LinkRole::Inbound(bound));
+        }
+        let Some(peer) = self.peers.get_mut(&node) else {
+            return;
+        };
+        peer.breaker.shown(now);
+        let Pooled::Dialling(dial) = peer.pooled else {
+            return;
+        };
+        let is_stale = |since| now.saturating_duration_since(since) >= PEER_DIAL_PATIENCE;
+        if self
+            .dials
+            .get(&dial)
+            .is_some_and(|dial| is_stale(dial.since))
+        {
+            self.forget_dial(dial);
+            self.dial(now, node, Pass::Free);
+        }
+    }
+
+    /// Takes a request back that nobody was asked yet; tells whether there was one.
+    pub(super) fn unask(&mut self, conn: ConnId, slot: Slot) -> bool {
+        let is_it = |step: &NodeStep| matches!(step, NodeStep::Requested { conn: on, slot: of, .. } if (*on, *of) == (conn, slot));
+        let place = self.steps.iter().position(is_it);
+        place.is_some_and(|place| self.steps.remove(place).is_some())
+    }
+
+    /// The same of all that a connection brought.
+    pub(super) fn unask_all(&mut self, conn: ConnId) {
+        let is_of =
+            |step: &NodeStep| matches!(step, NodeStep::Requested { conn: on, .. } if *on == conn);
+        self.steps.retain(|step| !is_of(step));
+    }
+}

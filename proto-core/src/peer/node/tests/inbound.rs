@@ -1,0 +1,111 @@
+//! Connections that peers dialled.
+
+use super::{breaker::open, *};
+use crate::{id::Slot, limits::PEER_DIAL_PATIENCE, peer::verdict::Accepted};
+
+fn inbound(node: Option<NodeId>) -> Event {
+    let agreed = Agreed {
+        version: 2,
+        capabilities: Capabilities::ALL,
+    };
+    Event::Peer(PeerEvent::Up { node, agreed })
+}
+
+fn bound(node: NodeId) -> Event {
+    Event::Peer(PeerEvent::Bound { node })
+}
+
+#[test]
+fn a_node_that_shows_itself_is_dialled_anew_where_the_dial_has_had_no_answer() {
+    let mut bed = Bed::new();
+    let call = bed.call(RpcType::Ping);
+    let stale = bed.dial();
+    bed.node.handle_dialled(bed.now, stale, Some(ConnId(70)));
+    bed.event(ConnId(50), inbound(Some(PEER)));
+    bed.event(ConnId(50), bound(PEER));
+    assert!(bed.steps().is_empty(), "it has only just begun");
+    bed.now += PEER_DIAL_PATIENCE;
+    bed.event(ConnId(51), inbound(Some(PEER)));
+    bed.event(ConnId(51), bound(PEER));
+    let steps = bed.steps();
+    let [closed, NodeStep::Dial { dial, .. }] = &steps[..] else {
+        panic!("{steps:?}");
+    };
+    let gone = NodeStep::Close(ConnId(70), CloseReason::Redundant);
+    assert_eq!(closed, &gone);
+    let conn = bed.up(*dial);
+    assert!(bed.steps().contains(&made(conn, call, RpcType::Ping)));
+    assert_eq!(bed.node.peers().next().unwrap().failures, 0);
+}
+
+#[test]
+fn a_node_that_shows_itself_is_tried_though_its_breaker_is_open() {
+    let (mut bed, conn) = open();
+    bed.event(ConnId(50), inbound(Some(PEER)));
+    bed.event(ConnId(50), bound(PEER));
+    let probe = bed.call(RpcType::Execute);
+    assert_eq!(bed.steps(), [made(conn, probe, RpcType::Execute)]);
+}
+
+#[test]
+fn of_the_connections_that_a_node_dials_a_few_stay() {
+    let mut bed = Bed::new();
+    let (first, other) = (40, ConnId(99));
+    bed.event(other, inbound(Some(NodeId(9))));
+    for conn in first..first + 4 {
+        bed.event(ConnId(conn), inbound(Some(PEER)));
+    }
+    for conn in [40, 42] {
+        bed.event(ConnId(conn), bound(PEER));
+    }
+    assert!(bed.steps().is_empty());
+    let unbound = |conn| NodeStep::Drain(ConnId(conn), Duration::ZERO);
+    for (newest, leaves) in [(44, 41), (45, 43), (46, 44)] {
+        bed.event(ConnId(newest), inbound(Some(PEER)));
+        assert_eq!(bed.steps(), [unbound(leaves)]);
+    }
+    for conn in [45, 46] {
+        bed.event(ConnId(conn), bound(PEER));
+    }
+    bed.event(ConnId(47), inbound(Some(PEER)));
+    let oldest = NodeStep::Drain(ConnId(40), RPC_DRAIN_GRACE);
+    assert_eq!(bed.steps(), [oldest]);
+    // One that has ended makes room.
+    bed.event(ConnId(42), Event::Closed(Closed::Local));
+    bed.event(ConnId(48), inbound(Some(PEER)));
+    assert!(bed.steps().is_empty());
+}
+
+#[test]
+fn a_request_that_was_given_up_is_not_handed_over() {
+    let mut bed = Bed::new();
+    let conn = ConnId(50);
+    bed.event(conn, inbound(Some(PEER)));
+    let ask = |slot| {
+        Event::Peer(PeerEvent::Requested {
+            slot: Slot(slot),
+            from: PEER,
+            accepted: Accepted::Spki,
+            kind: RpcType::Ping,
+            payload: Bytes::new(),
+        })
+    };
+    for slot in 1..=3 {
+        bed.event(conn, ask(slot));
+    }
+    assert!(matches!(
+        bed.node.poll_step(),
+        Some(NodeStep::Requested { slot: Slot(1), .. })
+    ));
+    for slot in 1..=2 {
+        bed.event(conn, Event::Peer(PeerEvent::GivenUp(Slot(slot))));
+    }
+    let steps = bed.steps();
+    let [NodeStep::Requested { slot: Slot(3), .. }, told] = &steps[..] else {
+        panic!("{steps:?}");
+    };
+    assert_eq!(told, &NodeStep::GivenUp(conn, Slot(1)));
+    bed.event(conn, ask(4));
+    bed.event(conn, Event::Closed(Closed::PathDead));
+    assert!(bed.steps().is_empty());
+}
