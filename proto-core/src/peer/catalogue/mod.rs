@@ -22,7 +22,9 @@ use super::{
     NodeId,
     body::{Body, BodyError},
 };
-use crate::limits::{CATALOGUE_ANSWER_PATIENCE, CATALOGUE_COALESCE, CATALOGUE_REFRESH, PEERS_MAX};
+use crate::limits::{
+    CATALOGUE_ANSWER_PATIENCE, CATALOGUE_COALESCE, CATALOGUE_REFRESH, EPOCH_LIFT_MAX, PEERS_MAX,
+};
 
 /// Tells peers what this gateway holds, and keeps what they tell.
 ///
@@ -32,6 +34,8 @@ use crate::limits::{CATALOGUE_ANSWER_PATIENCE, CATALOGUE_COALESCE, CATALOGUE_REF
 #[derive(Debug)]
 pub struct Catalogue {
     local: NodeId,
+    /// The count of starts that it began with.
+    begun: u64,
     stamp: Stamp,
     /// What is told, and as its payload.
     holding: Arc<Holding>,
@@ -94,7 +98,8 @@ pub enum CatalogueOutput {
     EpochLost {
         /// The peer.
         peer: NodeId,
-        /// The latest start that it knows of.
+        /// The latest start that it knows of; less than [`EPOCH_LIFT_MAX`] beyond that which this process was counted as,
+        /// whatever all peers say.
         epoch: u64,
     },
 }
@@ -117,6 +122,19 @@ pub enum CatalogueError {
     /// The sender is no peer of this gateway.
     #[error("node {0} is no peer")]
     Unknown(NodeId),
+    /// It names a start of this gateway that is not to be believed: the peer's fault, or this gateway's count of starts was
+    /// lost long ago.
+    #[error(
+        "node {peer} knows of start {epoch} of this gateway, which began as {begun}: no peer lifts the count by {EPOCH_LIFT_MAX} or more; where that start is right, raise the durable count and start again"
+    )]
+    TooFar {
+        /// Who says so.
+        peer: NodeId,
+        /// The start that it names.
+        epoch: u64,
+        /// The start that this process was counted as.
+        begun: u64,
+    },
     /// What it lists is out of order, twice, or too much.
     #[error("the holding of node {0} is out of order")]
     Untidy(NodeId),
@@ -128,6 +146,7 @@ impl Catalogue {
     pub fn new(local: NodeId, epoch: u64) -> Self {
         let mut catalogue = Self {
             local,
+            begun: epoch,
             stamp: Stamp { epoch, version: 0 },
             holding: Arc::default(),
             whole: Bytes::new(),
@@ -269,7 +288,8 @@ impl Catalogue {
     /// Takes the answer to a [`CatalogueOutput::Tell`]. Late and repeated ones are allowed: each says what the peer holds.
     ///
     /// # Errors
-    /// [`CatalogueError::Body`] and [`CatalogueError::Unknown`]; nothing has changed then.
+    /// [`CatalogueError::Body`] and [`CatalogueError::Unknown`]; nothing has changed then. [`CatalogueError::TooFar`]: the
+    /// count of starts is not lifted.
     pub fn handle_answer(
         &mut self,
         now: Instant,
@@ -293,7 +313,10 @@ impl Catalogue {
             }
         }
         if highest > self.stamp {
-            let epoch = highest.epoch;
+            let (epoch, begun) = (highest.epoch, self.begun);
+            if epoch.saturating_sub(begun) >= EPOCH_LIFT_MAX {
+                return Err(CatalogueError::TooFar { peer, epoch, begun });
+            }
             self.emit(CatalogueOutput::EpochLost { peer, epoch });
             return Ok(());
         }

@@ -175,6 +175,34 @@ fn what_was_overtaken_is_refused() {
 }
 
 #[test]
+fn no_peer_lifts_the_count_of_starts_far() {
+    let now = start();
+    let (mut a, _) = pair(now);
+    let answer = |epoch| {
+        let highest = Stamp { epoch, version: 0 };
+        let held = None;
+        Received { held, highest }.encode().unwrap()
+    };
+    let highest = EPOCH_LIFT_MAX;
+    a.handle_answer(now, B, &answer(highest)).unwrap();
+    let lost = Out::EpochLost {
+        peer: B,
+        epoch: highest,
+    };
+    assert!(outputs(&mut a).contains(&lost));
+    a.set_epoch(now, highest + 1);
+    outputs(&mut a);
+    // Nor in steps.
+    for epoch in [highest + 2, u64::MAX] {
+        let error = a.handle_answer(now, B, &answer(epoch)).unwrap_err();
+        let begun = 1;
+        let peer = B;
+        assert_eq!(error, CatalogueError::TooFar { peer, epoch, begun });
+        assert!(outputs(&mut a).is_empty());
+    }
+}
+
+#[test]
 fn a_goodbye_takes_effect_at_once() {
     let now = start();
     let (mut a, mut b) = pair(now);
