@@ -1,5 +1,7 @@
 //! The durable count of a gateway's starts (peer-rpc 7.3).
 
+use adit_proto_core::limits::EPOCH_LIFT_MAX;
+
 use crate::state::{StateDir, StateError};
 
 /// Why there is no count.
@@ -22,7 +24,7 @@ pub enum BootEpochError {
     Spent,
     /// A peer names a start that this gateway does not believe in.
     #[error(
-        "a peer names start {known}, and this is start {start}: peers may lift the count by at most {LIFT_MAX} (where it is right, write {known} into {path} and start again)"
+        "a peer names start {known}, and this is start {start}: peers may lift the count by at most {EPOCH_LIFT_MAX} (where it is right, write {known} into {path} and start again)"
     )]
     TooFar {
         /// The latest start that the peer names.
@@ -44,13 +46,13 @@ pub fn next(dir: &StateDir) -> Result<u64, BootEpochError> {
 }
 
 /// Gives a count above a start that a peer knows of, once it is on disk, where the count was lost: this process was counted
-/// as `start`. All peers together lift the count by at most [`LIFT_MAX`] in the life of a process, so that none can
+/// as `start`. All peers together lift the count by at most [`EPOCH_LIFT_MAX`] in the life of a process, so that none can
 /// bring it to its end.
 ///
 /// # Errors
 /// [`BootEpochError`]; nothing has changed then.
 pub fn lift(dir: &StateDir, start: u64, known: u64) -> Result<u64, BootEpochError> {
-    if known.saturating_sub(start) >= LIFT_MAX {
+    if known.saturating_sub(start) >= EPOCH_LIFT_MAX {
         return Err(BootEpochError::TooFar {
             known,
             start,
@@ -77,9 +79,6 @@ fn above(dir: &StateDir, known: u64) -> Result<u64, BootEpochError> {
     Ok(next)
 }
 
-/// Starts by which peers lift the count at most while a process runs: more than a gateway has in years, and a 256th of all.
-pub const LIFT_MAX: u64 = 4_096;
-
 const FILE: &str = "peers-boot-epoch";
 
 /// Numbers of messages begin at the count times 2^44, in 64 bits (peer-rpc 7.3).
@@ -105,7 +104,7 @@ mod tests {
         let start = next(&dir).unwrap();
         assert_eq!(lift(&dir, start, 90).unwrap(), 91);
         assert_eq!(lift(&dir, start, 90).unwrap(), 92, "none is given twice");
-        let highest = start + LIFT_MAX - 1;
+        let highest = start + EPOCH_LIFT_MAX - 1;
         assert_eq!(lift(&dir, start, highest).unwrap(), highest + 1);
         // Nor in steps.
         for known in [highest + 1, MAX, u64::MAX] {
