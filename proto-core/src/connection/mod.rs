@@ -26,7 +26,7 @@ pub use self::{
     agent_side::{AgentHandle, CommandError},
     forward_side::ForwardHandle,
     gateway_side::GatewayHandle,
-    peer::{CallRefused, PeerHandle},
+    peer::{CallRefused, PeerHandle, PeerStanding},
 };
 use self::{control::ControlChannel, farewell::Farewell, hoard::Hoard, sessions::Carried};
 use crate::{

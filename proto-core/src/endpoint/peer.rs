@@ -4,13 +4,13 @@ use std::{net::SocketAddr, sync::Arc, time::Instant};
 
 use super::{ConnectError, Endpoint, EndpointLimits, INITIAL_DCID_LEN};
 use crate::{
-    connection::Connection,
+    connection::{Connection, PeerStanding},
     env::Env,
     id::ConnId,
     link::{Link, Shape, Streams, cids::random_cid, config, peer_tls::PeerSecurity, tls::TlsError},
     peer::{
         FORWARD_ALPN, NodeId, PEER_RPC_ALPN, PEER_SERVER_NAME,
-        config::{PeerConfig, PeerNode, PeerStanding, PeerTransport},
+        config::{PeerConfig, PeerNode, PeerTransport},
         role::PeerRole,
     },
 };
@@ -113,9 +113,13 @@ impl Endpoint {
         };
         let config = peer.node.config.clone();
         let server = config::peer_server(security, &config.transport, env)?;
+        let vetting = security.vetting(env)?;
         peer.node = Arc::new(security.node(config, env)?);
         peer.security = security.clone();
-        let standing = PeerStanding(Arc::clone(&peer.node));
+        let standing = PeerStanding {
+            node: Arc::clone(&peer.node),
+            vetting,
+        };
         self.server = Some(Arc::new(server));
         self.quic.set_server_config(self.server.clone());
         Ok(standing)

@@ -150,24 +150,18 @@ impl Engine {
 
     /// Who the agent is; none at an agent, and before the handshake.
     pub(super) fn identity(&self) -> Option<AgentIdentity> {
-        let chain = self
-            .quic
-            .crypto_session()
-            .peer_identity()?
-            .downcast::<Vec<CertificateDer<'static>>>()
-            .ok()?;
-        tls::identity_of(chain.first()?)
+        tls::identity_of(self.chain()?.first()?)
     }
 
     /// First certificate of the peer's chain, DER; none before the handshake, and of a peer that showed none.
     pub(super) fn leaf(&self) -> Option<Vec<u8>> {
-        let chain = self
-            .quic
-            .crypto_session()
-            .peer_identity()?
-            .downcast::<Vec<CertificateDer<'static>>>()
-            .ok()?;
-        Some(chain.first()?.to_vec())
+        Some(self.chain()?.first()?.to_vec())
+    }
+
+    /// The whole chain; none before the handshake, and of a peer that showed none.
+    pub(super) fn chain(&self) -> Option<Vec<CertificateDer<'static>>> {
+        let chain = self.quic.crypto_session().peer_identity()?;
+        chain.downcast().ok().map(|chain| *chain)
     }
 
     /// The protocol that both sides chose; none before the handshake.

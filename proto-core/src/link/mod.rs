@@ -21,6 +21,7 @@ use std::{net::SocketAddr, time::Instant};
 
 use bytes::{Buf, Bytes};
 use quinn_proto::{Connection, ConnectionEvent, ConnectionHandle, EndpointEvent};
+use rustls::pki_types::CertificateDer;
 use serde::{Deserialize, Serialize};
 
 use self::{
@@ -285,6 +286,11 @@ impl Link {
     /// First certificate of the peer's chain, DER. No journal has it: those of peers are not kept.
     pub(crate) fn leaf(&self) -> Option<Vec<u8>> {
         self.look()?.leaf()
+    }
+
+    /// The whole chain of the peer.
+    pub(crate) fn chain(&self) -> Option<Vec<CertificateDer<'static>>> {
+        self.look()?.chain()
     }
 
     /// The protocol that was chosen.

@@ -1,6 +1,6 @@
 //! TLS of the peer RPC: both sides show certificates, and both look them up in the topology (peer-rpc 1.4).
 
-use std::{fmt, sync::Arc};
+use std::{fmt, sync::Arc, time::Duration};
 
 use rustls::{
     CertificateError, ClientConfig, DigitallySignedStruct, DistinguishedName, OtherError,
@@ -24,7 +24,7 @@ use super::{
     tls::{TlsError, chain_of, clock, key_of, roots, unusable},
 };
 use crate::{
-    env::Env,
+    env::{Env, WallClock},
     peer::{
         FORWARD_ALPN, NodeId, PEER_RPC_ALPN,
         config::{PeerConfig, PeerNode},
@@ -87,6 +87,17 @@ impl PeerSecurity {
         Ok(config)
     }
 
+    /// What certificates of connections that exist are held against.
+    pub(crate) fn vetting(&self, env: &Env) -> Result<Vetting, TlsError> {
+        Ok(Vetting(match self {
+            Self::Mutual(tls) => {
+                let chain = client_chain(tls, &env.crypto)?;
+                Some((chain, Arc::clone(&env.wall_clock)))
+            }
+            Self::Insecure(_) => None,
+        }))
+    }
+
     /// What connections judge by.
     pub(crate) fn node(&self, config: PeerConfig, env: &Env) -> Result<PeerNode, TlsError> {
         let (insecure, keys) = (matches!(self, Self::Insecure(_)), config.ledger.keys());
@@ -116,6 +127,31 @@ impl PeerSecurity {
             wall_clock: Arc::clone(&env.wall_clock),
             config,
         })
+    }
+}
+
+/// Chain, dates and revocation of certificates, outside of a handshake. A node has one certificate for both roles, so that
+/// one verdict is enough.
+#[derive(Clone)]
+pub(crate) struct Vetting(Option<(Arc<dyn ClientCertVerifier>, Arc<dyn WallClock>)>);
+
+impl Vetting {
+    /// `chain` begins with the node's own certificate; DER.
+    pub(crate) fn accepts(&self, chain: &[CertificateDer<'_>]) -> bool {
+        let Some((verifier, clock)) = &self.0 else {
+            return true;
+        };
+        let now = UnixTime::since_unix_epoch(Duration::from_millis(clock.unix_ms()));
+        let Some((leaf, rest)) = chain.split_first() else {
+            return false;
+        };
+        verifier.verify_client_cert(leaf, rest, now).is_ok()
+    }
+}
+
+impl fmt::Debug for Vetting {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Vetting(..)")
     }
 }
 

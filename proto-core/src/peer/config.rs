@@ -99,13 +99,6 @@ pub(crate) struct PeerNode {
     pub(crate) config: PeerConfig,
 }
 
-/// The records and certificates of a moment, for connections that began before it:
-/// [`Endpoint::set_peer_security`](crate::endpoint::Endpoint::set_peer_security) gives it, and
-/// [`Connection::reconsider`](crate::connection::Connection::reconsider) takes it.
-#[derive(Clone, Debug)]
-#[must_use = "connections that exist go by the former records until they are told"]
-pub struct PeerStanding(pub(crate) Arc<PeerNode>);
-
 impl PeerNode {
     pub(crate) fn judge(&self) -> Judge<'_> {
         Judge {

@@ -168,7 +168,8 @@ impl AuthFail {
         match error {
             IdentityError::NoCertificate => Self::NoCert,
             IdentityError::BoundTo { .. } => Self::BoundId,
-            IdentityError::BadLeaf(_)
+            IdentityError::NotVouched
+            | IdentityError::BadLeaf(_)
             | IdentityError::Unknown
             | IdentityError::NoPins
             | IdentityError::WrongKey

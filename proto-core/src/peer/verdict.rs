@@ -32,6 +32,9 @@ pub enum IdentityError {
     /// The connection has no certificate of the peer's.
     #[error("the peer showed no certificate")]
     NoCertificate,
+    /// The certificate was revoked, is out of its dates, or its CA is none of the cluster's any more.
+    #[error("the peer's certificate is not good any more")]
+    NotVouched,
     /// The certificate does not parse.
     #[error(transparent)]
     BadLeaf(#[from] BadLeaf),

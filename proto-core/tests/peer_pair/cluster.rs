@@ -13,15 +13,17 @@ use adit_proto_core::{
     },
 };
 use rcgen::{
-    BasicConstraints, CertificateParams, DnType, IsCa, Issuer, KeyPair, KeyUsagePurpose, SanType,
-    date_time_ymd,
+    BasicConstraints, CertificateParams, CertificateRevocationListParams, DnType, IsCa, Issuer,
+    KeyIdMethod, KeyPair, KeyUsagePurpose, RevokedCertParams, SanType, SerialNumber, date_time_ymd,
 };
+use x509_parser::prelude::{FromDer, X509Certificate};
 
 use super::pki::Pair;
 
 /// A CA, and the certificates of nodes 1 to 4, which the topology knows.
 pub(crate) struct Cluster {
     pub(crate) ca: Vec<u8>,
+    pub(crate) crls: Vec<Vec<u8>>,
     issuer: Issuer<'static, KeyPair>,
     pub(crate) pairs: BTreeMap<u64, Pair>,
     pub(crate) topology: Directory,
@@ -40,10 +42,11 @@ impl Cluster {
         let key = KeyPair::generate().unwrap();
         let mut params = params("cluster CA");
         params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
-        params.key_usages = vec![KeyUsagePurpose::KeyCertSign];
+        params.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::CrlSign];
         let ca = params.self_signed(&key).unwrap().der().to_vec();
         let mut cluster = Self {
             ca,
+            crls: Vec::new(),
             issuer: Issuer::new(params, key),
             pairs: BTreeMap::new(),
             topology: Directory::default(),
@@ -70,13 +73,32 @@ impl Cluster {
         }
     }
 
+    /// A list of this CA's that revokes a certificate of it.
+    pub(crate) fn revoking(&self, pair: &Pair) -> Vec<u8> {
+        let (_, cert) = X509Certificate::from_der(&pair.cert).unwrap();
+        let params = CertificateRevocationListParams {
+            this_update: date_time_ymd(2029, 6, 1),
+            next_update: date_time_ymd(2031, 6, 1),
+            crl_number: SerialNumber::from(1),
+            issuing_distribution_point: None,
+            revoked_certs: vec![RevokedCertParams {
+                serial_number: SerialNumber::from_slice(cert.raw_serial()),
+                revocation_time: date_time_ymd(2029, 6, 1),
+                reason_code: None,
+                invalidity_date: None,
+            }],
+            key_identifier_method: KeyIdMethod::Sha256,
+        };
+        params.signed_by(&self.issuer).unwrap().der().to_vec()
+    }
+
     pub(crate) fn security(&self, id: u64, pair: &Pair, topology: &Directory) -> PeerSecurity {
         PeerSecurity::Mutual(Arc::new(PeerTls {
             local: NodeId(id),
             cert_chain: vec![pair.cert.clone()],
             key: pair.key.clone().into(),
             roots: vec![self.ca.clone()],
-            crls: Vec::new(),
+            crls: self.crls.clone(),
             identities: Arc::new(topology.clone()),
             bootstrap_until: 0,
         }))

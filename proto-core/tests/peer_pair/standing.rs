@@ -153,3 +153,32 @@ fn whoever_stays_notices_nothing() {
     assert!(bed.outcome(at, call).is_ok());
     assert!(bed.ask(at, RpcType::Ping, b"").is_ok());
 }
+
+#[test]
+fn a_certificate_that_is_revoked_opens_no_door_and_keeps_none_open() {
+    for revoked in [1, 2] {
+        let (mut bed, one, two) = Bed::two(8, Capabilities::ALL);
+        let at = bed.connect(one, two, 2);
+        assert!(bed.ask(at, RpcType::Ping, b"").is_ok());
+        let list = bed.pki.revoking(&bed.pki.pairs[&revoked]);
+        bed.pki.crls.push(list);
+        // Whoever hears of it first ends what it has with the other.
+        let (place, id, end) = match revoked {
+            1 => (two, 2, accepted(&bed, two)),
+            _ => (one, 1, at),
+        };
+        bed.set_topology(place, id, &bed.pki.topology.clone());
+        assert_eq!(bed.closed(end), refused(IdentityError::NotVouched));
+    }
+}
+
+#[test]
+fn a_revoked_certificate_of_somebody_else_changes_nothing() {
+    let (mut bed, one, two) = Bed::two(9, Capabilities::ALL);
+    let at = bed.connect(one, two, 2);
+    let list = bed.pki.revoking(&bed.pki.pairs[&4]);
+    bed.pki.crls.push(list);
+    bed.set_topology(one, 1, &bed.pki.topology.clone());
+    bed.set_topology(two, 2, &bed.pki.topology.clone());
+    assert!(bed.ask(at, RpcType::Ping, b"").is_ok());
+}

@@ -8,14 +8,13 @@ use std::{
 };
 
 use adit_proto_core::{
-    connection::Connection,
+    connection::{Connection, PeerStanding},
     endpoint::{Endpoint, Protocol},
     env::Env,
     id::{CallId, ConnId, Slot},
     output::{Event, Input, Output, PathMeta, Routed, TransmitBuf},
     peer::{
         NodeId as PeerId,
-        config::PeerStanding,
         ledger::PeerLedger,
         node::{Node, NodeStep},
         rpc_type::RpcType,

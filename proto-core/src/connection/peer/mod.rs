@@ -10,7 +10,10 @@ use std::time::{Duration, Instant};
 
 use smallvec::SmallVec;
 
-pub use self::handle::{CallRefused, PeerHandle};
+pub use self::{
+    handle::{CallRefused, PeerHandle},
+    standing::PeerStanding,
+};
 use super::{Connection, Role, State};
 use crate::{
     close::{Closed, PeerFault},

@@ -3,25 +3,48 @@
 use std::{sync::Arc, time::Instant};
 
 use super::super::{Connection, Role, State};
-use crate::peer::{config::PeerStanding, identity::Leaf, role::Phase, verdict::IdentityError};
+use crate::{
+    link::peer_tls::Vetting,
+    peer::{config::PeerNode, identity::Leaf, role::Phase, verdict::IdentityError},
+};
+
+/// The records, CAs and revocation lists of a moment, for connections that began before it:
+/// [`Endpoint::set_peer_security`](crate::endpoint::Endpoint::set_peer_security) gives it, and
+/// [`Connection::reconsider`] takes it.
+#[derive(Clone, Debug)]
+#[must_use = "connections that exist go by the former records until they are told"]
+pub struct PeerStanding {
+    pub(crate) node: Arc<PeerNode>,
+    pub(crate) vetting: Vetting,
+}
 
 impl Connection {
     /// Has a connection between peers go by other records from here on. Where they do not have the node at the other end
-    /// any more, or not with the certificate that it showed, the connection is closed as one whose peer is not who it
-    /// says, whoever dialled it and whether or not anything was asked on it. A handshake that is under way is judged at
-    /// its end. Does nothing on a tunnel's connection.
+    /// any more, or not with the certificate that it showed, or where that is not good any more, the connection is closed as
+    /// one whose peer is not who it says, whoever dialled it and whether or not anything was asked on it. A handshake that
+    /// is under way is judged by the records at its end. Does nothing on a tunnel's connection.
     pub fn reconsider(&mut self, now: Instant, standing: &PeerStanding) {
-        let node = Arc::clone(&standing.0);
+        let node = Arc::clone(&standing.node);
         match &mut self.role {
             Role::Peer(role) => role.node = node,
             Role::Forward(role) => role.node = node,
             Role::Agent(_) | Role::Gateway(_) => return,
         }
         self.dirty = true;
-        if self.state == State::Up
-            && let Err(error) = self.judge_peer()
-        {
+        if self.state != State::Up {
+            return;
+        }
+        let judged = self.vet(&standing.vetting).and_then(|()| self.judge_peer());
+        if let Err(error) = judged {
             self.peer_fault(now, error.into());
+        }
+    }
+
+    fn vet(&self, vetting: &Vetting) -> Result<(), IdentityError> {
+        let chain = self.link.chain().unwrap_or_default();
+        match vetting.accepts(&chain) {
+            true => Ok(()),
+            false => Err(IdentityError::NotVouched),
         }
     }
 
