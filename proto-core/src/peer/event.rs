@@ -3,8 +3,8 @@
 use bytes::Bytes;
 
 use super::{
-    NodeId, forward::Forward, negotiate::Agreed, retry::Failure, rpc_type::RpcType,
-    verdict::Accepted,
+    NodeId, forward::Forward, interest::Interest, negotiate::Agreed, retry::Failure,
+    rpc_type::RpcType, verdict::Accepted,
 };
 use crate::id::{CallId, Slot};
 
@@ -52,6 +52,8 @@ pub enum PeerEvent {
         /// The body. As long as anybody holds it, or a part of it, it counts against the budget of its connection
         /// ([`RPC_UNREAD_PER_CONNECTION`](crate::limits::RPC_UNREAD_PER_CONNECTION)).
         payload: Bytes,
+        /// Whether anybody waits for the answer.
+        interest: Interest,
     },
     /// Nobody waits for the answer to a request any more; answering it is an error. A request that was given up before it
     /// was told of is not told of at all. [`Event::Closed`](crate::output::Event::Closed) stands for this for all that wait.

@@ -16,6 +16,7 @@ use super::{
     capabilities::Capabilities,
     config::PeerNode,
     fault::RpcFault,
+    interest::Interest,
     key::Tag,
     negotiate::{Acceptor, Dialler},
     receive::Callee,
@@ -102,11 +103,12 @@ pub(crate) struct CalleeSide {
 }
 
 /// What an answer needs of its request.
-#[derive(Clone, Copy, Debug)]
+#[derive(Debug)]
 pub(crate) struct Running {
     pub(crate) from: NodeId,
     pub(crate) kind: RpcType,
     pub(crate) tag: Tag,
+    pub(crate) interest: Interest,
 }
 
 /// An envelope on its way to the engine.

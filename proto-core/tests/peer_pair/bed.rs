@@ -22,6 +22,7 @@ use adit_proto_core::{
         directory::Directory,
         epoch::EpochMark,
         event::PeerEvent,
+        interest::Interest,
         ledger::PeerLedger,
         negotiate::Agreed,
         node::{CallError, Node},
@@ -69,6 +70,8 @@ pub(crate) struct Wire {
     pub(crate) answers: BTreeMap<CallId, Result<Bytes, Failure>>,
     pub(crate) requests: Vec<(Slot, NodeId, RpcType, Bytes)>,
     pub(crate) given_up: Vec<Slot>,
+    /// Of the requests, in their order.
+    pub(crate) interest: Vec<Interest>,
     pub(crate) closed: Option<Closed>,
     pub(crate) suspect_at: Option<Instant>,
     pub(crate) forwards: Forwards,
@@ -610,6 +613,7 @@ impl Wire {
             answers: BTreeMap::new(),
             requests: Vec::new(),
             given_up: Vec::new(),
+            interest: Vec::new(),
             closed: None,
             suspect_at: None,
             forwards: Forwards::default(),
@@ -641,8 +645,11 @@ impl Wire {
                 from,
                 kind,
                 payload,
+                interest,
                 ..
             }) => {
+                assert!(interest.lasts());
+                self.interest.push(interest);
                 assert!(self.agreed.is_some(), "a call before the handshake");
                 assert_eq!(self.bound, Some(from));
                 self.requests.push((slot, from, kind, payload.clone()));

@@ -387,7 +387,8 @@ fn a_caller_that_goes_away_is_told_of() {
     bed.run_for(secs(1));
     bed.raw(bare, |raw| raw.stop(stream, 9));
     bed.run_for(secs(1));
-    assert_eq!(bed.wire(bed.only_wire(node)).given_up.len(), 1);
+    let wire = bed.wire(bed.only_wire(node));
+    assert_eq!((wire.given_up.len(), wire.interest[0].lasts()), (1, false));
 }
 
 #[test]

@@ -76,6 +76,10 @@ fn a_handler_that_does_not_end_is_cut_after_the_grace() {
         dead: true,
     };
     assert_eq!(bed.outcome(at, call), Err(lost));
+    assert!(
+        !bed.wire(seen).interest[0].lasts(),
+        "nobody is there any more"
+    );
     for (place, side) in [(one, Side::Out), (two, Side::In)] {
         let counters = bed.member(place).ledger.counters();
         assert_eq!(counters.in_flight[&side], 0, "{side:?}");

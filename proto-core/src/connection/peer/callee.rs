@@ -25,6 +25,7 @@ use crate::{
         event::PeerEvent,
         fault::RpcFault,
         frame::{Frame, PAYLOAD_LEN_MAX},
+        interest::Interest,
         key::Tag,
         receive::{Consequence, ReceiveError, Refused, Request},
         refusal::Refusal,
@@ -156,7 +157,14 @@ impl Connection {
             c.began(Side::In);
             c.moved(Side::In, payload.len() as u64);
         });
-        side.running.insert(slot, Running { from, kind, tag });
+        let interest = Interest::default();
+        let running = Running {
+            from,
+            kind,
+            tag,
+            interest: interest.clone(),
+        };
+        side.running.insert(slot, running);
         if kind == RpcType::WindowReset {
             let high = Bytes::copy_from_slice(&ledger.high(from).to_le_bytes());
             // It was put there a line ago, and 8 bytes fit.
@@ -169,6 +177,7 @@ impl Connection {
             accepted,
             kind,
             payload,
+            interest,
         });
     }
 
@@ -273,6 +282,7 @@ impl Connection {
         };
         side.incoming.done(slot);
         if let Some(running) = side.running.remove(&slot) {
+            running.interest.end();
             self.handled(&running, CallResult::Failed);
             if !self.unsay_request(slot) {
                 self.say(PeerEvent::GivenUp(slot));
@@ -294,6 +304,7 @@ impl Connection {
             return;
         };
         for (slot, running) in std::mem::take(&mut side.running) {
+            running.interest.end();
             self.handled(&running, CallResult::Failed);
             self.unsay_request(slot);
         }

@@ -56,6 +56,7 @@ impl Node {
                 accepted: _,
                 kind,
                 payload,
+                interest: _,
             }) => self.steps.push_back(NodeStep::Requested {
                 conn,
                 slot,

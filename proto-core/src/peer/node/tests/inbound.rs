@@ -1,7 +1,11 @@
 //! Connections that peers dialled.
 
 use super::{breaker::open, *};
-use crate::{id::Slot, limits::PEER_DIAL_PATIENCE, peer::verdict::Accepted};
+use crate::{
+    id::Slot,
+    limits::PEER_DIAL_PATIENCE,
+    peer::{interest::Interest, verdict::Accepted},
+};
 
 fn inbound(node: Option<NodeId>) -> Event {
     let agreed = Agreed {
@@ -88,6 +92,7 @@ fn a_request_that_was_given_up_is_not_handed_over() {
             accepted: Accepted::Spki,
             kind: RpcType::Ping,
             payload: Bytes::new(),
+            interest: Interest::default(),
         })
     };
     for slot in 1..=3 {
