@@ -144,7 +144,8 @@ impl PeersHandle {
     }
 
     /// Exchanges certificate, key, roots, revocation lists and the nodes' records. Connections that exist keep their keys;
-    /// one with a node that the records do not have any more, or not with the certificate that it showed, is closed.
+    /// one with a node that the records do not have any more, or not with the certificate that it showed, is closed, and so
+    /// is one whose certificate is not good any more.
     ///
     /// # Errors
     /// [`SetSecurityError`]

@@ -10,7 +10,7 @@ use std::{
 
 use adit_proto_core::{
     id::Slot,
-    peer::{NodeId, rpc_type::RpcType},
+    peer::{NodeId, interest::Interest, rpc_type::RpcType},
 };
 use bytes::Bytes;
 use futures_channel::oneshot;
@@ -30,6 +30,8 @@ pub struct Request {
     pub kind: RpcType,
     /// The body.
     pub payload: Bytes,
+    /// Whether anybody waits for the answer: what was given up meanwhile need not be executed.
+    pub interest: Interest,
     /// The way for the answer.
     pub responder: Responder,
 }
@@ -144,6 +146,7 @@ mod tests {
             from: NodeId(2),
             kind: RpcType::Ping,
             payload: Bytes::new(),
+            interest: Interest::default(),
             responder: Responder::new(Slot(slot), way),
         }
     }

@@ -7,12 +7,11 @@ use std::{
 
 use adit_proto_core::{
     close::CloseReason,
-    connection::{CommandError, Connection},
+    connection::{CommandError, Connection, PeerStanding},
     id::{AttemptId, CallId, ConnId, Slot},
     output::Event,
     peer::{
         NodeId,
-        config::PeerStanding,
         event::PeerEvent,
         forward::{Forward, Status},
         rpc_type::RpcType,
@@ -140,6 +139,7 @@ impl Role for PeerConnection {
             accepted: _,
             kind,
             payload,
+            interest,
         }) = event
         {
             let responder = Responder::new(slot, self.own.clone());
@@ -147,6 +147,7 @@ impl Role for PeerConnection {
                 from,
                 kind,
                 payload,
+                interest,
                 responder,
             });
         }
