@@ -368,6 +368,7 @@ impl Pki {
             breaker: BreakerSettings::default(),
             peers: Vec::new(),
             catalogue: None,
+            links: None,
         })
     }
 }

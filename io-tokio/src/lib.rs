@@ -7,7 +7,9 @@ pub mod agent;
 mod connection_task;
 mod dial;
 mod gateway;
+mod joined;
 mod leg;
+mod links;
 mod peers;
 mod pipe;
 mod ready;
@@ -18,5 +20,6 @@ mod udp;
 
 pub use gateway::Gateway;
 pub use leg::socket;
+pub use links::{LinkSettings, Links, LinksConfig, LinksHandle};
 pub use peers::Peers;
 pub use pipe::Pipe;

@@ -7,7 +7,7 @@ use std::{
 };
 
 use adit_io_common::replica::{CONNECT_TIMEOUT, Handshake, Link, LinkError, Replica, Turn};
-use adit_proto_core::replica::ReplicaId;
+use adit_proto_core::replica::{Config, ReplicaId};
 use tokio::{
     io::{Interest, unix::AsyncFd},
     net::{TcpListener, TcpStream},
@@ -63,6 +63,11 @@ impl Acceptor {
             listener: TcpListener::from_std(listener)?,
             handshakes: JoinSet::new(),
         })
+    }
+
+    /// Brings something else to the handshakes that begin from here on.
+    pub fn set_config(&mut self, config: Config) {
+        self.replica.set_config(config);
     }
 
     /// Waits for the next link. What fails meanwhile is in the log. Dropping the future loses nothing, dropping the
@@ -151,7 +156,7 @@ mod tests {
     use adit_io_common::replica::SealedLink;
     use adit_proto_core::{
         limits::REPLICA_HANDSHAKES_PER_SOURCE_MAX,
-        replica::{ClusterId, Config, DialError, Fault, Keys, ReplicaKey, Roster, Seal, Slots},
+        replica::{ClusterId, DialError, Fault, Keys, ReplicaKey, Roster, Seal, Slots},
     };
     use socket2::{Domain, Socket, Type};
 

@@ -17,7 +17,7 @@ pub struct AgentId(pub Uuid);
 pub struct SessionId(pub Uuid);
 
 /// Names one QUIC connection of one endpoint; never used twice in the life of the endpoint, nor by a gateway's endpoint for
-/// agents and by the one for its peers.
+/// agents and by the one for its peers, nor for the way to a peer over replica links.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct ConnId(pub u64);
 

@@ -322,6 +322,11 @@ pub const RPC_DRAIN_GRACE: Duration = Duration::from_secs(2);
 pub const FORWARD_TARGET_LEN_MAX: usize = 261;
 /// Forwarded sessions: what is said of the user, in bytes, for a line of a log; a header is read before it is proved.
 pub const FORWARD_ORIGIN_LEN_MAX: usize = 256;
+/// Sessions that are forwarded over replica links at once, in each direction; each has a connection of its own.
+pub const FORWARD_LINKS_MAX: usize = 16_384;
+/// Handshakes with one peer at once for forwarded sessions; those beyond it wait. It is less than the places that the peer
+/// has for one source.
+pub const FORWARD_HANDSHAKES_MAX: usize = 16;
 /// Forwarded sessions: time from the opening of a stream to its whole header.
 pub const FORWARD_HEADER_TIMEOUT: Duration = Duration::from_secs(5);
 /// Catalogue: time between two announcements to a peer where nothing changes.

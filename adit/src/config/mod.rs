@@ -58,7 +58,8 @@ pub use paths::admin_socket;
 pub use paths::{ENROLLMENT_STRING, Role, Surroundings, agent_socket, config_file};
 #[cfg(feature = "gateway")]
 pub use peers::{
-    ForwardLink, PeerConfig, PeerCredentials, PeerSecurity, PeersChange, PeersConfig, SealLink,
+    ForwardLink, PeerConfig, PeerCredentials, PeerSecurity, PeersChange, PeersConfig,
+    ReplicaConfig, SealLink,
 };
 #[cfg(feature = "gateway")]
 pub use provisioner::ProvisionerConfig;

@@ -1,5 +1,7 @@
 //! The section `[peers]`: which other gateways this one works with, and by what they know each other.
 
+mod replica;
+
 use std::{
     net::SocketAddr,
     path::{Path, PathBuf},
@@ -14,6 +16,7 @@ use adit_proto_core::{
     target::Target,
 };
 
+pub use self::replica::ReplicaConfig;
 use super::{
     Source, Surroundings,
     file::Kind,
@@ -40,6 +43,8 @@ pub struct PeersConfig {
     pub security: PeerSecurity,
     /// The others, in the order of their ids.
     pub peers: Vec<PeerConfig>,
+    /// With what sessions are forwarded over replica links; none where they are to no peer.
+    pub replica: Option<ReplicaConfig>,
 }
 
 /// How peers prove who they are.
@@ -75,6 +80,8 @@ pub struct PeerConfig {
     pub forward: ForwardLink,
     /// Whether a replica link with it is sealed.
     pub seal: SealLink,
+    /// Where it accepts replica links.
+    pub replica: Option<Target>,
 }
 
 /// On what sessions are forwarded.
@@ -128,10 +135,16 @@ impl PeersConfig {
                 ..PeersChange::default()
             };
         };
-        let (keys, files, mut restart) = now.security.change(&new.security);
+        let (mut keys, files, mut restart) = now.security.change(&new.security);
+        keys |= replica::has_other_keys(now.replica.as_ref(), new.replica.as_ref());
         for (key, same) in [
             ("peers.node", now.node == new.node),
             ("peers.listen", now.listen == new.listen),
+            ("peers.peer.forward", now.forwards_alike(new)),
+            (
+                "peers.replica_listen",
+                replica::is_at_one_place(now.replica.as_ref(), new.replica.as_ref()),
+            ),
         ] {
             restart.extend((!same).then_some(key));
         }
@@ -149,6 +162,16 @@ impl PeersConfig {
             changed: changed.map(|peer| peer.id).collect(),
             restart,
         }
+    }
+
+    /// Tells whether sessions go to each peer that is there before and after on the same, and over replica links to any
+    /// or none.
+    fn forwards_alike(&self, new: &Self) -> bool {
+        let is_alike = |peer: &PeerConfig| {
+            let other = self.peer(peer.id);
+            other.is_none_or(|other| other.forward == peer.forward)
+        };
+        new.peers.iter().all(is_alike) && self.replica.is_some() == new.replica.is_some()
     }
 
     /// One peer.
@@ -201,10 +224,12 @@ pub(super) fn peers(r: &mut Reader<'_>, around: &Surroundings) -> Option<Option<
         .map(|name| r.optional(&format!("peers.{name}"), Kind::Text, parse::path));
     let keys = ["cluster_key_file", "previous_key_file"]
         .map(|name| r.optional(&format!("peers.{name}"), Kind::Text, parse::path));
+    let links = replica::Raw::read(r);
     let insecure = r.scalar("peers.insecure", Kind::Switch, "false", parse::switch);
     let network = r.optional("peers.insecure_network", Kind::Text, network);
     let entries = entries(r);
     let (node, listen, insecure, network) = (node?, listen?, insecure?, network?);
+    let links = links?;
     let [cert, key, ca] = files;
     let (cert, key, ca) = (cert?, key?, ca?);
     let [current, previous] = keys;
@@ -212,7 +237,7 @@ pub(super) fn peers(r: &mut Reader<'_>, around: &Surroundings) -> Option<Option<
     let given = [&cert, &key, &ca, &current, &previous];
     let Some(node) = node else {
         let is_empty = given.iter().all(|one| one.is_none()) && entries.is_empty();
-        if is_empty && !insecure.value && network.is_none() {
+        if is_empty && !insecure.value && network.is_none() && links.is_empty() {
             return Some(None);
         }
         let message = "`peers.node` is missing: say which number this gateway has among its peers";
@@ -230,12 +255,14 @@ pub(super) fn peers(r: &mut Reader<'_>, around: &Surroundings) -> Option<Option<
         }
     };
     judge(r, &node, &entries, &security)?;
+    let replica = links.check(r, around, &node, &entries, &security)?;
     entries.sort_by_key(|(peer, _)| peer.id);
     Some(Some(PeersConfig {
         node: node.value,
         listen: listen.value,
         security,
         peers: entries.into_iter().map(|(peer, _)| peer).collect(),
+        replica,
     }))
 }
 
@@ -251,6 +278,7 @@ fn entries(r: &mut Reader<'_>) -> Option<Vec<(PeerConfig, Source)>> {
         let spiffe_id = r.optional(&key("spiffe"), Kind::Text, spiffe);
         let forward = r.scalar(&key("forward"), Kind::Text, "quic", forward);
         let seal = r.scalar(&key("seal"), Kind::Text, "require", seal);
+        let replica = r.optional(&key("replica"), Kind::Text, parse::target);
         let one = || {
             let pins = spki?.into_iter().chain(next?).map(|pin| pin.value);
             let config = PeerConfig {
@@ -260,6 +288,7 @@ fn entries(r: &mut Reader<'_>) -> Option<Vec<(PeerConfig, Source)>> {
                 spiffe_id: spiffe_id?.map(|id| id.value),
                 forward: forward?.value,
                 seal: seal?.value,
+                replica: replica?.map(|target| target.value),
             };
             Some((config, entry))
         };
@@ -296,11 +325,6 @@ fn judge(
         if *security != PeerSecurity::Insecure && peer.pins.is_empty() && peer.spiffe_id.is_none() {
             say(format!(
                 "peer {id} has neither `spki` nor `spiffe`: any certificate of the CA could speak for it; `adit peers issue` prints the pin"
-            ));
-        }
-        if peer.forward == ForwardLink::Replica && id > u64::from(u8::MAX) {
-            say(format!(
-                "peer {id}: replicas have numbers up to 255; write another id, or `forward = \"quic\"`"
             ));
         }
         for (other, _) in entries.iter().take(nth) {
@@ -425,7 +449,7 @@ fn cluster_keys(
 }
 
 /// Where a key comes from beside the file that is configured.
-#[derive(Clone, Copy)]
+#[derive(Clone, Copy, Debug)]
 struct Origin {
     variable: &'static str,
     credential: &'static str,

@@ -161,16 +161,45 @@ impl ClusterKeys {
         }
         ring
     }
+}
 
-    /// The keys of links between replicas.
+/// The key of replica links that signs, and one that only verifies while keys are exchanged.
+#[derive(Clone, Debug)]
+pub struct ReplicaKeys {
+    current: ClusterKey,
+    previous: Option<ClusterKey>,
+    keys: Keys,
+}
+
+impl ReplicaKeys {
+    /// Joins both.
     ///
     /// # Errors
-    /// [`KeyError::PreviousIsCurrent`]; it was looked for before.
-    pub fn replica(&self) -> Result<Keys, KeyError> {
-        let previous = self.previous.as_ref().map(|key| key.replica.clone());
-        Keys::new(self.current.replica.clone(), previous)
+    /// [`ClusterKeyError::Weak`] where they are the same.
+    pub fn new(current: ClusterKey, previous: Option<ClusterKey>) -> Result<Self, ClusterKeyError> {
+        let other = previous.as_ref().map(|key| key.replica.clone());
+        let keys = Keys::new(current.replica.clone(), other).map_err(ClusterKeyError::Weak)?;
+        Ok(Self {
+            current,
+            previous,
+            keys,
+        })
+    }
+
+    /// What handshakes are made with.
+    #[must_use]
+    pub fn keys(&self) -> Keys {
+        self.keys.clone()
     }
 }
+
+impl PartialEq for ReplicaKeys {
+    fn eq(&self, other: &Self) -> bool {
+        self.current == other.current && self.previous == other.previous
+    }
+}
+
+impl Eq for ReplicaKeys {}
 
 /// Draws a key, as text: 64 hex digits.
 ///
@@ -243,7 +272,6 @@ mod tests {
         .collect();
         assert_ne!(keys[0].id(), keys[1].id());
         let both = ClusterKeys::new(keys[0].clone(), Some(keys[1].clone())).unwrap();
-        assert!(both.replica().is_ok());
         let mut ring = both.ring();
         assert!(ring.promote(keys[1].id()).is_ok());
     }

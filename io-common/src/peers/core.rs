@@ -36,7 +36,7 @@ use futures_channel::oneshot;
 
 use self::{catalogue::Told, forwards::Forwards, tell::Teller};
 use super::{
-    PeersConfig, PeersInput, Requests,
+    LinkNotice, PeerLinks, PeersConfig, PeersInput, Requests,
     handle::{Calls, PeersHandle},
     request::requests,
     role::{PeerCommand, PeerParts},
@@ -100,6 +100,7 @@ pub struct PeersCore {
     pub(super) calls: BTreeMap<NodeId, Calls>,
     told: Option<Told>,
     forwards: Forwards,
+    replica_links: Option<PeerLinks>,
     /// Where, and by which connection, nodes were dialled last.
     dialled: BTreeMap<NodeId, (SocketAddr, ConnId)>,
     /// Why the last handshake with each node came to nothing.
@@ -133,6 +134,7 @@ impl PeersCore {
         let mut core = Self {
             told,
             forwards: Forwards::default(),
+            replica_links: config.links,
             dialled: BTreeMap::new(),
             refusals: BTreeMap::new(),
             stopping: false,
@@ -221,6 +223,11 @@ impl PeersCore {
                 self.set_peers(now, peers, host);
                 // Whoever asked may have gone; what was changed stays changed.
                 let _gone = reply.send(());
+            }
+            PeersInput::SetLinks(nodes) => {
+                if let Some(links) = &mut self.replica_links {
+                    links.nodes = nodes;
+                }
             }
             PeersInput::SetSecurity(security, reply) => {
                 let set = host.endpoint().set_peer_security(&security, &self.env);
@@ -387,7 +394,9 @@ impl PeersCore {
 
     fn reached(&mut self, now: Instant, node: NodeId, reach: Reach) {
         self.teller.reach(node, reach);
-        if reach == Reach::Up
+        if let Some(notices) = PeerLinks::with(self.replica_links.as_ref(), node) {
+            notices.push_or_stop(LinkNotice::Reach(node, reach));
+        } else if reach == Reach::Up
             && let Some((addr, _)) = self.dialled.get(&node)
         {
             self.forwards.reached(now, node, *addr);

@@ -1,6 +1,7 @@
 //! The way in: calls, and what an operator asks and changes.
 
 use std::{
+    collections::BTreeSet,
     net::SocketAddr,
     sync::{
         Arc,
@@ -141,6 +142,12 @@ impl PeersHandle {
     /// [`Stopped`]
     pub async fn set_peers(&self, peers: Vec<(NodeId, Target)>) -> Result<(), Stopped> {
         self.ask(|reply| PeersInput::SetPeers(peers, reply)).await
+    }
+
+    /// Has sessions go over replica links with these nodes and no other, where such links are carried at all. A node that
+    /// is there already keeps to what it has until it comes anew.
+    pub fn set_links(&self, nodes: BTreeSet<NodeId>) {
+        self.owner.push_or_stop(PeersInput::SetLinks(nodes));
     }
 
     /// Exchanges certificate, key, roots, revocation lists and the nodes' records. Connections that exist keep their keys;

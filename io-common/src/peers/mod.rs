@@ -11,12 +11,14 @@ mod bed;
 mod core;
 mod forward;
 mod handle;
+mod links;
 mod request;
 mod role;
 #[cfg(test)]
 mod tests;
 
 use std::{
+    collections::BTreeSet,
     fmt,
     net::{IpAddr, SocketAddr},
     time::Duration,
@@ -40,6 +42,7 @@ use futures_channel::oneshot;
 pub use self::{
     core::{PeersCore, PeersHost},
     handle::{Calls, PeerRow, PeersHandle, SetSecurityError},
+    links::{LinkNotice, NOTICES_LEN, PeerLinks},
     request::{Request, Requests, Responder, requests},
     role::{PeerCommand, PeerConnection, PeerParts},
 };
@@ -62,6 +65,8 @@ pub struct PeersConfig {
     pub peers: Vec<(NodeId, Target)>,
     /// Whether gateways tell each other what they hold.
     pub catalogue: Option<CatalogueConfig>,
+    /// With whom sessions go over replica links; none where with nobody.
+    pub links: Option<PeerLinks>,
 }
 
 /// For whom the catalogue is kept: peers are told what the gateway holds, and the gateway what peers hold. All peers are
@@ -111,6 +116,8 @@ pub enum PeersInput {
     Warm(NodeId),
     /// Know these nodes and no other.
     SetPeers(Vec<(NodeId, Target)>, oneshot::Sender<()>),
+    /// Sessions go over replica links with these nodes and no other.
+    SetLinks(BTreeSet<NodeId>),
     /// Show, and go by, other certificates.
     SetSecurity(
         Box<PeerSecurity>,

@@ -33,7 +33,8 @@ pub struct Handshake {
     cut: Option<io::Error>,
     outcome: Option<Result<Outcome, LinkError>>,
     place: Option<Held>,
-    lines: Lines,
+    /// Of failures, and of links.
+    lines: [Lines; 2],
 }
 
 /// What a turn led to.
@@ -64,7 +65,7 @@ impl Handshake {
         tcp: TcpStream,
         peer: SocketAddr,
         place: Option<Held>,
-        lines: Lines,
+        lines: [Lines; 2],
     ) -> Self {
         Self {
             machine,
@@ -155,9 +156,11 @@ impl Handshake {
             }),
             Err(error) => Err(error),
         };
+        let [failures, links] = &lines;
         match &link {
-            Ok(link) => tell(link),
-            Err(error) => machine.tell_failure(peer, error, &lines),
+            Ok(link) if links.allow() => tell(link),
+            Ok(_) => {}
+            Err(error) => machine.tell_failure(peer, error, failures),
         }
         link
     }

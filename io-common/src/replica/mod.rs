@@ -9,6 +9,7 @@ mod handshake;
 mod link;
 mod places;
 mod roll;
+mod sealed_leg;
 #[cfg(test)]
 mod tests;
 
@@ -32,6 +33,7 @@ pub use self::{
     handshake::{Handshake, Turn},
     link::{Carrier, Link, Proof, SealedLink},
     roll::{LinkId, Roll, Rolled},
+    sealed_leg::{SealedLeg, UNWRITTEN_MAX},
 };
 
 /// How long a driver lets a connection to a replica come about. The reference leaves that to the operating system
@@ -48,6 +50,7 @@ pub struct Replica {
     accepting: Lines,
     dialling: Lines,
     failing: Lines,
+    links: Lines,
 }
 
 impl Replica {
@@ -61,7 +64,14 @@ impl Replica {
             accepting: Lines::new("no link with whoever connected to the replica port"),
             dialling: Lines::new("no link with a replica that was dialled"),
             failing: Lines::new(ACCEPT_FAILS),
+            links: Lines::new("link with a replica"),
         }
+    }
+
+    /// Brings something else to the handshakes that begin from here on. Places and bounds stay shared with those that are
+    /// in progress.
+    pub fn set_config(&mut self, config: Config) {
+        self.config = Arc::new(config);
     }
 
     /// Begins the handshake of a connection from `peer` that was accepted. Without a place for it, it is closed unread,
@@ -83,7 +93,7 @@ impl Replica {
         match begun {
             Ok(machine) => {
                 let machine = Machine::Acceptor(machine);
-                let lines = self.accepting.clone();
+                let lines = [&self.accepting, &self.links].map(Lines::clone);
                 Some(Handshake::new(now, machine, tcp, peer, Some(place), lines))
             }
             Err(error) => {
@@ -114,7 +124,7 @@ impl Replica {
     ) -> Result<Handshake, LinkError> {
         prepare(&tcp)?;
         let machine = Machine::Dialer(self.dialer(now, target)?, target);
-        let lines = self.dialling.clone();
+        let lines = [&self.dialling, &self.links].map(Lines::clone);
         Ok(Handshake::new(now, machine, tcp, peer, None, lines))
     }
 

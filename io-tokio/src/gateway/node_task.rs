@@ -3,8 +3,6 @@
 use std::{
     collections::{BTreeMap, VecDeque},
     future::poll_fn,
-    pin::Pin,
-    task::{Context, Poll},
     time::{Duration, Instant},
 };
 
@@ -13,15 +11,12 @@ use adit_io_common::{
     handoff::{Receiver, Sender},
     over::Over,
     pump::Traffic,
-    splice::{End, Splice, SpliceTurn, Spliced},
+    splice::Spliced,
 };
 use adit_proto_core::id::SessionId;
-use tokio::{
-    sync::oneshot,
-    time::{Sleep, sleep_until},
-};
+use tokio::{sync::oneshot, time::sleep_until};
 
-use crate::leg::TokioLeg;
+use crate::{joined::Joined, leg::TokioLeg};
 
 /// Runs until told to stop and nothing is left.
 pub(super) async fn run(mut node: Node, inputs: Receiver<NodeInput>, own: Sender<NodeInput>) {
@@ -86,52 +81,14 @@ async fn splice(spliced: Spliced, ended: oneshot::Receiver<Over>) -> (Traffic, O
     let Some(splice) = spliced.join(Instant::now(), alone) else {
         return (Traffic::begin(), Over::TcpReset);
     };
-    let mut joined = Joined(Some(splice));
-    let mut timer = Box::pin(sleep_until(tokio::time::Instant::now()));
+    let mut joined = Joined::new(splice);
     let how = tokio::select! {
         biased;
         // Without a node the gateway is gone.
         how = ended => how.unwrap_or(Over::Cut),
-        how = poll_fn(|cx| joined.poll(&mut timer, cx)) => how,
+        how = poll_fn(|cx| joined.poll(cx)) => how,
     };
     (joined.end(how), how)
-}
-
-/// Two sockets that are reset when nobody ends them, as when the process does.
-struct Joined(Option<Splice<TokioLeg>>);
-
-impl Joined {
-    fn poll(&mut self, timer: &mut Pin<Box<Sleep>>, cx: &mut Context<'_>) -> Poll<Over> {
-        let Some(splice) = &mut self.0 else {
-            return Poll::Ready(Over::Cut);
-        };
-        splice.leg(End::User).wake(cx);
-        splice.leg(End::Target).wake(cx);
-        match splice.turn(Instant::now()) {
-            SpliceTurn::Over(how) => return Poll::Ready(how),
-            SpliceTurn::More => cx.waker().wake_by_ref(),
-            SpliceTurn::Waiting => {}
-        }
-        if let Some(at) = splice.poll_timeout() {
-            timer.as_mut().reset(at.into());
-            if timer.as_mut().poll(cx).is_ready() {
-                cx.waker().wake_by_ref();
-            }
-        }
-        Poll::Pending
-    }
-
-    fn end(&mut self, how: Over) -> Traffic {
-        self.0
-            .take()
-            .map_or_else(Traffic::begin, |splice| splice.end(how))
-    }
-}
-
-impl Drop for Joined {
-    fn drop(&mut self) {
-        self.end(Over::Cut);
-    }
 }
 
 #[cfg(test)]

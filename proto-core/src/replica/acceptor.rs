@@ -133,7 +133,9 @@ impl Acceptor {
             })
         } else if hello.cluster != config.cluster {
             Err(Fault::ClusterMismatch(hello.cluster))
-        } else if !config.roster.accepts(config.replica, hello.replica) {
+        } else if config.roster.seal(hello.replica).is_none()
+            || !config.dialling.allows(hello.replica, config.replica)
+        {
             Err(Fault::DirectionalRule(hello.replica))
         } else {
             Ok(())

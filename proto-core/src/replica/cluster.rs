@@ -86,12 +86,6 @@ impl Roster {
         higher.map(|(id, _)| *id)
     }
 
-    /// Tells whether `own` accepts a connection of `peer`: one of the roster with a lower id (replica-handshake 2).
-    #[must_use]
-    pub fn accepts(&self, own: ReplicaId, peer: ReplicaId) -> bool {
-        peer < own && self.0.contains_key(&peer)
-    }
-
     /// The first replica whose link is to be sealed.
     pub(super) fn first_sealed(&self) -> Option<ReplicaId> {
         let sealed = self.0.iter().find(|(_, seal)| **seal == Seal::Require);
@@ -110,17 +104,13 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_lower_id_dials_and_the_higher_accepts() {
+    fn the_lower_id_dials_the_higher_ones() {
         let roster: Roster = [1, 4, 9]
             .map(|id| (ReplicaId(id), Seal::Never))
             .into_iter()
             .collect();
         let dialled: Vec<ReplicaId> = roster.dialled_by(ReplicaId(4)).collect();
         assert_eq!(dialled, [ReplicaId(9)]);
-        assert!(roster.accepts(ReplicaId(4), ReplicaId(1)));
-        for peer in [0, 2, 4, 9, 255] {
-            assert!(!roster.accepts(ReplicaId(4), ReplicaId(peer)), "{peer}");
-        }
         assert_eq!(roster.dialled_by(ReplicaId(9)).count(), 0);
     }
 

@@ -11,6 +11,28 @@ pub struct Config {
     pub(super) keys: Option<Keys>,
     pub(super) profile: Profile,
     pub(super) conduct: Conduct,
+    pub(super) dialling: Dialling,
+}
+
+/// Who of two replicas dials. It is the same on all of a cluster.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Dialling {
+    /// The one with the lower id, so that a pair has one link (replica-handshake 2).
+    #[default]
+    Lower,
+    /// Whoever has something to say, where a pair has as many links as it has sessions. Both ids stand under the MACs in
+    /// their roles, so what one direction proves is worth nothing in the other.
+    Either,
+}
+
+impl Dialling {
+    /// Tells whether `dialer` may dial `acceptor`; no replica dials itself.
+    pub(super) fn allows(self, dialer: ReplicaId, acceptor: ReplicaId) -> bool {
+        match self {
+            Self::Lower => dialer < acceptor,
+            Self::Either => dialer != acceptor,
+        }
+    }
 }
 
 /// How much of a peer's oddness is taken.
@@ -64,6 +86,7 @@ impl Config {
                 keys,
                 profile: Profile::default(),
                 conduct: Conduct::default(),
+                dialling: Dialling::default(),
             }),
         }
     }
@@ -72,6 +95,12 @@ impl Config {
     #[must_use]
     pub fn with_profile(self, profile: Profile) -> Self {
         Self { profile, ..self }
+    }
+
+    /// Selects who dials.
+    #[must_use]
+    pub fn with_dialling(self, dialling: Dialling) -> Self {
+        Self { dialling, ..self }
     }
 
     /// Selects how much is taken.
@@ -99,5 +128,15 @@ mod tests {
         );
         let missing = ConfigError::SealWithoutKey(ReplicaId(0));
         assert_eq!(of(2, Seal::Require), Err(missing));
+    }
+
+    #[test]
+    fn the_lower_id_dials_or_either_and_none_itself() {
+        let allowed = |dialling: Dialling| {
+            let pairs = [(1, 4), (4, 1), (4, 4)];
+            pairs.map(|(from, to)| dialling.allows(ReplicaId(from), ReplicaId(to)))
+        };
+        assert_eq!(allowed(Dialling::Lower), [true, false, false]);
+        assert_eq!(allowed(Dialling::Either), [true, true, false]);
     }
 }

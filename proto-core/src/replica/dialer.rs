@@ -38,7 +38,7 @@ impl Dialer {
     /// Says hello on a connection to `target` that has just been opened. Without keys that is all there is to it.
     ///
     /// # Errors
-    /// If `target` is not of the roster or does not have a higher id than this replica.
+    /// If `target` is not of the roster, or is not for this replica to dial.
     pub fn new(
         now: Instant,
         config: Arc<Config>,
@@ -48,7 +48,7 @@ impl Dialer {
     ) -> Result<Self, DialError> {
         let seal = config.roster.seal(target);
         let seal = seal.ok_or(DialError::NotInRoster(target))?;
-        if config.conduct == Conduct::Strict && target <= config.replica {
+        if config.conduct == Conduct::Strict && !config.dialling.allows(config.replica, target) {
             return Err(DialError::NotHigher(target));
         }
         let mut exchange = Exchange::new(now, config.profile, config.conduct);

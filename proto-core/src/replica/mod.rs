@@ -28,7 +28,7 @@ mod tests;
 pub use self::{
     acceptor::Acceptor,
     cluster::{ClusterId, ReplicaId, Roster, Seal},
-    config::{Conduct, Config, ConfigError},
+    config::{Conduct, Config, ConfigError, Dialling},
     dialer::{DialError, Dialer},
     fault::{Awaited, Fault, MacHint},
     frame::{Command, FRAME_LEN, Frame, FrameError, FrameReader, Status},
@@ -36,6 +36,6 @@ pub use self::{
     links::{Duplicates, Installed, Links},
     mac::{Binding, Mac, Profile, Signer, Transcript},
     outcome::{Step, Stream, Verified},
-    seal::{OpenFault, Opened, Opener, RECORD_OVERHEAD, SealError, Sealed, Sealer},
+    seal::{OpenFault, Opened, Opener, RECORD_HEAD, RECORD_OVERHEAD, SealError, Sealed, Sealer},
     slots::{NoPlace, Place, Slots},
 };

@@ -1,5 +1,6 @@
 //! What a gateway is among its peers: connections to them, with either driver, and what it tells of them.
 
+mod links;
 mod security;
 
 use std::{io, sync::Arc, time::Duration};
@@ -13,7 +14,7 @@ use adit_io_common::{
     },
 };
 use adit_io_mio::Peers as MioPeers;
-use adit_io_tokio::Peers as TokioPeers;
+use adit_io_tokio::{Links, LinksHandle, Peers as TokioPeers};
 use adit_proto_core::{
     endpoint::EndpointLimits,
     env::EndpointSecrets,
@@ -32,15 +33,18 @@ use self::security::{NoJoins, ring, security};
 use super::{GatewayState, failure};
 use crate::{
     admin::{PeerLister, PeerRow},
-    config::{Driver, ForwardLink, GatewayConfig, PeersConfig},
+    config::{Driver, GatewayConfig, PeersConfig},
     exit::{Code, CommandFailure},
     peers::boot_epoch,
     state::StateDir,
 };
 
 /// The peers of a running gateway; nothing where none are configured.
+#[derive(Default)]
 pub(super) struct Peers {
     running: Option<Running>,
+    /// Links on which sessions go to some of them, whichever driver carries the rest.
+    links: Option<Links>,
 }
 
 enum Running {
@@ -60,11 +64,13 @@ impl Peers {
     ) -> Result<Self, CommandFailure> {
         let driver = config.driver;
         let Some(config) = &config.peers else {
-            return Ok(Self { running: None });
+            return Ok(Self::default());
         };
         let start = boot_epoch::next(&state.dir).map_err(failure)?;
         let (node, env) = (config.node, env(state)?);
         let ledger = PeerLedger::new(start, ring(config), Box::new(EpochMark::new(0)));
+        let (linked, notices) = links::notices(config);
+        let links = links::start(config, &gateway, notices)?;
         let parts = DriverConfig {
             listen: config.listen,
             security: security(config)?,
@@ -78,6 +84,7 @@ impl Peers {
                 lost_epoch: lift(state.dir.clone(), start),
                 gateway,
             }),
+            links: linked,
         };
         let started = match driver {
             Driver::Tokio => {
@@ -100,16 +107,10 @@ impl Peers {
             Running::Mio(peers) => peers.local_addr(),
         };
         tracing::info!(node = node.0, start, %listen, "one of several gateways");
-        for peer in &config.peers {
-            if peer.forward == ForwardLink::Replica {
-                tracing::warn!(
-                    peer = peer.id.0,
-                    "sessions are not forwarded over replica links yet, but over QUIC; take `forward` out"
-                );
-            }
-        }
-        let running = Some(running);
-        Ok(Self { running })
+        Ok(Self {
+            running: Some(running),
+            links,
+        })
     }
 
     /// The way in; none where there are no peers.
@@ -118,6 +119,11 @@ impl Peers {
             Running::Tokio(peers) => Some(peers.handle()),
             Running::Mio(peers) => Some(peers.handle()),
         }
+    }
+
+    /// The way to the links; none where there are none.
+    pub(super) fn links(&self) -> Option<LinksHandle> {
+        self.links.as_ref().map(Links::handle)
     }
 
     /// What lists them.
@@ -138,13 +144,25 @@ impl Peers {
 
     /// Waits for an end that never comes by itself, and tells why it did.
     pub(super) async fn failed(&mut self) -> io::Error {
-        match &mut self.running {
-            None => std::future::pending().await,
-            Some(Running::Tokio(peers)) => peers.failed().await,
-            Some(Running::Mio(peers)) => match peers.ended().await {
-                Ok(why) => why,
-                Err(_panicked) => io::Error::other("the thread of the peers has panicked"),
-            },
+        let links = async {
+            match &mut self.links {
+                None => std::future::pending().await,
+                Some(links) => links.failed().await,
+            }
+        };
+        let running = async {
+            match &mut self.running {
+                None => std::future::pending().await,
+                Some(Running::Tokio(peers)) => peers.failed().await,
+                Some(Running::Mio(peers)) => match peers.ended().await {
+                    Ok(why) => why,
+                    Err(_panicked) => io::Error::other("the thread of the peers has panicked"),
+                },
+            }
+        };
+        tokio::select! {
+            why = links => why,
+            why = running => why,
         }
     }
 
@@ -174,7 +192,16 @@ impl Peers {
 ///
 /// # Errors
 /// Why not, for people; what was changed before stays changed.
-pub(super) async fn configure(handle: &PeersHandle, new: &PeersConfig) -> Result<(), String> {
+pub(super) async fn configure(
+    handle: &PeersHandle,
+    links: Option<&LinksHandle>,
+    new: &PeersConfig,
+) -> Result<(), String> {
+    if let Some(links) = links {
+        let settings = links::settings(new).map_err(|error| error.to_string())?;
+        handle.set_links(settings.nodes());
+        links.configure(settings);
+    }
     let keys = ring(new);
     let changed = handle.change_keys(move |ring| {
         *ring = keys;

@@ -67,7 +67,7 @@ impl GatewayProcess {
         if change.restart.is_empty()
             && let (Some(handle), Some(peers)) = (self.peers.handle(), &new.peers)
         {
-            peers::configure(&handle, peers).await?;
+            peers::configure(&handle, self.peers.links().as_ref(), peers).await?;
             self.reloadable.config.peers = new.peers.clone();
         }
         let restart = self.reloadable.take(&new);

@@ -180,6 +180,7 @@ impl Cluster {
                 lost_epoch: Box::new(|known, done| done(Ok(known + 1))),
                 gateway,
             }),
+            links: None,
         };
         // A process that begins again has the keys of the former one.
         let key = u8::try_from(setup.id).unwrap();

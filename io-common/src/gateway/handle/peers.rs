@@ -26,16 +26,17 @@ impl GatewayHandle {
     }
 
     /// Takes a fact about a connection to another gateway that sessions are forwarded on.
-    pub(crate) fn told_by_connection(&self, conn: ConnId, what: FromConnection) {
+    pub fn told_by_connection(&self, conn: ConnId, what: FromConnection) {
         self.node.push_or_stop(NodeInput::Connection(conn, what));
     }
 
     /// Counts bytes from and to users.
-    pub(crate) fn moved(&self, from_users: u64, to_users: u64) {
+    pub fn moved(&self, from_users: u64, to_users: u64) {
         self.bytes.add(from_users, to_users);
     }
 
-    pub(crate) fn told_by_peers(&self, told: FromPeers) {
+    /// Takes what connections to other gateways ask and tell.
+    pub fn told_by_peers(&self, told: FromPeers) {
         self.node.push_or_stop(NodeInput::Peers(told));
     }
 }

@@ -1,5 +1,7 @@
 //! The answer: whether the peer carries the session, or why it does not.
 
+use std::cmp::Ordering;
+
 use bytes::{Buf, Bytes};
 
 use super::{ForwardError, VERSION};
@@ -85,6 +87,41 @@ impl TryFrom<u8> for Status {
     }
 }
 
+impl Answer {
+    /// Writes an answer as the one record that it is on a sealed link, whose own proof it is under. A reason that is too
+    /// long is cut between characters.
+    #[must_use]
+    pub fn to_record(status: Status, reason: &str) -> Bytes {
+        unsigned(status, reason).into()
+    }
+
+    /// Reads the answer off the first record of a sealed link.
+    ///
+    /// # Errors
+    /// [`ForwardError::Version`] and [`ForwardError::ReasonLen`] on the fixed part; [`ForwardError::Truncated`] or
+    /// [`ForwardError::Behind`] where the record is not the answer and nothing else; [`ForwardError::Status`] and
+    /// [`ForwardError::NotUtf8`].
+    pub fn from_record(record: &[u8]) -> Result<Self, ForwardError> {
+        if let Some(&got) = record.first().filter(|version| **version != VERSION) {
+            return Err(ForwardError::Version { got });
+        }
+        let (fixed, reason) = record.split_first_chunk().ok_or(ForwardError::Truncated)?;
+        let [_, status, low, high] = *fixed;
+        match reason.len().cmp(&reason_len([low, high])?) {
+            Ordering::Less => Err(ForwardError::Truncated),
+            Ordering::Greater => Err(ForwardError::Behind),
+            Ordering::Equal => Self::read(status, reason),
+        }
+    }
+
+    fn read(status: u8, reason: &[u8]) -> Result<Self, ForwardError> {
+        let status = status.try_into()?;
+        let reason = str::from_utf8(reason).map_err(|_| ForwardError::NotUtf8)?;
+        let reason = reason.into();
+        Ok(Self { status, reason })
+    }
+}
+
 impl Answering {
     pub(super) fn new(key: MacKey, asked: Tag) -> Self {
         Self { key, asked }
@@ -93,12 +130,7 @@ impl Answering {
     /// Writes the answer. A reason that is too long is cut between characters.
     #[must_use]
     pub fn seal(self, status: Status, reason: &str) -> Bytes {
-        let (reason, _) = reason.split_at(reason.floor_char_boundary(REASON_LEN_MAX));
-        // A kilobyte at most.
-        let len = u16::try_from(reason.len()).unwrap_or(u16::MAX);
-        let mut answer = vec![VERSION, status.value()];
-        answer.extend_from_slice(&len.to_le_bytes());
-        answer.extend_from_slice(reason.as_bytes());
+        let mut answer = unsigned(status, reason);
         let tag = self.key.tag(&[&answer, &self.asked]);
         answer.extend_from_slice(&tag);
         answer.into()
@@ -131,11 +163,7 @@ impl AnswerReader {
         let Some(&[_, status, low, high]) = self.buffer.first_chunk::<FIXED_LEN>() else {
             return Ok(None);
         };
-        let got = u16::from_le_bytes([low, high]);
-        let reason_len = usize::from(got);
-        if reason_len > REASON_LEN_MAX {
-            return Err(ForwardError::ReasonLen { got });
-        }
+        let reason_len = reason_len([low, high])?;
         let len = FIXED_LEN.saturating_add(reason_len).saturating_add(TAG_LEN);
         self.take(data, len);
         if self.buffer.len() < len {
@@ -174,18 +202,31 @@ impl AnswerReader {
         if !self.key.verifies(&[signed, &self.asked], tag) {
             return Err(ForwardError::Mac);
         }
-        let reason = signed.get(FIXED_LEN..).unwrap_or_default();
-        Ok(Answer {
-            status: status.try_into()?,
-            reason: str::from_utf8(reason)
-                .map_err(|_| ForwardError::NotUtf8)?
-                .into(),
-        })
+        Answer::read(status, signed.get(FIXED_LEN..).unwrap_or_default())
     }
 
     fn take(&mut self, data: &mut Bytes, len: usize) {
         let missing = len.saturating_sub(self.buffer.len()).min(data.remaining());
         self.buffer.extend_from_slice(&data.split_to(missing));
+    }
+}
+
+/// An answer up to its tag.
+fn unsigned(status: Status, reason: &str) -> Vec<u8> {
+    let (reason, _) = reason.split_at(reason.floor_char_boundary(REASON_LEN_MAX));
+    // A kilobyte at most.
+    let len = u16::try_from(reason.len()).unwrap_or(u16::MAX);
+    let mut answer = vec![VERSION, status.value()];
+    answer.extend_from_slice(&len.to_le_bytes());
+    answer.extend_from_slice(reason.as_bytes());
+    answer
+}
+
+fn reason_len(bytes: [u8; 2]) -> Result<usize, ForwardError> {
+    let got = u16::from_le_bytes(bytes);
+    match usize::from(got) {
+        len if len <= REASON_LEN_MAX => Ok(len),
+        _ => Err(ForwardError::ReasonLen { got }),
     }
 }
 

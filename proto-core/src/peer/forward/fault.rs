@@ -77,6 +77,15 @@ pub enum ForwardError {
         /// The length in the answer.
         got: u16,
     },
+    /// A header on a sealed link names a key, where no tag is.
+    #[error("key {got} in the header of a forwarded session that has no tag")]
+    KeyId {
+        /// What the header says.
+        got: u8,
+    },
+    /// A record has more than the header or the answer that it is.
+    #[error("bytes behind the header or the answer of a forwarded session")]
+    Behind,
     /// The stream ended before the header or the answer was whole.
     #[error("the stream ended within the header of a forwarded session")]
     Truncated,

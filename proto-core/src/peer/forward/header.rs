@@ -1,5 +1,7 @@
 //! The request: who asks whom to carry which session where.
 
+use std::cmp::Ordering;
+
 use bytes::{Buf, Bytes};
 use uuid::Uuid;
 
@@ -51,6 +53,39 @@ impl Forward {
         let tag = request.tag(&[&header]);
         header.extend_from_slice(&tag);
         Ok((header.into(), AnswerReader::new(response, tag)))
+    }
+
+    /// Writes the header as the one record that it is on a sealed link, whose own proof it is under.
+    #[must_use]
+    pub fn to_record(&self) -> Bytes {
+        self.unsigned(NO_KEY).into()
+    }
+
+    /// Reads the header off the first record of a sealed link. `peer` is the node that the link's handshake has verified,
+    /// `local` this node.
+    ///
+    /// # Errors
+    /// [`ForwardError::Version`], [`ForwardError::Hop`], [`ForwardError::TargetLen`], [`ForwardError::OriginLen`];
+    /// [`ForwardError::KeyId`], [`ForwardError::From`], [`ForwardError::To`]; [`ForwardError::Truncated`] or
+    /// [`ForwardError::Behind`] where the record is not the header and nothing else; [`ForwardError::NotUtf8`] and
+    /// [`ForwardError::Target`].
+    pub fn from_record(record: &[u8], peer: NodeId, local: NodeId) -> Result<Self, ForwardError> {
+        if let Some(&got) = record.first().filter(|version| **version != VERSION) {
+            return Err(ForwardError::Version { got });
+        }
+        let (fixed, texts) = record.split_first_chunk().ok_or(ForwardError::Truncated)?;
+        let fixed = Fixed::read(fixed)?;
+        if fixed.key_id != NO_KEY {
+            return Err(ForwardError::KeyId {
+                got: fixed.key_id.0,
+            });
+        }
+        fixed.is_between(peer, local)?;
+        match record.len().cmp(&fixed.unsigned_len()) {
+            Ordering::Less => Err(ForwardError::Truncated),
+            Ordering::Greater => Err(ForwardError::Behind),
+            Ordering::Equal => fixed.with_texts(texts),
+        }
     }
 
     fn unsigned(&self, key_id: KeyId) -> Vec<u8> {
@@ -182,26 +217,9 @@ impl Unverified {
         if !request.verifies(&[signed], tag) {
             return Err(ForwardError::Mac);
         }
-        if from != peer {
-            let (got, expected) = (from, peer);
-            return Err(ForwardError::From { got, expected });
-        }
-        if to != local {
-            let (got, expected) = (to, local);
-            return Err(ForwardError::To { got, expected });
-        }
+        fixed.is_between(peer, local)?;
         let response = of(Direction::Response, (to, from)).ok_or(ForwardError::Mac)?;
-        let mut texts = signed.get(FIXED_LEN..).unwrap_or_default();
-        let target = text(&mut texts, fixed.target_len)?.parse()?;
-        let origin = text(&mut texts, fixed.origin_len)?.into();
-        let forward = Forward {
-            from,
-            to,
-            session: fixed.session,
-            agent: fixed.agent,
-            target,
-            origin,
-        };
+        let forward = fixed.with_texts(signed.get(FIXED_LEN..).unwrap_or_default())?;
         Ok((forward, Answering::new(response, *tag)))
     }
 }
@@ -240,12 +258,41 @@ impl Fixed {
         })
     }
 
-    /// The sum of four small numbers.
-    fn header_len(&self) -> usize {
+    /// Checks sender and receiver.
+    fn is_between(&self, peer: NodeId, local: NodeId) -> Result<(), ForwardError> {
+        if self.from != peer {
+            let (got, expected) = (self.from, peer);
+            return Err(ForwardError::From { got, expected });
+        }
+        if self.to != local {
+            let (got, expected) = (self.to, local);
+            return Err(ForwardError::To { got, expected });
+        }
+        Ok(())
+    }
+
+    fn with_texts(&self, mut texts: &[u8]) -> Result<Forward, ForwardError> {
+        let target = text(&mut texts, self.target_len)?.parse()?;
+        let origin = text(&mut texts, self.origin_len)?.into();
+        Ok(Forward {
+            from: self.from,
+            to: self.to,
+            session: self.session,
+            agent: self.agent,
+            target,
+            origin,
+        })
+    }
+
+    /// Bytes up to the tag: the sum of three small numbers.
+    fn unsigned_len(&self) -> usize {
         FIXED_LEN
             .saturating_add(self.target_len)
             .saturating_add(self.origin_len)
-            .saturating_add(TAG_LEN)
+    }
+
+    fn header_len(&self) -> usize {
+        self.unsigned_len().saturating_add(TAG_LEN)
     }
 }
 
@@ -264,3 +311,6 @@ const FIXED_LEN: usize = 3 + 2 * 8 + 2 * 16 + 2 * 2;
 
 /// The only hop there is: the receiver opens the session with an agent of its own.
 const HOP: u8 = 1;
+
+/// What stands for the key's number where there is no tag.
+const NO_KEY: KeyId = KeyId(0);

@@ -275,3 +275,81 @@ proptest! {
 
 /// Bytes in front of the texts.
 const FIXED: usize = 55;
+
+#[test]
+fn a_record_is_the_header_and_nothing_else() {
+    let record = forward().to_record();
+    assert_eq!(Forward::from_record(&record, A, B), Ok(forward()));
+    for len in 0..record.len() {
+        let cut = Forward::from_record(&record[..len], A, B);
+        assert_eq!(cut, Err(ForwardError::Truncated), "{len}");
+    }
+    let long = [&record[..], b"x"].concat();
+    let behind = Forward::from_record(&long, A, B);
+    assert_eq!(behind, Err(ForwardError::Behind));
+    let expected = C;
+    assert_eq!(
+        Forward::from_record(&record, C, B),
+        Err(ForwardError::From { got: A, expected })
+    );
+    assert_eq!(
+        Forward::from_record(&record, A, C),
+        Err(ForwardError::To { got: B, expected })
+    );
+    let with = |at: usize, byte: u8| {
+        let mut record = record.to_vec();
+        record[at] = byte;
+        Forward::from_record(&record, A, B)
+    };
+    assert_eq!(with(0, 2), Err(ForwardError::Version { got: 2 }));
+    assert_eq!(with(1, 4), Err(ForwardError::KeyId { got: 4 }));
+    assert_eq!(with(2, 2), Err(ForwardError::Hop { got: 2 }));
+    assert_eq!(with(FIXED, 0xff), Err(ForwardError::NotUtf8));
+}
+
+#[test]
+fn a_record_is_the_answer_and_nothing_else() {
+    for status in Status::ALL {
+        let is_open = status == Status::Open;
+        let reason = if is_open { "" } else { "no such port" };
+        let record = Answer::to_record(status, reason);
+        let expected = Answer {
+            status,
+            reason: reason.into(),
+        };
+        assert_eq!(Answer::from_record(&record), Ok(expected));
+        for len in 0..record.len() {
+            let cut = Answer::from_record(&record[..len]);
+            assert_eq!(cut, Err(ForwardError::Truncated), "{len}");
+        }
+        let long = [&record[..], b"x"].concat();
+        assert_eq!(Answer::from_record(&long), Err(ForwardError::Behind));
+    }
+    let long = Answer::to_record(Status::Refused, &"\u{e9}".repeat(REASON_LEN_MAX));
+    let got = Answer::from_record(&long).unwrap();
+    assert_eq!(got.reason.len(), REASON_LEN_MAX);
+    assert_eq!(
+        Answer::from_record(&[2, 0, 0, 0]),
+        Err(ForwardError::Version { got: 2 })
+    );
+    assert_eq!(
+        Answer::from_record(&[1, 8, 0, 0]),
+        Err(ForwardError::Status(8))
+    );
+    let too_long = Answer::from_record(&[1, 0, 1, 4]);
+    assert_eq!(too_long, Err(ForwardError::ReasonLen { got: 1_025 }));
+    let bad = Answer::from_record(&[1, 1, 1, 0, 0xff]);
+    assert_eq!(bad, Err(ForwardError::NotUtf8));
+}
+
+proptest! {
+    #[test]
+    fn any_record_is_judged(record in proptest::collection::vec(any::<u8>(), 0..700)) {
+        if let Ok(got) = Forward::from_record(&record, A, B) {
+            prop_assert_eq!(got.to_record(), record.clone());
+        }
+        if let Ok(got) = Answer::from_record(&record) {
+            prop_assert_eq!(Answer::to_record(got.status, &got.reason), record);
+        }
+    }
+}

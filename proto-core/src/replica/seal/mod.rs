@@ -311,13 +311,13 @@ enum Kind {
 }
 
 /// The bytes in front of a record, which its tag covers.
-fn header(kind: Kind, len: usize) -> [u8; HEADER_LEN] {
+fn header(kind: Kind, len: usize) -> [u8; RECORD_HEAD] {
     let [low, high, ..] = len.to_le_bytes();
     [low, high, kind as u8, 0]
 }
 
 /// Kind and length of the payload. Only data has one.
-fn parse(header: [u8; HEADER_LEN]) -> Result<(Kind, usize), OpenFault> {
+fn parse(header: [u8; RECORD_HEAD]) -> Result<(Kind, usize), OpenFault> {
     let [low, high, kind, zero] = header;
     let len = usize::from(u16::from_le_bytes([low, high]));
     match (kind, zero, len) {
@@ -329,5 +329,6 @@ fn parse(header: [u8; HEADER_LEN]) -> Result<(Kind, usize), OpenFault> {
 }
 
 /// Bytes that a record has beside its payload: four in front, the tag behind.
-pub const RECORD_OVERHEAD: usize = HEADER_LEN + TAG_LEN;
-const HEADER_LEN: usize = 4;
+pub const RECORD_OVERHEAD: usize = RECORD_HEAD + TAG_LEN;
+/// Bytes in front of a record's payload.
+pub const RECORD_HEAD: usize = 4;

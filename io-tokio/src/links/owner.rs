@@ -1,0 +1,409 @@
+//! The one owner of all links: which session is where, and the way to each peer.
+
+use std::{
+    collections::{BTreeMap, BTreeSet, VecDeque},
+    sync::Arc,
+};
+
+use adit_io_common::{
+    commands::{COMMANDS_LEN, Command, Commands},
+    gateway::{FromConnection, FromPeers, GatewayHandle, PeerCarriage, Place},
+    handoff::{Receiver, Sender, handoff},
+    lines::Lines,
+    over::Over,
+    peers::{LinkNotice, PeerCommand},
+    pump::Traffic,
+    replica::{Link, Replica},
+};
+use adit_proto_core::{
+    gateway::{AttemptError, dispatch::AgentEvent},
+    id::{AttemptId, ConnId, Slot},
+    limits::{FORWARD_HANDSHAKES_MAX, FORWARD_LINKS_MAX},
+    peer::{NodeId, forward::Forward, node::Reach},
+    target::Target,
+};
+use tokio::{
+    sync::{Semaphore, mpsc},
+    task::JoinSet,
+};
+
+use super::{
+    LinkSettings, LinksConfig,
+    opener::{Opening, Way},
+    replica_of,
+    session::{Control, controls},
+    taker::{ODD, Taking},
+};
+use crate::replica::Acceptor;
+
+/// Knows every link, and performs what the gateway asks of them. To the gateway, the way to a peer looks like one
+/// connection, and each link like a place on it.
+pub(super) struct Owner {
+    local: NodeId,
+    gateway: GatewayHandle,
+    replica: Replica,
+    acceptor: Acceptor,
+    changes: Receiver<LinkSettings>,
+    notices: Receiver<LinkNotice>,
+    /// The way of the gateway's commands.
+    own: Sender<(ConnId, Command<PeerCommand>)>,
+    commands: Receiver<(ConnId, Command<PeerCommand>)>,
+    peers: BTreeMap<NodeId, Peer>,
+    ways: BTreeMap<ConnId, NodeId>,
+    /// Ways of which the gateway is told the end with the end of their last session.
+    closing: BTreeSet<ConnId>,
+    sessions: BTreeMap<Place, mpsc::Sender<Control>>,
+    attempts: BTreeMap<AttemptId, Place>,
+    tasks: JoinSet<Ended>,
+    next: (ConnId, Slot),
+    /// Links that peers have dialled.
+    taken: usize,
+    odd: Lines,
+}
+
+/// One peer.
+struct Peer {
+    address: Target,
+    handshakes: Arc<Semaphore>,
+    /// What the way to it is to the gateway, since it was reached first.
+    conn: Option<ConnId>,
+}
+
+/// What has ended.
+enum Ended {
+    Session(Place, Option<AttemptId>),
+    /// Whether a peer that no call reaches is reached by a link.
+    Probe(ConnId, bool),
+}
+
+impl Owner {
+    pub(super) fn new(
+        config: LinksConfig,
+        replica: Replica,
+        acceptor: Acceptor,
+        changes: Receiver<LinkSettings>,
+    ) -> Self {
+        let (own, commands) = handoff(COMMANDS_LEN);
+        let mut owner = Self {
+            local: config.local,
+            gateway: config.gateway,
+            replica,
+            acceptor,
+            changes,
+            notices: config.notices,
+            own,
+            commands,
+            peers: BTreeMap::new(),
+            ways: BTreeMap::new(),
+            closing: BTreeSet::new(),
+            sessions: BTreeMap::new(),
+            attempts: BTreeMap::new(),
+            tasks: JoinSet::new(),
+            next: (ConnId(TAKEN.0 + 1), Slot(0)),
+            taken: 0,
+            odd: Lines::new(ODD),
+        };
+        owner.set_peers(config.settings.peers);
+        owner
+    }
+
+    pub(super) async fn run(mut self) {
+        let (mut changes, mut notices) = (VecDeque::new(), VecDeque::new());
+        let mut commands = VecDeque::new();
+        loop {
+            tokio::select! {
+                () = self.changes.take(&mut changes) => {
+                    while let Some(settings) = changes.pop_front() {
+                        self.configure(settings);
+                    }
+                }
+                () = self.notices.take(&mut notices) => {
+                    while let Some(notice) = notices.pop_front() {
+                        self.noticed(notice);
+                    }
+                }
+                () = self.commands.take(&mut commands) => {
+                    while let Some((conn, command)) = commands.pop_front() {
+                        self.command(conn, command);
+                    }
+                }
+                Some(ended) = self.tasks.join_next() => match ended {
+                    Ok(ended) => self.ended(ended),
+                    Err(error) => tracing::error!(%error, "the task of a replica link panicked"),
+                },
+                link = self.acceptor.accept() => self.take(link),
+            }
+        }
+    }
+
+    fn configure(&mut self, settings: LinkSettings) {
+        self.replica.set_config(settings.replica.clone());
+        self.acceptor.set_config(settings.replica);
+        self.set_peers(settings.peers);
+    }
+
+    fn set_peers(&mut self, peers: BTreeMap<NodeId, Target>) {
+        let known: Vec<NodeId> = self.peers.keys().copied().collect();
+        for gone in known.into_iter().filter(|node| !peers.contains_key(node)) {
+            if let Some(Peer {
+                conn: Some(conn), ..
+            }) = self.peers.remove(&gone)
+            {
+                self.close(conn);
+            }
+        }
+        for (node, address) in peers {
+            if let Some(known) = self.peers.get_mut(&node) {
+                known.address = address;
+                continue;
+            }
+            let peer = Peer {
+                address,
+                handshakes: Arc::new(Semaphore::new(FORWARD_HANDSHAKES_MAX)),
+                conn: None,
+            };
+            self.peers.insert(node, peer);
+        }
+    }
+
+    fn noticed(&mut self, notice: LinkNotice) {
+        match notice {
+            LinkNotice::Reach(node, Reach::Up) => self.up(node),
+            LinkNotice::Reach(node, reach @ (Reach::Suspect | Reach::Down)) => {
+                let Some(conn) = self.conn_of(node) else {
+                    return;
+                };
+                self.tell(conn, AgentEvent::Suspect);
+                if reach == Reach::Down {
+                    self.probe(node, conn);
+                }
+            }
+            LinkNotice::Restarted(node) => {
+                if let Some(conn) = self.conn_of(node) {
+                    self.forget(node);
+                    self.close(conn);
+                    self.up(node);
+                }
+            }
+        }
+    }
+
+    fn conn_of(&self, node: NodeId) -> Option<ConnId> {
+        self.peers.get(&node)?.conn
+    }
+
+    fn forget(&mut self, node: NodeId) {
+        if let Some(peer) = self.peers.get_mut(&node) {
+            peer.conn = None;
+        }
+    }
+
+    /// Calls reach a peer, so sessions may go there.
+    fn up(&mut self, node: NodeId) {
+        let Some(peer) = self.peers.get_mut(&node) else {
+            return;
+        };
+        if let Some(conn) = peer.conn {
+            return self.tell(conn, AgentEvent::Recovered);
+        }
+        let conn = self.next.0;
+        self.next.0 = ConnId(conn.0 + 1);
+        peer.conn = Some(conn);
+        self.ways.insert(conn, node);
+        let carriage = PeerCarriage {
+            from: self.local,
+            to: node,
+            commands: Commands::Shared(conn, self.own.clone()),
+        };
+        self.gateway
+            .told_by_peers(FromPeers::Connected(conn, carriage));
+    }
+
+    /// No call reaches a peer. Where no link does, either, what it carries is lost: a machine that is gone says nothing of
+    /// it, and TCP would take minutes.
+    fn probe(&mut self, node: NodeId, conn: ConnId) {
+        let has_sessions = self.of(conn).next().is_some();
+        if let Some(way) = self.way(node).filter(|_| has_sessions) {
+            self.tasks
+                .spawn(async move { Ended::Probe(conn, way.dial().await.is_ok()) });
+        }
+    }
+
+    fn way(&self, node: NodeId) -> Option<Way> {
+        let peer = self.peers.get(&node)?;
+        Some(Way {
+            replica: self.replica.clone(),
+            peer: replica_of(node)?,
+            address: peer.address.clone(),
+            handshakes: Arc::clone(&peer.handshakes),
+        })
+    }
+
+    fn tell(&self, conn: ConnId, event: AgentEvent) {
+        (self.gateway).told_by_connection(conn, FromConnection::Event(event));
+    }
+
+    fn command(&mut self, conn: ConnId, command: Command<PeerCommand>) {
+        match command {
+            Command::Close(_) | Command::Stop(_) | Command::Farewell(_) => self.close(conn),
+            Command::Attach(slot, socket, early, bounds) => {
+                match self.sessions.get(&(conn, slot)) {
+                    // One that has ended meanwhile drops the socket, and so resets it.
+                    Some(session) => drop(session.try_send(Control::Attach(socket, early, bounds))),
+                    None => self.tell_lost(conn, slot),
+                }
+            }
+            Command::Discard(slot) => self.control((conn, slot), Control::End(Over::Cut)),
+            Command::Kill(slot) => self.control((conn, slot), Control::End(Over::Killed)),
+            // Whoever looks learns nothing of a link.
+            Command::Look(_) => {}
+            Command::Role(PeerCommand::Open(attempt, forward)) => {
+                self.open(conn, attempt, forward);
+            }
+            Command::Role(PeerCommand::CancelOpen(attempt)) => {
+                if let Some(place) = self.attempts.remove(&attempt) {
+                    self.sessions.remove(&place);
+                }
+            }
+            Command::Role(PeerCommand::Accept(slot, pipe)) => {
+                self.control((conn, slot), Control::Accept(pipe));
+            }
+            Command::Role(PeerCommand::RefuseOpen(slot, status, reason)) => {
+                self.control((conn, slot), Control::Refuse(status, reason));
+            }
+            // Of calls.
+            Command::Role(
+                PeerCommand::Call { .. }
+                | PeerCommand::Cancel(_)
+                | PeerCommand::Answer(..)
+                | PeerCommand::Fail(_)
+                | PeerCommand::Refuse(..)
+                | PeerCommand::Drain(_),
+            ) => {}
+        }
+    }
+
+    /// One that has ended needs no command.
+    fn control(&self, place: Place, control: Control) {
+        if let Some(session) = self.sessions.get(&place) {
+            let _ended = session.try_send(control);
+        }
+    }
+
+    fn tell_lost(&self, conn: ConnId, slot: Slot) {
+        let (traffic, how) = (Traffic::begin(), Over::ConnectionLost);
+        let over = FromConnection::SessionOver { slot, traffic, how };
+        self.gateway.told_by_connection(conn, over);
+    }
+
+    fn open(&mut self, conn: ConnId, attempt: AttemptId, forward: Box<Forward>) {
+        let node = self.ways.get(&conn).copied();
+        let way = node.and_then(|node| self.way(node));
+        let cause = match way {
+            _ if self.closing.contains(&conn) => AttemptError::ConnectionLost,
+            None => AttemptError::ConnectionLost,
+            Some(_) if self.sessions.len() - self.taken >= FORWARD_LINKS_MAX => {
+                AttemptError::NoCredit
+            }
+            Some(way) => {
+                let (place, controls) = self.begin(conn);
+                self.attempts.insert(attempt, place);
+                let opening = Opening {
+                    gateway: self.gateway.clone(),
+                    place,
+                    attempt,
+                    forward,
+                    way,
+                };
+                self.tasks.spawn(async move {
+                    opening.run(controls).await;
+                    Ended::Session(place, Some(attempt))
+                });
+                return;
+            }
+        };
+        self.tell(conn, AgentEvent::Failed { attempt, cause });
+    }
+
+    fn take(&mut self, link: Link) {
+        if self.taken >= FORWARD_LINKS_MAX {
+            if self.odd.allow() {
+                tracing::warn!(replica = %link.replica(), "{ODD}: there are {FORWARD_LINKS_MAX}");
+            }
+            return;
+        }
+        self.taken += 1;
+        let (place, controls) = self.begin(TAKEN);
+        let taking = Taking {
+            gateway: self.gateway.clone(),
+            place,
+            local: self.local,
+            commands: Commands::Shared(TAKEN, self.own.clone()),
+            odd: self.odd.clone(),
+        };
+        self.tasks.spawn(async move {
+            taking.run(link, controls).await;
+            Ended::Session(place, None)
+        });
+    }
+
+    fn begin(&mut self, conn: ConnId) -> (Place, mpsc::Receiver<Control>) {
+        let place = (conn, self.next.1);
+        self.next.1 = Slot(place.1.0 + 1);
+        let (sender, controls) = controls();
+        self.sessions.insert(place, sender);
+        (place, controls)
+    }
+
+    fn of(&self, conn: ConnId) -> impl Iterator<Item = &mpsc::Sender<Control>> {
+        let all = (conn, Slot(0))..=(conn, Slot(u64::MAX));
+        self.sessions.range(all).map(|(_, session)| session)
+    }
+
+    /// Cuts what is carried on a way, and tells of its end once nothing is left.
+    fn close(&mut self, conn: ConnId) {
+        for session in self.of(conn) {
+            // One that has ended needs none.
+            let _ended = session.try_send(Control::End(Over::ConnectionLost));
+        }
+        if let Some(node) = self.ways.remove(&conn) {
+            if self.conn_of(node) == Some(conn) {
+                self.forget(node);
+            }
+            self.closing.insert(conn);
+        }
+        self.tell_closed(conn);
+    }
+
+    fn tell_closed(&mut self, conn: ConnId) {
+        if self.of(conn).next().is_none() && self.closing.remove(&conn) {
+            self.tell(conn, AgentEvent::Closed);
+        }
+    }
+
+    fn ended(&mut self, ended: Ended) {
+        match ended {
+            Ended::Session(place, attempt) => {
+                self.sessions.remove(&place);
+                if let Some(attempt) = attempt {
+                    self.attempts.remove(&attempt);
+                }
+                if place.0 == TAKEN {
+                    self.taken -= 1;
+                }
+                self.tell_closed(place.0);
+            }
+            Ended::Probe(conn, is_reached) => {
+                if !is_reached {
+                    for session in self.of(conn) {
+                        let _ended = session.try_send(Control::End(Over::ConnectionLost));
+                    }
+                }
+            }
+        }
+    }
+}
+
+/// What all links that peers have dialled are on, to the gateway. From here on ways to peers are numbered: the gateway
+/// knows those of its endpoints, too, which are below.
+const TAKEN: ConnId = ConnId(1 << 41);

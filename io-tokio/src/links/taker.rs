@@ -1,0 +1,139 @@
+//! Sessions of a peer's users that go to this gateway's agents.
+
+use std::{io, net::SocketAddr};
+
+use adit_io_common::{
+    commands::Commands,
+    gateway::{Forwarded, FromPeers, GatewayHandle, Place},
+    lines::Lines,
+    peers::PeerCommand,
+    replica::Link,
+    socket::Carried,
+};
+use adit_proto_core::{
+    limits::{FORWARD_HEADER_TIMEOUT, OPEN_TIMEOUT},
+    peer::{
+        NodeId,
+        forward::{Answer, Forward, Status},
+    },
+    session_timer::SessionBounds,
+};
+use bytes::Bytes;
+use tokio::time::timeout;
+
+use super::{
+    link::{self, LinkLeg, finish, hear, say},
+    session::{Control, Controls, carry},
+};
+
+/// One session, from its link to its end.
+#[derive(Debug)]
+pub(super) struct Taking {
+    pub(super) gateway: GatewayHandle,
+    pub(super) place: Place,
+    /// This node.
+    pub(super) local: NodeId,
+    /// The way of the gateway's answer.
+    pub(super) commands: Commands<PeerCommand>,
+    pub(super) odd: Lines,
+}
+
+impl Taking {
+    /// Takes what the peer asks for, and carries it. Whatever is wrong with the header closes the link, unanswered.
+    pub(super) async fn run(self, link: Link, mut controls: Controls) {
+        let (peer, remote) = (NodeId(link.replica().0.into()), link.peer_addr());
+        let begun = match link::register(link) {
+            Ok(leg) => self.header(leg, peer).await,
+            Err(error) => Err(error.to_string()),
+        };
+        let (leg, forward) = match begun {
+            Ok(begun) => begun,
+            Err(error) => {
+                if self.odd.allow() {
+                    tracing::warn!(%peer, %remote, error, "{ODD}");
+                }
+                return;
+            }
+        };
+        self.ask(forward, remote);
+        // Once the gateway has decided, it knows of it no more.
+        let Some((leg, decided)) = self.decision(leg, &mut controls).await else {
+            let given_up = FromPeers::GivenUp(self.place);
+            return self.gateway.told_by_peers(given_up);
+        };
+        match decided {
+            // The time of the session is judged at the agent's end of the pipe.
+            Decision::Open(pipe) => {
+                let bounds = SessionBounds::default();
+                carry(pipe, Bytes::new(), bounds, leg, &mut controls).await;
+            }
+            Decision::Over => {}
+        }
+    }
+
+    async fn header(&self, mut leg: LinkLeg, peer: NodeId) -> Result<(LinkLeg, Forward), String> {
+        let heard = timeout(FORWARD_HEADER_TIMEOUT, hear(&mut leg)).await;
+        let record = heard.map_err(|_| "no header came in time".to_owned())?;
+        let record = record.map_err(|error| error.to_string())?;
+        let forward = Forward::from_record(&record, peer, self.local);
+        Ok((leg, forward.map_err(|error| error.to_string())?))
+    }
+
+    fn ask(&self, forward: Forward, remote: SocketAddr) {
+        self.gateway.told_by_peers(FromPeers::Forwarded(Forwarded {
+            place: self.place,
+            forward: Box::new(forward),
+            remote: SocketAddr::new(remote.ip().to_canonical(), remote.port()),
+            commands: self.commands.clone(),
+        }));
+    }
+
+    /// Waits for what the gateway decides, and tells it the peer; none where the peer has gone before, or is not wanted.
+    async fn decision(
+        &self,
+        mut leg: LinkLeg,
+        controls: &mut Controls,
+    ) -> Option<(LinkLeg, Decision)> {
+        let told = tokio::select! {
+            told = controls.recv() => told?,
+            // Nothing may come before the answer, so the peer has gone.
+            _gone = hear(&mut leg) => return None,
+            () = tokio::time::sleep(OPEN_TIMEOUT) => {
+                // Whether the peer hears of it or not, nobody waits any more.
+                let _told = refuse(&mut leg, Status::TimedOut, "the gateway did not decide").await;
+                return None;
+            }
+        };
+        let answered = match told {
+            Control::Accept(pipe) => {
+                let answer = Answer::to_record(Status::Open, "");
+                // One that has ended meanwhile drops the pipe, and so resets the session with the agent.
+                say(&mut leg, &answer).await.map(|()| Decision::Open(pipe))
+            }
+            Control::Refuse(status, reason) => refuse(&mut leg, status, &reason)
+                .await
+                .map(|()| Decision::Over),
+            Control::End(_) | Control::Attach(..) => return None,
+        };
+        Some((leg, answered.unwrap_or(Decision::Over)))
+    }
+}
+
+/// What became of a session.
+#[derive(Debug)]
+enum Decision {
+    Open(Carried),
+    Over,
+}
+
+/// Answers, and ends the link.
+async fn refuse(leg: &mut LinkLeg, status: Status, reason: &str) -> io::Result<()> {
+    let told = async {
+        say(leg, &Answer::to_record(status, reason)).await?;
+        finish(leg).await
+    };
+    let told = timeout(FORWARD_HEADER_TIMEOUT, told).await;
+    told.unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into()))
+}
+
+pub(super) const ODD: &str = "a session over a replica link is not taken";
