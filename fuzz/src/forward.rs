@@ -7,7 +7,9 @@ use adit_proto_core::{
     peer::{
         NodeId,
         bound::ConnectionSecret,
-        forward::{AnswerReader, Forward, ForwardError, ForwardReader, HEADER_LEN_MAX, Status},
+        forward::{
+            Answer, AnswerReader, Forward, ForwardError, ForwardReader, HEADER_LEN_MAX, Status,
+        },
         key::{ClusterSecret, KeyId, KeyRing},
     },
 };
@@ -23,14 +25,14 @@ use crate::{
 /// sealed, byte for byte.
 pub fn forward(data: &[u8]) {
     let mut input = Input::new(data);
-    let (mode, seed) = (input.below(3), input.byte());
+    let (mode, seed) = (input.below(4), input.byte());
     let (header, _) = ask();
     match mode {
         // Bytes as they come.
         0 => request(input.rest(), seed, &header),
         // A good header, with a few bytes of it changed and others behind it.
         1 => request(&changed(&header, &mut input), seed, &header),
-        _ => {
+        2 => {
             let mut reader = ForwardReader::default();
             let unverified = known(reader.feed(&mut header.clone()));
             let verified = unverified.map(|u| u.verify(&keys(), &connection(), FROM, TO));
@@ -43,6 +45,22 @@ pub fn forward(data: &[u8]) {
             let good = answering.seal(status, &reason);
             answer(&changed(&good, &mut input), seed, &good);
         }
+        _ => records(&mut input),
+    }
+}
+
+/// The same on a sealed link, where a record is a header or an answer and nothing else.
+fn records(input: &mut Input<'_>) {
+    let good = session().to_record();
+    let header = changed(&good, input);
+    if let Ok(forward) = Forward::from_record(&header, FROM, TO) {
+        assert!(header.len() < HEADER_LEN_MAX && forward.from == FROM && forward.to == TO);
+        // A target may stand there in another way than it is written here.
+        let again = Forward::from_record(&forward.to_record(), FROM, TO);
+        assert_eq!(again, Ok(forward));
+    }
+    if let Ok(answer) = Answer::from_record(&header) {
+        assert_eq!(Answer::to_record(answer.status, &answer.reason), header);
     }
 }
 

@@ -189,7 +189,15 @@ impl AdminBackend {
         let gateway = self.control.gateway();
         let explained = gateway.explain(target, agent.map(AgentId)).await;
         let explained = explained.map_err(ControlError::from)?;
-        Ok(Answer::Explanation(ExplanationView::new(shown, explained)))
+        let mut view = ExplanationView::new(shown, explained);
+        if !view.peers.is_empty() {
+            let known = (self.peers)().await;
+            for candidate in &mut view.peers {
+                let row = known.iter().find(|row| row.id == candidate.node);
+                candidate.forward = row.map(|row| row.forward.clone()).unwrap_or_default();
+            }
+        }
+        Ok(Answer::Explanation(view))
     }
 
     async fn create_token(

@@ -164,6 +164,9 @@ pub struct PeerCandidateRow {
     pub sessions: usize,
     /// How many of the candidates are tried before it.
     pub after: usize,
+    /// What the session would go on: `quic` or `replica`.
+    #[serde(default)]
+    pub forward: String,
 }
 
 /// A peer of a gateway.
@@ -185,6 +188,9 @@ pub struct PeerRow {
     pub agents: usize,
     /// Routes that it holds.
     pub routes: usize,
+    /// What sessions go to it on: `quic` or `replica`.
+    #[serde(default)]
+    pub forward: String,
     /// `closed`, `open` or `half-open`.
     pub breaker: String,
     /// Why a connection or a call was refused last.

@@ -169,6 +169,8 @@ impl ExplanationView {
             route: p.route,
             sessions: p.sessions,
             after: p.after,
+            // Whoever knows the peers fills it in.
+            forward: String::new(),
         };
         let fallback = match explanation.fallback {
             info::Fallback::Refuse => "refuse",

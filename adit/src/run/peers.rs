@@ -40,6 +40,7 @@ fn list(ctx: &Context<'_>, json: Json) -> Result<(), CommandFailure> {
             "RTT",
             "AGENTS",
             "ROUTES",
+            "FORWARD",
             "BREAKER",
             "LAST REFUSAL",
         ];
@@ -65,6 +66,7 @@ fn row(peer: &PeerRow) -> Vec<String> {
         or_none(rtt),
         peer.agents.to_string(),
         peer.routes.to_string(),
+        peer.forward.clone(),
         peer.breaker.clone(),
         or_none(peer.last_refusal.clone()),
     ]

@@ -28,7 +28,11 @@ pub(super) fn explain(ctx: &Context<'_>, args: &RouteExplain) -> Result<(), Comm
     let peer = |p: &PeerCandidateRow| {
         let (node, none) = (format!("n{}", p.node), "-".to_owned());
         let sessions = p.sessions.to_string();
-        vec!["peer".to_owned(), node, p.route.clone(), none, sessions]
+        let name = match p.forward.as_str() {
+            "replica" => "peer, replica link",
+            _ => "peer",
+        };
+        vec![name.to_owned(), node, p.route.clone(), none, sessions]
     };
     // Each peer stands behind the agents that are tried before it.
     let rows = || {

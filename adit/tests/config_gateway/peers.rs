@@ -10,7 +10,7 @@ use adit::{
     peers::authority::{CA_CERT_FILE, NODE_CERT_FILE, NODE_KEY_FILE, PeerCa},
     state::StateDir,
 };
-use adit_proto_core::peer::NodeId;
+use adit_proto_core::{peer::NodeId, replica::Profile};
 use rustls_pki_types::UnixTime;
 
 use crate::load_with;
@@ -64,10 +64,7 @@ fn a_full_section_is_understood() {
     let file = key_file(dir.path(), "key", &format!("{KEY}\n"));
     let text = section(dir.path())
         + &format!("listen = \"[::]:9\"\ncluster_key_file = {file:?}\n")
-        + &peer(
-            3,
-            "spiffe = \"spiffe://c/3\"\nforward = \"replica\"\nseal = \"never\"",
-        )
+        + &peer(3, "spiffe = \"spiffe://c/3\"\nseal = \"never\"")
         + &peer(2, &format!("spki = \"{PIN}\"\nspki_next = \"{OTHER_PIN}\""));
     let config = load(dir.path(), &text, &[]).unwrap();
     assert_eq!((config.node, config.listen.port()), (NodeId(1), 9));
@@ -81,8 +78,9 @@ fn a_full_section_is_understood() {
     );
     assert_eq!(
         (three.forward, three.seal),
-        (ForwardLink::Replica, SealLink::Never)
+        (ForwardLink::Quic, SealLink::Never)
     );
+    assert_eq!(config.replica, None);
     assert_eq!(three.record().address, "gw3.x:4434");
     let shown = format!("{config:?}");
     assert!(
@@ -151,6 +149,19 @@ const BAD: &[(&str, &str)] = &[
         "PEER 256\nSPKI\nforward = \"replica\"",
         "replicas have numbers up to 255",
     ),
+    (
+        "PEER 2\nSPKI\nforward = \"replica\"\nreplica = \"gw2.x:4435\"\nseal = \"never\"",
+        "sealed links only",
+    ),
+    (
+        "PEER 2\nSPKI\nforward = \"replica\"",
+        "say where it accepts replica links",
+    ),
+    (
+        "PEER 2\nSPKI\nforward = \"replica\"\nreplica = \"gw2.x:4435\"",
+        "the key of replica links is missing",
+    ),
+    ("replica_profile = \"c\"", "write \"b\" or \"a\""),
     ("insecure = true", "`peers.insecure_network = \"loopback\"`"),
     (
         "insecure = true\ninsecure_network = \"loopback\"",
@@ -265,4 +276,70 @@ fn a_change_is_told_by_what_can_be_taken_over() {
     );
     let gone = PeersConfig::change(Some(&now), None);
     assert_eq!(gone.restart, ["peers (added or removed)"]);
+}
+
+#[test]
+fn replica_links_take_a_key_an_address_and_each_peers_own() {
+    let dir = tempfile::tempdir().unwrap();
+    let linked = format!("spki = \"{PIN}\"\nforward = \"replica\"\nreplica = \"gw2.x:4435\"");
+    let text = section(dir.path());
+    let with = |rest: &str| text.clone() + rest + &peer(2, &linked);
+    let cluster = ("ADIT_PEERS_CLUSTER_KEY", KEY);
+    let key = ("ADIT_PEERS_REPLICA_KEY", OTHER_KEY);
+    let config = load(dir.path(), &with(""), &[cluster, key]).unwrap();
+    let replica = config.replica.clone().unwrap();
+    assert_eq!((replica.listen.port(), replica.profile), (4435, Profile::B));
+    let [two] = config.peers.as_slice() else {
+        panic!("{config:?}")
+    };
+    assert_eq!(two.forward, ForwardLink::Replica);
+    assert_eq!(two.replica.as_ref().unwrap().to_string(), "gw2.x:4435");
+    assert!(!format!("{config:?}").contains("operator"));
+
+    let file = key_file(dir.path(), "replica", &format!("{OTHER_KEY}\n"));
+    let by_file = with(&format!("replica_key_file = {file:?}\n"));
+    let by_file = load(dir.path(), &by_file, &[cluster]).unwrap();
+    key_file(dir.path(), "adit-replica-key", OTHER_KEY);
+    let folder = dir.path().to_string_lossy().into_owned();
+    let credentials = [cluster, ("CREDENTIALS_DIRECTORY", &folder)];
+    let by_credential = load(dir.path(), &with(""), &credentials).unwrap();
+    for other in [&by_file, &by_credential] {
+        assert!(other.replica == config.replica);
+    }
+    key_file(dir.path(), "adit-previous-replica-key", KEY);
+    let both = load(dir.path(), &with(""), &credentials).unwrap();
+    let change = PeersConfig::change(Some(&config), Some(&both));
+    assert!(change.keys && change.restart.is_empty(), "{change:?}");
+    let moved = with("replica_listen = \"[::]:9\"\nreplica_profile = \"a\"\n");
+    let moved = load(dir.path(), &moved, &[cluster, key]).unwrap();
+    let change = PeersConfig::change(Some(&config), Some(&moved));
+    assert_eq!(change.restart, ["peers.replica_listen"]);
+    let quic = text.clone() + &peer(2, &format!("spki = \"{PIN}\""));
+    let quic = load(dir.path(), &quic, &[cluster]).unwrap();
+    let change = PeersConfig::change(Some(&config), Some(&quic));
+    assert_eq!(change.restart, ["peers.peer.forward"]);
+    for (text, vars, wanted) in [
+        (
+            with(""),
+            &[cluster, ("ADIT_PEERS_REPLICA_KEY", "an operator's")][..],
+            "needs 32 or more",
+        ),
+        (
+            with(""),
+            &[cluster, key, ("ADIT_PEERS_PREVIOUS_REPLICA_KEY", OTHER_KEY)],
+            "previous",
+        ),
+        (
+            with("").replace("node = 1", "node = 300"),
+            &[cluster, key],
+            "replicas have numbers",
+        ),
+        (
+            with("insecure = true\ninsecure_network = \"any\"\n"),
+            &[cluster, key],
+            "do not go together",
+        ),
+    ] {
+        is_told(dir.path(), &text, vars, wanted);
+    }
 }

@@ -35,6 +35,7 @@ mod peers_attacked;
 mod peers_changed;
 mod peers_forward;
 mod peers_imposters;
+mod peers_replica;
 mod policy;
 mod reference_agent;
 mod reference_gateway;

@@ -19,13 +19,18 @@ use crate::harness::{
 };
 
 /// Gateways that are peers of each other, number `n` at `[n - 1]`; none runs.
-struct Peers {
-    site: Site,
-    gateways: Vec<Gateway>,
+pub(crate) struct Peers {
+    pub(crate) site: Site,
+    pub(crate) gateways: Vec<Gateway>,
 }
 
 impl Peers {
     fn new(drivers: &[&str]) -> Self {
+        Self::with(drivers, |_, _, section| section)
+    }
+
+    /// The same with the section `[peers]` of gateway `nth` as `change` makes it.
+    pub(crate) fn with(drivers: &[&str], change: impl Fn(&Site, usize, String) -> String) -> Self {
         let site = Site::new();
         let path = |name: &str| site.path(name).to_string_lossy().into_owned();
         let (ca, key) = (path("peer-ca"), path("cluster.key"));
@@ -51,6 +56,7 @@ impl Peers {
                  cert = \"{dir}/node-cert.pem\"\nkey = \"{dir}/node-key.pem\"\n\
                  ca = \"{dir}/peer-ca-cert.pem\"\ncluster_key_file = \"{key}\"\n{others}"
             );
+            let rest = format!("{PROXIES}{}", change(&site, nth, rest));
             let (head, tunnel) = (format!("driver = \"{driver}\"\n"), free_udp_port());
             let ports = Ports { tunnel, enroll: 0 };
             site.gateway_with(&format!("gw-{node}"), &head, ports, &rest)
@@ -61,16 +67,21 @@ impl Peers {
 
     /// All run, and the last one has an agent for loopback that the first one knows of.
     fn running(drivers: &[&str]) -> (Self, Agent) {
-        let mut peers = Self::new(drivers);
+        Self::new(drivers).run()
+    }
+
+    /// The same with gateways that are there.
+    pub(crate) fn run(mut self) -> (Self, Agent) {
+        let peers = &mut self;
         peers.gateways.iter_mut().for_each(Gateway::start);
         let last = peers.gateways.last().unwrap();
         let agent = peers.site.serving("site-b", last, "127.0.0.1/32");
         peers.sees(0, 1);
-        (peers, agent)
+        (self, agent)
     }
 
     /// Waits until a gateway has so many ways to loopback through peers.
-    fn sees(&self, nth: usize, ways: usize) {
+    pub(crate) fn sees(&self, nth: usize, ways: usize) {
         until("ways through peers", SOON, || {
             let ran = self.gateways[nth].ask(&["route", "explain", "127.0.0.1:9", "--json"]);
             // Nothing is said of peers where there is none.
@@ -79,7 +90,7 @@ impl Peers {
         });
     }
 
-    fn open(&self, target: &Target) -> std::net::TcpStream {
+    pub(crate) fn open(&self, target: &Target) -> std::net::TcpStream {
         let proxy = self.gateways[0].ingress("socks5");
         socks(proxy, &target.addr.to_string()).unwrap()
     }

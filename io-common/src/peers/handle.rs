@@ -57,6 +57,8 @@ pub struct PeerRow {
     pub agents: usize,
     /// Routes that it holds.
     pub routes: usize,
+    /// Sessions go to it over replica links, and not over QUIC.
+    pub is_linked: bool,
     /// Why there was no connection with it the last time that there was none.
     pub refusal: Option<String>,
 }

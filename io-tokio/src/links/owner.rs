@@ -278,6 +278,7 @@ impl Owner {
                 | PeerCommand::Answer(..)
                 | PeerCommand::Fail(_)
                 | PeerCommand::Refuse(..)
+                | PeerCommand::Reconsider(_)
                 | PeerCommand::Drain(_),
             ) => {}
         }

@@ -83,34 +83,35 @@ impl Bed {
     }
 
     async fn told(&mut self) -> FromPeers {
-        match self.next().await {
-            NodeInput::Peers(told) => told,
-            other => panic!("{other:?}"),
-        }
+        let NodeInput::Peers(told) = self.next().await else {
+            panic!("of something else");
+        };
+        told
     }
 
     async fn event(&mut self) -> AgentEvent {
-        match self.next().await {
-            NodeInput::Connection(_, FromConnection::Event(event)) => event,
-            other => panic!("{other:?}"),
-        }
+        let NodeInput::Connection(_, FromConnection::Event(event)) = self.next().await else {
+            panic!("no event");
+        };
+        event
     }
 
     async fn forwarded(&mut self) -> Forwarded {
-        match self.told().await {
-            FromPeers::Forwarded(forwarded) => forwarded,
-            other => panic!("{other:?}"),
-        }
+        let FromPeers::Forwarded(forwarded) = self.told().await else {
+            panic!("no session");
+        };
+        forwarded
     }
 
     /// How the session at a slot ended.
     async fn over(&mut self) -> (u64, u64, Over) {
-        let over = match self.next().await {
-            NodeInput::Connection(_, FromConnection::SessionOver { traffic, how, .. }) => {
-                (traffic.sent, traffic.received, how)
-            }
-            other => panic!("{other:?}"),
+        let NodeInput::Connection(_, over) = self.next().await else {
+            panic!("of something else");
         };
+        let FromConnection::SessionOver { traffic, how, .. } = over else {
+            panic!("{over:?}");
+        };
+        let over = (traffic.sent, traffic.received, how);
         assert!(matches!(
             self.event().await,
             AgentEvent::SessionEnded { .. }
@@ -122,10 +123,22 @@ impl Bed {
     async fn up(&mut self, node: NodeId) -> (ConnId, PeerCarriage) {
         self.notices
             .push_or_stop(LinkNotice::Reach(node, Reach::Up));
-        match self.told().await {
-            FromPeers::Connected(conn, carriage) => (conn, carriage),
-            other => panic!("{other:?}"),
-        }
+        self.connected().await
+    }
+
+    async fn connected(&mut self) -> (ConnId, PeerCarriage) {
+        let FromPeers::Connected(conn, carriage) = self.told().await else {
+            panic!("no way");
+        };
+        (conn, carriage)
+    }
+
+    async fn failed(&mut self) -> AttemptError {
+        let failed = self.event().await;
+        let AgentEvent::Failed { cause, .. } = failed else {
+            panic!("{failed:?}");
+        };
+        cause
     }
 
     fn address(&self) -> Target {
@@ -186,10 +199,11 @@ async fn session(one: &mut Bed, two: &mut Bed, way: &PeerCarriage) -> (Pipe, Pip
     let forwarded = one.forwarded().await;
     let (agent, near) = Pipe::pair();
     accept(&forwarded, near);
-    let slot = match two.event().await {
-        AgentEvent::Opened { slot, attempt } if attempt == AttemptId(1) => slot,
-        other => panic!("{other:?}"),
+    let opened = two.event().await;
+    let AgentEvent::Opened { slot, attempt } = opened else {
+        panic!("{opened:?}");
     };
+    assert_eq!(attempt, AttemptId(1));
     let (user, far) = Pipe::pair();
     let bounds = SessionBounds::default();
     let attach = Command::Attach(
@@ -311,14 +325,7 @@ async fn an_operator_ends_a_session_and_a_stop_ends_all() {
     assert!(matches!(two.event().await, AgentEvent::Closed));
     // What comes later is told that the way is there no more.
     open(&way, 2);
-    let failed = two.event().await;
-    assert!(matches!(
-        failed,
-        AgentEvent::Failed {
-            cause: AttemptError::ConnectionLost,
-            ..
-        }
-    ));
+    assert_eq!(two.failed().await, AttemptError::ConnectionLost);
 }
 
 #[tokio::test]
@@ -331,14 +338,7 @@ async fn a_gateway_that_is_gone_resets_its_sessions() {
     read_end(&mut agent).await.unwrap_err();
     assert_eq!(two.over().await.2, Over::PeerReset);
     open(&way, 2);
-    let failed = two.event().await;
-    assert!(matches!(
-        failed,
-        AgentEvent::Failed {
-            cause: AttemptError::ConnectionLost,
-            ..
-        }
-    ));
+    assert_eq!(two.failed().await, AttemptError::ConnectionLost);
 }
 
 #[tokio::test]
@@ -376,10 +376,7 @@ async fn a_refusal_comes_back_with_its_status() {
         assert_eq!(forwarded.remote.ip(), IpAddr::from(Ipv4Addr::LOCALHOST));
         let refuse = PeerCommand::RefuseOpen(forwarded.place.1, status, "no such port".into());
         forwarded.commands.push_or_stop(Command::Role(refuse));
-        match two.event().await {
-            AgentEvent::Failed { cause, .. } => assert_eq!(cause, expected),
-            other => panic!("{other:?}"),
-        }
+        assert_eq!(two.failed().await, expected);
     }
 }
 
@@ -390,10 +387,7 @@ async fn an_attempt_that_is_given_up_is_given_up_at_the_peer() {
     let place = one.forwarded().await.place;
     let cancel = PeerCommand::CancelOpen(AttemptId(1));
     way.commands.push_or_stop(Command::Role(cancel));
-    match one.told().await {
-        FromPeers::GivenUp(given_up) => assert_eq!(given_up, place),
-        other => panic!("{other:?}"),
-    }
+    assert!(matches!(one.told().await, FromPeers::GivenUp(given_up) if given_up == place));
 }
 
 #[tokio::test]
@@ -411,17 +405,8 @@ async fn who_is_not_who_it_says_carries_nothing() {
         let mut two = Bed::start(from, settings);
         let (_, way) = two.up(to).await;
         open(&way, 1);
-        let failed = two.event().await;
-        assert!(
-            matches!(
-                failed,
-                AgentEvent::Failed {
-                    cause: AttemptError::ConnectionLost,
-                    ..
-                }
-            ),
-            "{from} {to}: {failed:?}"
-        );
+        let cause = two.failed().await;
+        assert_eq!(cause, AttemptError::ConnectionLost, "{from} {to}");
     }
     assert!(one.batch.is_empty() && one.inputs_are_empty());
 }
@@ -515,10 +500,7 @@ async fn a_peer_that_goes_and_comes_is_told_of() {
     assert_eq!(read(&mut user, 2).await, b"on");
     // Its next process knows nothing of what the former one carried.
     two.notices.push_or_stop(LinkNotice::Restarted(ONE));
-    match two.told().await {
-        FromPeers::Connected(_, next) => assert_eq!(next.to, ONE),
-        other => panic!("{other:?}"),
-    }
+    assert_eq!(two.connected().await.1.to, ONE);
     read_end(&mut user).await.unwrap_err();
     assert_eq!(two.over().await.2, Over::ConnectionLost);
     assert!(matches!(two.event().await, AgentEvent::Closed));

@@ -1,5 +1,6 @@
 #!/usr/bin/env python3
-"""Makes peer-forward.jsonl: headers and answers of docs/protocol-peer.md, section "Forwarded sessions".
+"""Makes peer-forward.jsonl: headers and answers of docs/protocol-peer.md, section "Forwarded sessions", on streams and,
+of "Forwarded sessions over a replica link", in records.
 
 Written after the text of that section with nothing but Python's own hashlib and hmac, so that the vectors share no code
 with adit. Run it in its folder; the output is the same each time.
@@ -102,6 +103,48 @@ def refused(error, **change):
     }
 
 
+def plain(version, key_id, hop, sender, receiver, session, agent, target, origin):
+    """A header without a tag."""
+    head = struct.pack("<BBBQQ", version, key_id, hop, sender, receiver) + session + agent
+    return head + struct.pack("<HH", len(target), len(origin)) + target + origin
+
+
+def record(n):
+    """A session that is asked for and answered on a sealed link."""
+    seed = b"adit forward record %d" % n
+    sender, receiver = (37 * n) % 255 + 1, (91 * n) % 254 + 2
+    name = bytes_of(seed + b" session", 16)
+    agent = bytes(16) if n % 3 == 0 else bytes_of(seed + b" agent", 16)
+    target, origin = TARGETS[n % len(TARGETS)], ORIGINS[(n // 2) % len(ORIGINS)]
+    status, reason = n % len(STATUSES), "" if n % 8 == 0 else "r" * (n * 64) + "\u00e9"
+    text = reason.encode()
+    return {
+        "kind": "record", "from": sender, "to": receiver, "session": uuid_text(name),
+        "agent": None if agent == bytes(16) else uuid_text(agent),
+        "target": target, "origin": origin,
+        "header": plain(
+            1, 0, 1, sender, receiver, name, agent, target.encode(), origin.encode()
+        ).hex(),
+        "status": STATUSES[status], "reason": reason,
+        "answer": (struct.pack("<BBH", 1, status, len(text)) + text).hex(),
+    }
+
+
+def refused_record(error, behind=b"", cut=0, **change):
+    """A record with something that is not allowed."""
+    fields = {
+        "version": 1, "key_id": 0, "hop": 1, "sender": 5, "receiver": 6,
+        "session": bytes_of(b"adit forward refused", 16), "agent": bytes(16),
+        "target": b"a.b:1", "origin": b"x",
+    }
+    fields.update(change)
+    header = plain(**fields)
+    return {
+        "kind": "refused_record", "error": error, "from": 5, "to": 6,
+        "header": (header[: len(header) - cut] + behind).hex(),
+    }
+
+
 def main():
     lines = [session(n) for n in range(16)]
     lines += [
@@ -112,6 +155,16 @@ def main():
         refused("mac", key_id=4), refused("from", sender=4), refused("to", receiver=5),
         refused("target", target=b"a.b"), refused("target", target=b"a.b:0"),
         refused("not_utf8", target=b"\xff:1"), refused("not_utf8", origin=b"\xff"),
+    ]
+    lines += [record(n) for n in range(12)]
+    lines += [
+        refused_record("version", version=2), refused_record("key_id", key_id=1),
+        refused_record("hop", hop=2), refused_record("target_len", target=b""),
+        refused_record("origin_len", origin=b"o" * 257),
+        refused_record("from", sender=4), refused_record("to", receiver=5),
+        refused_record("target", target=b"a.b:0"), refused_record("not_utf8", origin=b"\xff"),
+        refused_record("behind", behind=b"x"), refused_record("truncated", cut=1),
+        refused_record("truncated", cut=7),
     ]
     with open(OUT, "w", encoding="ascii") as out:
         for line in lines:

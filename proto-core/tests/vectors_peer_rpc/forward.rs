@@ -21,6 +21,8 @@ pub(crate) fn check(line: &Value) -> Result<(), Failure> {
     match text(line, "kind")? {
         "session" => session(line),
         "refused" => refused(line),
+        "record" => record(line),
+        "refused_record" => refused_record(line),
         other => Err(format!("unknown kind {other}")),
     }
 }
@@ -33,8 +35,25 @@ fn session(line: &Value) -> Result<(), Failure> {
             "origin", "header", "status", "reason", "answer",
         ],
     )?;
+    let forward = wanted(line)?;
+    let (keys, connection) = credentials(line)?;
+    let header = bytes(line, "header")?;
+    let sealed = forward.seal(&keys, &connection);
+    let (sealed, mut reader) = sealed.map_err(|e| e.to_string())?;
+    equal("sealed", &sealed, &header)?;
+    let (opened, answering) = open(line, header).map_err(|e| e.to_string())?;
+    equal("opened", &opened, &forward)?;
+    let expected = outcome(line)?;
+    let mut answer = bytes(line, "answer")?;
+    let sealed = answering.seal(expected.status, &expected.reason);
+    equal("answer", &sealed, &answer)?;
+    equal("read", &reader.feed(&mut answer), &Ok(Some(expected)))
+}
+
+/// The session of a line.
+fn wanted(line: &Value) -> Result<Forward, Failure> {
     let uuid = |text: &str| text.parse().map_err(|_| format!("no UUID: {text}"));
-    let forward = Forward {
+    Ok(Forward {
         from: NodeId(number(line, "from")?),
         to: NodeId(number(line, "to")?),
         session: SessionId(uuid(text(line, "session")?)?),
@@ -44,22 +63,44 @@ fn session(line: &Value) -> Result<(), Failure> {
         },
         target: text(line, "target")?.parse().map_err(|e| format!("{e}"))?,
         origin: text(line, "origin")?.into(),
-    };
-    let (keys, connection) = credentials(line)?;
-    let header = bytes(line, "header")?;
-    let sealed = forward.seal(&keys, &connection);
-    let (sealed, mut reader) = sealed.map_err(|e| e.to_string())?;
-    equal("sealed", &sealed, &header)?;
-    let (opened, answering) = open(line, header).map_err(|e| e.to_string())?;
-    equal("opened", &opened, &forward)?;
-    let expected = Answer {
+    })
+}
+
+/// Its answer.
+fn outcome(line: &Value) -> Result<Answer, Failure> {
+    Ok(Answer {
         status: status(text(line, "status")?)?,
         reason: text(line, "reason")?.into(),
+    })
+}
+
+fn record(line: &Value) -> Result<(), Failure> {
+    expect_keys(
+        line,
+        &[
+            "kind", "from", "to", "session", "agent", "target", "origin", "header", "status",
+            "reason", "answer",
+        ],
+    )?;
+    let (forward, header) = (wanted(line)?, bytes(line, "header")?);
+    equal("written", &forward.to_record(), &header)?;
+    let read = Forward::from_record(&header, forward.from, forward.to);
+    equal("read", &read, &Ok(forward))?;
+    let (expected, answer) = (outcome(line)?, bytes(line, "answer")?);
+    let written = Answer::to_record(expected.status, &expected.reason);
+    equal("answer", &written, &answer)?;
+    equal("heard", &Answer::from_record(&answer), &Ok(expected))
+}
+
+fn refused_record(line: &Value) -> Result<(), Failure> {
+    expect_keys(line, &["kind", "error", "from", "to", "header"])?;
+    let (from, to) = (number(line, "from")?, number(line, "to")?);
+    let header = bytes(line, "header")?;
+    let got = match Forward::from_record(&header, NodeId(from), NodeId(to)) {
+        Ok(forward) => return Err(format!("taken: {forward:?}")),
+        Err(error) => name(error)?,
     };
-    let mut answer = bytes(line, "answer")?;
-    let sealed = answering.seal(expected.status, &expected.reason);
-    equal("answer", &sealed, &answer)?;
-    equal("read", &reader.feed(&mut answer), &Ok(Some(expected)))
+    equal("error", &got, &text(line, "error")?)
 }
 
 fn refused(line: &Value) -> Result<(), Failure> {
@@ -71,18 +112,28 @@ fn refused(line: &Value) -> Result<(), Failure> {
     )?;
     let got = match open(line, bytes(line, "header")?) {
         Ok((forward, _)) => return Err(format!("taken: {forward:?}")),
-        Err(ForwardError::Version { .. }) => "version",
-        Err(ForwardError::Hop { .. }) => "hop",
-        Err(ForwardError::TargetLen { .. }) => "target_len",
-        Err(ForwardError::OriginLen { .. }) => "origin_len",
-        Err(ForwardError::Mac) => "mac",
-        Err(ForwardError::From { .. }) => "from",
-        Err(ForwardError::To { .. }) => "to",
-        Err(ForwardError::Target(_)) => "target",
-        Err(ForwardError::NotUtf8) => "not_utf8",
-        Err(other) => return Err(other.to_string()),
+        Err(error) => name(error)?,
     };
     equal("error", &got, &text(line, "error")?)
+}
+
+/// What a line calls an error.
+fn name(error: ForwardError) -> Result<&'static str, Failure> {
+    Ok(match error {
+        ForwardError::Version { .. } => "version",
+        ForwardError::Hop { .. } => "hop",
+        ForwardError::TargetLen { .. } => "target_len",
+        ForwardError::OriginLen { .. } => "origin_len",
+        ForwardError::Mac => "mac",
+        ForwardError::From { .. } => "from",
+        ForwardError::To { .. } => "to",
+        ForwardError::Target(_) => "target",
+        ForwardError::NotUtf8 => "not_utf8",
+        ForwardError::KeyId { .. } => "key_id",
+        ForwardError::Behind => "behind",
+        ForwardError::Truncated => "truncated",
+        other => return Err(other.to_string()),
+    })
 }
 
 fn open(line: &Value, mut header: Bytes) -> Result<(Forward, Answering), ForwardError> {

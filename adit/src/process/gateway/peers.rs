@@ -272,6 +272,7 @@ fn row(known: Known) -> PeerRow {
             .map(|rtt| u64::try_from(rtt.as_micros()).unwrap_or(u64::MAX)),
         agents: known.agents,
         routes: known.routes,
+        forward: if known.is_linked { "replica" } else { "quic" }.to_owned(),
         breaker: breaker.to_owned(),
         last_refusal: known.refusal,
     }

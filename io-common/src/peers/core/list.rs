@@ -6,7 +6,11 @@ use adit_proto_core::{id::ConnId, peer::NodeId, peer::node::PeerStatus};
 use futures_channel::oneshot;
 
 use super::{Link, PeersCore, PeersHost};
-use crate::{commands::Command, glance::Glance, peers::PeerRow};
+use crate::{
+    commands::Command,
+    glance::Glance,
+    peers::{PeerLinks, PeerRow},
+};
 
 impl PeersCore {
     pub(super) fn list(
@@ -33,6 +37,7 @@ impl PeersCore {
                 remote: None,
                 agents: held.map_or(0, |held| held.agents.len()),
                 routes: held.map_or(0, |held| held.subnets.len() + held.domains.len()),
+                is_linked: PeerLinks::with(self.replica_links.as_ref(), status.node).is_some(),
                 refusal: self.refusals.get(&status.node).cloned(),
                 status,
             };
