@@ -395,7 +395,7 @@ impl PeersCore {
     fn reached(&mut self, now: Instant, node: NodeId, reach: Reach) {
         self.teller.reach(node, reach);
         if let Some(notices) = PeerLinks::with(self.replica_links.as_ref(), node) {
-            notices.push_or_stop(LinkNotice::Reach(node, reach));
+            notices.push_or_stop(LinkNotice { node, reach });
         } else if reach == Reach::Up
             && let Some((addr, _)) = self.dialled.get(&node)
         {

@@ -6,13 +6,14 @@ use adit_proto_core::peer::{NodeId, node::Reach};
 
 use crate::handoff::Sender;
 
-/// What whoever carries replica links is told of the peers that they are with.
+/// Whoever carries replica links is told whether calls reach a peer: where they do not, its routes are forgotten soon, and
+/// sessions go elsewhere.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum LinkNotice {
-    /// Whether calls reach the peer: where they do not, its routes are forgotten soon, and sessions go elsewhere.
-    Reach(NodeId, Reach),
-    /// The peer has started anew: what its former process carried is lost, although nothing may have shown it yet.
-    Restarted(NodeId),
+pub struct LinkNotice {
+    /// The peer.
+    pub node: NodeId,
+    /// How calls reach it from here on.
+    pub reach: Reach,
 }
 
 /// The peers with which sessions go over replica links, and the way to whoever carries those.

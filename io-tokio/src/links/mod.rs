@@ -141,5 +141,9 @@ fn replica_of(node: NodeId) -> Option<ReplicaId> {
     u8::try_from(node.0).ok().map(ReplicaId)
 }
 
+fn node_of(replica: ReplicaId) -> NodeId {
+    NodeId(replica.0.into())
+}
+
 /// Changes that wait; an operator makes them one by one.
 const SETTINGS_LEN: usize = 64;

@@ -28,7 +28,7 @@ use tokio::{
 };
 
 use super::{
-    LinkSettings, LinksConfig,
+    LinkSettings, LinksConfig, node_of,
     opener::{Opening, Way},
     replica_of,
     session::{Control, controls},
@@ -57,7 +57,7 @@ pub(super) struct Owner {
     tasks: JoinSet<Ended>,
     next: (ConnId, Slot),
     /// Links that peers have dialled.
-    taken: usize,
+    taken: BTreeMap<Place, NodeId>,
     odd: Lines,
 }
 
@@ -73,7 +73,7 @@ struct Peer {
 enum Ended {
     Session(Place, Option<AttemptId>),
     /// Whether a peer that no call reaches is reached by a link.
-    Probe(ConnId, bool),
+    Probe(NodeId, bool),
 }
 
 impl Owner {
@@ -100,7 +100,7 @@ impl Owner {
             attempts: BTreeMap::new(),
             tasks: JoinSet::new(),
             next: (ConnId(TAKEN.0 + 1), Slot(0)),
-            taken: 0,
+            taken: BTreeMap::new(),
             odd: Lines::new(ODD),
         };
         owner.set_peers(config.settings.peers);
@@ -145,10 +145,8 @@ impl Owner {
     fn set_peers(&mut self, peers: BTreeMap<NodeId, Target>) {
         let known: Vec<NodeId> = self.peers.keys().copied().collect();
         for gone in known.into_iter().filter(|node| !peers.contains_key(node)) {
-            if let Some(Peer {
-                conn: Some(conn), ..
-            }) = self.peers.remove(&gone)
-            {
+            self.cut(gone);
+            if let Some(conn) = self.peers.remove(&gone).and_then(|peer| peer.conn) {
                 self.close(conn);
             }
         }
@@ -167,35 +165,20 @@ impl Owner {
     }
 
     fn noticed(&mut self, notice: LinkNotice) {
-        match notice {
-            LinkNotice::Reach(node, Reach::Up) => self.up(node),
-            LinkNotice::Reach(node, reach @ (Reach::Suspect | Reach::Down)) => {
-                let Some(conn) = self.conn_of(node) else {
-                    return;
-                };
+        let LinkNotice { node, reach } = notice;
+        match (reach, self.conn_of(node)) {
+            (Reach::Up, _) => self.up(node),
+            (Reach::Suspect, Some(conn)) => self.tell(conn, AgentEvent::Suspect),
+            (Reach::Down, Some(conn)) => {
                 self.tell(conn, AgentEvent::Suspect);
-                if reach == Reach::Down {
-                    self.probe(node, conn);
-                }
+                self.probe(node);
             }
-            LinkNotice::Restarted(node) => {
-                if let Some(conn) = self.conn_of(node) {
-                    self.forget(node);
-                    self.close(conn);
-                    self.up(node);
-                }
-            }
+            (Reach::Suspect | Reach::Down, None) => {}
         }
     }
 
     fn conn_of(&self, node: NodeId) -> Option<ConnId> {
         self.peers.get(&node)?.conn
-    }
-
-    fn forget(&mut self, node: NodeId) {
-        if let Some(peer) = self.peers.get_mut(&node) {
-            peer.conn = None;
-        }
     }
 
     /// Calls reach a peer, so sessions may go there.
@@ -219,13 +202,13 @@ impl Owner {
             .told_by_peers(FromPeers::Connected(conn, carriage));
     }
 
-    /// No call reaches a peer. Where no link does, either, what it carries is lost: a machine that is gone says nothing of
-    /// it, and TCP would take minutes.
-    fn probe(&mut self, node: NodeId, conn: ConnId) {
-        let has_sessions = self.of(conn).next().is_some();
+    /// No call reaches a peer. Where no link does, either, its sessions are lost: a machine that is gone says nothing of it,
+    /// and TCP would take minutes.
+    fn probe(&mut self, node: NodeId) {
+        let has_sessions = self.with(node).next().is_some();
         if let Some(way) = self.way(node).filter(|_| has_sessions) {
             self.tasks
-                .spawn(async move { Ended::Probe(conn, way.dial().await.is_ok()) });
+                .spawn(async move { Ended::Probe(node, way.dial().await.is_ok()) });
         }
     }
 
@@ -303,7 +286,7 @@ impl Owner {
         let cause = match way {
             _ if self.closing.contains(&conn) => AttemptError::ConnectionLost,
             None => AttemptError::ConnectionLost,
-            Some(_) if self.sessions.len() - self.taken >= FORWARD_LINKS_MAX => {
+            Some(_) if self.sessions.len() - self.taken.len() >= FORWARD_LINKS_MAX => {
                 AttemptError::NoCredit
             }
             Some(way) => {
@@ -327,14 +310,14 @@ impl Owner {
     }
 
     fn take(&mut self, link: Link) {
-        if self.taken >= FORWARD_LINKS_MAX {
+        if self.taken.len() >= FORWARD_LINKS_MAX {
             if self.odd.allow() {
                 tracing::warn!(replica = %link.replica(), "{ODD}: there are {FORWARD_LINKS_MAX}");
             }
             return;
         }
-        self.taken += 1;
         let (place, controls) = self.begin(TAKEN);
+        self.taken.insert(place, node_of(link.replica()));
         let taking = Taking {
             gateway: self.gateway.clone(),
             place,
@@ -361,15 +344,26 @@ impl Owner {
         self.sessions.range(all).map(|(_, session)| session)
     }
 
+    /// All sessions with a peer, whoever has their users.
+    fn with(&self, node: NodeId) -> impl Iterator<Item = &mpsc::Sender<Control>> {
+        let peer = |place: &Place| self.ways.get(&place.0).or_else(|| self.taken.get(place));
+        let of_it = self
+            .sessions
+            .iter()
+            .filter(move |(p, _)| peer(p) == Some(&node));
+        of_it.map(|(_, session)| session)
+    }
+
+    fn cut(&self, node: NodeId) {
+        self.with(node).for_each(end);
+    }
+
     /// Cuts what is carried on a way, and tells of its end once nothing is left.
     fn close(&mut self, conn: ConnId) {
-        for session in self.of(conn) {
-            // One that has ended needs none.
-            let _ended = session.try_send(Control::End(Over::ConnectionLost));
-        }
+        self.of(conn).for_each(end);
         if let Some(node) = self.ways.remove(&conn) {
-            if self.conn_of(node) == Some(conn) {
-                self.forget(node);
+            if let Some(peer) = self.peers.get_mut(&node) {
+                peer.conn = None;
             }
             self.closing.insert(conn);
         }
@@ -389,20 +383,18 @@ impl Owner {
                 if let Some(attempt) = attempt {
                     self.attempts.remove(&attempt);
                 }
-                if place.0 == TAKEN {
-                    self.taken -= 1;
-                }
+                self.taken.remove(&place);
                 self.tell_closed(place.0);
             }
-            Ended::Probe(conn, is_reached) => {
-                if !is_reached {
-                    for session in self.of(conn) {
-                        let _ended = session.try_send(Control::End(Over::ConnectionLost));
-                    }
-                }
-            }
+            Ended::Probe(_, true) => {}
+            Ended::Probe(node, false) => self.cut(node),
         }
     }
+}
+
+/// Ends a session; one that has ended needs it not.
+fn end(session: &mpsc::Sender<Control>) {
+    let _ended = session.try_send(Control::End(Over::ConnectionLost));
 }
 
 /// What all links that peers have dialled are on, to the gateway. From here on ways to peers are numbered: the gateway

@@ -23,6 +23,7 @@ use tokio::time::timeout;
 
 use super::{
     link::{self, LinkLeg, finish, hear, say},
+    node_of,
     session::{Control, Controls, carry},
 };
 
@@ -41,7 +42,7 @@ pub(super) struct Taking {
 impl Taking {
     /// Takes what the peer asks for, and carries it. Whatever is wrong with the header closes the link, unanswered.
     pub(super) async fn run(self, link: Link, mut controls: Controls) {
-        let (peer, remote) = (NodeId(link.replica().0.into()), link.peer_addr());
+        let (peer, remote) = (node_of(link.replica()), link.peer_addr());
         let begun = match link::register(link) {
             Ok(leg) => self.header(leg, peer).await,
             Err(error) => Err(error.to_string()),

@@ -1,236 +1,33 @@
 //! Two gateways' links, with the test in the place of both gateways.
 
+mod bed;
+
 use std::{
-    collections::VecDeque,
     net::{IpAddr, Ipv4Addr, TcpStream as StdStream},
-    sync::Arc,
     time::Duration,
 };
 
 use adit_io_common::{
-    clock::system_env,
-    commands::Command,
-    gateway::{Bytes as MovedBytes, Forwarded, FromConnection, FromPeers, NodeInput, PeerCarriage},
-    over::Over,
-    peers::PeerCommand,
-    socket::{Carried, Socket},
+    commands::Command, gateway::FromPeers, over::Over, peers::PeerCommand, socket::Socket,
 };
 use adit_proto_core::{
+    close::CloseReason,
     gateway::{AttemptError, dispatch::AgentEvent},
-    id::{AttemptId, ConnId, SessionId, Slot},
-    peer::{
-        forward::{Forward, Status},
-        node::Reach,
-    },
-    replica::{ClusterId, Dialling, Keys, ReplicaKey, Roster, Seal},
-    session_timer::SessionBounds,
-    target::Host,
+    id::AttemptId,
+    peer::{forward::Status, node::Reach},
+    replica::{ClusterId, Dialling, Roster, Seal},
 };
-use bytes::Bytes;
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     time::timeout,
 };
-use uuid::Uuid;
 
+use self::bed::{
+    Bed, KEY, ONE, OTHER_KEY, SOON, TWO, forward, keys, open, pair, read, read_end, session,
+    settings,
+};
 use super::*;
 use crate::pipe::Pipe;
-
-const KEY: &str = "0123456789abcdef0123456789abcdef";
-const OTHER_KEY: &str = "another key of thirty-two bytes.";
-const ONE: NodeId = NodeId(1);
-const TWO: NodeId = NodeId(2);
-/// Nothing on loopback takes that long.
-const SOON: Duration = Duration::from_secs(10);
-
-/// One gateway, of which the test is the node.
-struct Bed {
-    links: Links,
-    notices: Sender<LinkNotice>,
-    inputs: Receiver<NodeInput>,
-    batch: VecDeque<NodeInput>,
-}
-
-impl Bed {
-    fn start(local: NodeId, settings: LinkSettings) -> Self {
-        let (node, inputs) = handoff(1_024);
-        let (endpoint, _) = handoff(1);
-        let env = system_env(None).unwrap();
-        let gateway = GatewayHandle::new(node, endpoint, Arc::<MovedBytes>::default(), env);
-        let (notices, told) = handoff(16);
-        let links = Links::start(LinksConfig {
-            listen: (Ipv4Addr::LOCALHOST, 0).into(),
-            local,
-            settings,
-            gateway,
-            notices: told,
-        });
-        Self {
-            links: links.unwrap(),
-            notices,
-            inputs,
-            batch: VecDeque::new(),
-        }
-    }
-
-    /// What the gateway is told next.
-    async fn next(&mut self) -> NodeInput {
-        if self.batch.is_empty() {
-            let taken = timeout(SOON, self.inputs.take(&mut self.batch));
-            taken.await.expect("the gateway is told something");
-        }
-        self.batch.pop_front().unwrap()
-    }
-
-    async fn told(&mut self) -> FromPeers {
-        let NodeInput::Peers(told) = self.next().await else {
-            panic!("of something else");
-        };
-        told
-    }
-
-    async fn event(&mut self) -> AgentEvent {
-        let NodeInput::Connection(_, FromConnection::Event(event)) = self.next().await else {
-            panic!("no event");
-        };
-        event
-    }
-
-    async fn forwarded(&mut self) -> Forwarded {
-        let FromPeers::Forwarded(forwarded) = self.told().await else {
-            panic!("no session");
-        };
-        forwarded
-    }
-
-    /// How the session at a slot ended.
-    async fn over(&mut self) -> (u64, u64, Over) {
-        let NodeInput::Connection(_, over) = self.next().await else {
-            panic!("of something else");
-        };
-        let FromConnection::SessionOver { traffic, how, .. } = over else {
-            panic!("{over:?}");
-        };
-        let over = (traffic.sent, traffic.received, how);
-        assert!(matches!(
-            self.event().await,
-            AgentEvent::SessionEnded { .. }
-        ));
-        over
-    }
-
-    /// The way to a peer that calls have just reached.
-    async fn up(&mut self, node: NodeId) -> (ConnId, PeerCarriage) {
-        self.notices
-            .push_or_stop(LinkNotice::Reach(node, Reach::Up));
-        self.connected().await
-    }
-
-    async fn connected(&mut self) -> (ConnId, PeerCarriage) {
-        let FromPeers::Connected(conn, carriage) = self.told().await else {
-            panic!("no way");
-        };
-        (conn, carriage)
-    }
-
-    async fn failed(&mut self) -> AttemptError {
-        let failed = self.event().await;
-        let AgentEvent::Failed { cause, .. } = failed else {
-            panic!("{failed:?}");
-        };
-        cause
-    }
-
-    fn address(&self) -> Target {
-        let addr = self.links.local_addr();
-        Target {
-            host: Host::Ip(addr.ip()),
-            port: addr.port(),
-        }
-    }
-}
-
-fn settings(local: NodeId, peers: &[(NodeId, Target)], keys: Keys) -> LinkSettings {
-    let roster: Roster = [ONE, TWO, NodeId(3)]
-        .iter()
-        .map(|node| (replica_of(*node).unwrap(), Seal::Require))
-        .collect();
-    let own = replica_of(local).unwrap();
-    let replica = Config::new(ClusterId::of("c"), own, roster, Some(keys)).unwrap();
-    LinkSettings {
-        replica: replica.with_dialling(Dialling::Either),
-        peers: peers.iter().cloned().collect(),
-    }
-}
-
-fn keys(current: &str, previous: Option<&str>) -> Keys {
-    let key = |text: &str| ReplicaKey::new(text.as_bytes()).unwrap();
-    Keys::new(key(current), previous.map(key)).unwrap()
-}
-
-fn forward(from: NodeId, to: NodeId) -> Box<Forward> {
-    Box::new(Forward {
-        from,
-        to,
-        session: SessionId(Uuid::from_u128(7)),
-        agent: None,
-        target: "db.x:5432".parse().unwrap(),
-        origin: "192.0.2.7:50123".into(),
-    })
-}
-
-/// Two gateways with one key; the second one's way to the first is there.
-async fn pair() -> (Bed, Bed, PeerCarriage) {
-    let one = Bed::start(ONE, settings(ONE, &[], keys(KEY, None)));
-    let to_one = [(ONE, one.address())];
-    let mut two = Bed::start(TWO, settings(TWO, &to_one, keys(KEY, None)));
-    let (_, way) = two.up(ONE).await;
-    (one, two, way)
-}
-
-fn open(way: &PeerCarriage, attempt: u64) {
-    let open = PeerCommand::Open(AttemptId(attempt), forward(way.from, way.to));
-    way.commands.push_or_stop(Command::Role(open));
-}
-
-/// Opens a session from the second gateway to the first; gives the user's and the agent's end.
-async fn session(one: &mut Bed, two: &mut Bed, way: &PeerCarriage) -> (Pipe, Pipe, Slot) {
-    open(way, 1);
-    let forwarded = one.forwarded().await;
-    let (agent, near) = Pipe::pair();
-    accept(&forwarded, near);
-    let opened = two.event().await;
-    let AgentEvent::Opened { slot, attempt } = opened else {
-        panic!("{opened:?}");
-    };
-    assert_eq!(attempt, AttemptId(1));
-    let (user, far) = Pipe::pair();
-    let bounds = SessionBounds::default();
-    let attach = Command::Attach(
-        slot,
-        Carried::new(far),
-        Bytes::from_static(b"early "),
-        bounds,
-    );
-    way.commands.push_or_stop(attach);
-    (user, agent, slot)
-}
-
-fn accept(forwarded: &Forwarded, pipe: Pipe) {
-    let accept = PeerCommand::Accept(forwarded.place.1, Carried::new(pipe));
-    forwarded.commands.push_or_stop(Command::Role(accept));
-}
-
-async fn read(pipe: &mut Pipe, len: usize) -> Vec<u8> {
-    let mut came = vec![0; len];
-    let read = timeout(SOON, pipe.read_exact(&mut came)).await;
-    read.unwrap().unwrap();
-    came
-}
-
-async fn read_end(pipe: &mut Pipe) -> io::Result<usize> {
-    timeout(SOON, pipe.read(&mut [0])).await.unwrap()
-}
 
 #[tokio::test]
 async fn bytes_go_both_ways_at_once_and_each_half_ends_by_itself() {
@@ -317,7 +114,7 @@ async fn an_operator_ends_a_session_and_a_stop_ends_all() {
 
     let (mut user, mut agent, _) = session(&mut one, &mut two, &way).await;
     assert_eq!(read(&mut agent, 6).await, b"early ");
-    let stop = Command::Stop(adit_proto_core::close::CloseReason::GatewayStopping);
+    let stop = Command::Stop(CloseReason::GatewayStopping);
     way.commands.push_or_stop(stop);
     read_end(&mut user).await.unwrap_err();
     read_end(&mut agent).await.unwrap_err();
@@ -411,15 +208,6 @@ async fn who_is_not_who_it_says_carries_nothing() {
     assert!(one.batch.is_empty() && one.inputs_are_empty());
 }
 
-impl Bed {
-    fn inputs_are_empty(&self) -> bool {
-        let cx = std::task::Context::from_waker(std::task::Waker::noop());
-        self.inputs
-            .poll_take(&cx, &mut VecDeque::new())
-            .is_pending()
-    }
-}
-
 #[tokio::test]
 async fn a_peer_that_does_not_seal_is_not_heard() {
     let mut one = Bed::start(ONE, settings(ONE, &[], keys(KEY, None)));
@@ -485,7 +273,7 @@ async fn keys_are_exchanged_while_sessions_come_and_go() {
 async fn a_peer_that_goes_and_comes_is_told_of() {
     let (mut one, mut two, way) = pair().await;
     let notice = |two: &Bed, reach| {
-        two.notices.push_or_stop(LinkNotice::Reach(ONE, reach));
+        two.notices.push_or_stop(LinkNotice { node: ONE, reach });
     };
     notice(&two, Reach::Suspect);
     assert!(matches!(two.event().await, AgentEvent::Suspect));
@@ -498,10 +286,41 @@ async fn a_peer_that_goes_and_comes_is_told_of() {
     assert_eq!(read(&mut agent, 6).await, b"early ");
     agent.write_all(b"on").await.unwrap();
     assert_eq!(read(&mut user, 2).await, b"on");
-    // Its next process knows nothing of what the former one carried.
-    two.notices.push_or_stop(LinkNotice::Restarted(ONE));
-    assert_eq!(two.connected().await.1.to, ONE);
+    // Neither a call nor a link reaches it.
+    one.links
+        .handle()
+        .configure(settings(ONE, &[], keys(OTHER_KEY, None)));
+    notice(&two, Reach::Down);
+    assert!(matches!(two.event().await, AgentEvent::Suspect));
     read_end(&mut user).await.unwrap_err();
+    read_end(&mut agent).await.unwrap_err();
     assert_eq!(two.over().await.2, Over::ConnectionLost);
-    assert!(matches!(two.event().await, AgentEvent::Closed));
+}
+
+#[tokio::test]
+async fn a_peer_that_is_removed_carries_nothing_and_brings_nothing() {
+    for removed_by_user in [true, false] {
+        let (mut one, mut two, way) = pair().await;
+        let (mut user, mut agent, _) = session(&mut one, &mut two, &way).await;
+        assert_eq!(read(&mut agent, 6).await, b"early ");
+        let key = || keys(KEY, None);
+        match removed_by_user {
+            true => two.links.handle().configure(settings(TWO, &[], key())),
+            false => {
+                let to_two = [(TWO, two.address())];
+                one.links.handle().configure(settings(ONE, &to_two, key()));
+                one.links.handle().configure(settings(ONE, &[], key()));
+            }
+        }
+        read_end(&mut user).await.unwrap_err();
+        read_end(&mut agent).await.unwrap_err();
+        let (_, _, how) = two.over().await;
+        match removed_by_user {
+            true => {
+                assert_eq!(how, Over::ConnectionLost);
+                assert!(matches!(two.event().await, AgentEvent::Closed));
+            }
+            false => assert_eq!(how, Over::PeerReset),
+        }
+    }
 }

@@ -22,7 +22,7 @@ use crate::{
     gateway::{FromConnection, GatewayHandle},
     handoff::Sender,
     lines::Lines,
-    peers::{CatalogueConfig, LinkNotice, LostEpoch, PeerLinks, PeersInput, Request},
+    peers::{CatalogueConfig, LostEpoch, PeersInput, Request},
 };
 
 /// The catalogue, and the gateway that it is for.
@@ -106,16 +106,13 @@ impl PeersCore {
             .handle_told(now, request.from, &request.payload)
         {
             Ok(answer) => {
-                let (peer, stamp) = (request.from, told.machine.stamp_of(request.from));
-                if stamp.is_some_and(|stamp| self.forwards.started(peer, stamp.epoch)) {
+                let stamp = told.machine.stamp_of(request.from);
+                if let Some(stamp) = stamp
+                    && let Some(conn) = self.forwards.started(request.from, stamp.epoch)
+                {
                     // Before the node learns what the peer holds now: what comes must not go there.
-                    if let Some(conn) = self.forwards.stale(peer) {
-                        let suspect = FromConnection::Event(AgentEvent::Suspect);
-                        told.gateway.told_by_connection(conn, suspect);
-                    }
-                    if let Some(notices) = PeerLinks::with(self.replica_links.as_ref(), peer) {
-                        notices.push_or_stop(LinkNotice::Restarted(peer));
-                    }
+                    let suspect = FromConnection::Event(AgentEvent::Suspect);
+                    told.gateway.told_by_connection(conn, suspect);
                 }
                 request.responder.answer(answer);
             }

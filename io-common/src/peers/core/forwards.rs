@@ -119,17 +119,12 @@ impl Forwards {
         Some(node)
     }
 
-    /// A peer says how often it has started; tells whether that is more often than before.
-    pub(super) fn started(&mut self, node: NodeId, starts: u64) -> bool {
-        let before = self.starts.insert(node, starts);
-        before.is_some_and(|before| before < starts)
-    }
-
-    /// A peer has started anew. Gives the connection to its former process, which is to be used no more: that it is dead
-    /// shows only with the next datagram.
-    pub(super) fn stale(&mut self, node: NodeId) -> Option<ConnId> {
+    /// A peer says how often it has started. Gives the connection to its former process, which is to be used no more: that
+    /// it is dead shows only with the next datagram.
+    pub(super) fn started(&mut self, node: NodeId, starts: u64) -> Option<ConnId> {
+        let before = self.starts.insert(node, starts)?;
         let conn = self.ways.get(&node)?.conn()?;
-        self.stale.push(conn);
+        (before < starts).then(|| self.stale.push(conn))?;
         Some(conn)
     }
 
