@@ -176,6 +176,7 @@ impl Bed {
                 lost_epoch: Box::new(|known, done| done(Ok(known + 1))),
                 gateway: gateway.handle.clone(),
             }),
+            links: None,
         };
         let (own, inputs) = handoff(INPUTS_LEN);
         let (to_commands, commands) = handoff(INPUTS_LEN);
