@@ -52,7 +52,7 @@ impl Peers {
             let others = blocks.iter().enumerate().filter(|(other, _)| *other != nth);
             let others: String = others.map(|(_, block)| block.as_str()).collect();
             let rest = format!(
-                "{PROXIES}{METRICS}[peers]\nnode = {node}\nlisten = \"127.0.0.1:{port}\"\n\
+                "{METRICS}[peers]\nnode = {node}\nlisten = \"127.0.0.1:{port}\"\n\
                  cert = \"{dir}/node-cert.pem\"\nkey = \"{dir}/node-key.pem\"\n\
                  ca = \"{dir}/peer-ca-cert.pem\"\ncluster_key_file = \"{key}\"\n{others}"
             );
