@@ -276,8 +276,9 @@ pub const PEER_HELLO_TIMEOUT: Duration = Duration::from_secs(5);
 /// Peer RPC: time from a connection's version handshake to its first request that is accepted: who has a certificate and not
 /// the cluster's key keeps no connection by keep-alives.
 pub const PEER_PROOF_TIMEOUT: Duration = Duration::from_secs(30);
-/// Peer RPC: connections for calls that one node may have dialled here and keep: the present one, its successor, and two of
-/// processes that are gone. With a further one another is closed, first one on which nothing was accepted, then the oldest.
+/// Peer RPC: connections for calls, and as many for forwarded sessions, that one node may have dialled here and keep: the
+/// present one, its successor, and two of processes that are gone. With a further one another is closed, first one on which
+/// nothing was accepted, then the oldest.
 pub const PEER_INBOUND_MAX: usize = 4;
 /// Peer RPC: reason of an application close, in bytes (peer-rpc 2).
 pub const PEER_REASON_LEN_MAX: usize = 100;

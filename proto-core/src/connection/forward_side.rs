@@ -61,7 +61,10 @@ impl Connection {
         self.role = Role::Forward(Box::new(role));
         self.link.set_streams(Streams::Forwarded);
         self.link.set_window(self.hoard.window());
-        self.say(PeerEvent::ForwardUp { node: peer });
+        self.say(PeerEvent::ForwardUp {
+            node: peer,
+            is_dialler,
+        });
         Ok(())
     }
 

@@ -28,6 +28,8 @@ pub enum PeerEvent {
     ForwardUp {
         /// The node at the other end, by its certificate.
         node: NodeId,
+        /// This side dialled, and hands sessions over.
+        is_dialler: bool,
     },
     /// The peer hands a session over; answer with [`ForwardHandle::accept`](crate::connection::ForwardHandle::accept) or
     /// [`refuse`](crate::connection::ForwardHandle::refuse). What follows are the events of any session.

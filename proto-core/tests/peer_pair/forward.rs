@@ -42,7 +42,7 @@ pub(crate) struct Forwards {
 impl Forwards {
     pub(crate) fn take(&mut self, event: Event) {
         match event {
-            Event::Peer(PeerEvent::ForwardUp { node }) => {
+            Event::Peer(PeerEvent::ForwardUp { node, .. }) => {
                 assert!(self.up.replace(node).is_none(), "up twice");
             }
             Event::Peer(PeerEvent::ForwardRequested { slot, forward }) => {

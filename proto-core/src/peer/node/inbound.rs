@@ -7,7 +7,7 @@ use std::{
 
 use super::{
     Node,
-    state::{Held, Inbound, LinkRole, Pooled},
+    state::{Carries, Held, Inbound, LinkRole, Pooled},
     step::NodeStep,
 };
 use crate::{
@@ -18,8 +18,9 @@ use crate::{
 
 impl Node {
     /// A peer's connection is up; `shown` is the node whose certificate it has, where records say.
-    pub(super) fn handle_inbound(&mut self, conn: ConnId, shown: Option<NodeId>) {
+    pub(super) fn handle_inbound(&mut self, conn: ConnId, carries: Carries, shown: Option<NodeId>) {
         let inbound = Inbound {
+            carries,
             shown,
             is_bound: false,
             is_leaving: self.stopping,
@@ -32,17 +33,17 @@ impl Node {
         if self.stopping {
             self.steps.push_back(NodeStep::Drain(conn, Duration::ZERO));
         } else if let Some(node) = shown {
-            self.bound_inbound(node, conn);
+            self.end_one_of(node, carries, conn);
         }
     }
 
     /// Ends a connection of a node that has too many. One that has proved nothing goes first, so that nobody who has a
-    /// node's certificate and not the cluster's key drives out what the node is called by; then the oldest.
-    fn bound_inbound(&mut self, node: NodeId, newest: ConnId) {
+    /// node's certificate and not the cluster's key drives out what the node uses; then the oldest.
+    fn end_one_of(&mut self, node: NodeId, carries: Carries, newest: ConnId) {
         let of_it = self.links.iter().filter_map(|(conn, held)| {
             let inbound = held.role.inbound()?;
-            let stays = inbound.shown == Some(node) && !inbound.is_leaving;
-            stays.then_some((*conn, inbound))
+            let is_of_it = inbound.shown == Some(node) && inbound.carries == carries;
+            (is_of_it && !inbound.is_leaving).then_some((*conn, inbound))
         });
         let of_it: Vec<(ConnId, Inbound)> = of_it.collect();
         if of_it.len() <= PEER_INBOUND_MAX {
@@ -65,9 +66,8 @@ impl Node {
         self.steps.push_back(NodeStep::Drain(conn, grace));
     }
 
-    /// A connection belongs to a node from here on, which so shows that it is there. What waits for a dial that began before
-    /// the node did need not wait for the engine's next attempt, which comes the later the longer the dial takes.
-    pub(super) fn handle_bound(&mut self, now: Instant, conn: ConnId, node: NodeId) {
+    /// Whoever dialled a connection has the cluster's key.
+    pub(super) fn mark_bound(&mut self, conn: ConnId) {
         let held = self.links.get(&conn);
         if let Some(inbound) = held.and_then(|held| held.role.inbound()) {
             let bound = Inbound {
@@ -76,6 +76,12 @@ impl Node {
             };
             self.set_role(conn, LinkRole::Inbound(bound));
         }
+    }
+
+    /// A connection belongs to a node from here on, which so shows that it is there. What waits for a dial that began before
+    /// the node did need not wait for the engine's next attempt, which comes the later the longer the dial takes.
+    pub(super) fn handle_bound(&mut self, now: Instant, conn: ConnId, node: NodeId) {
+        self.mark_bound(conn);
         let Some(peer) = self.peers.get_mut(&node) else {
             return;
         };

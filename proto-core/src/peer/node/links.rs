@@ -7,7 +7,7 @@ use std::{
 
 use super::{
     Node,
-    state::{CallState, For, Held, LinkRole, Pooled},
+    state::{CallState, Carries, For, Held, LinkRole, Pooled},
     step::{CallError, DialId, NodeStep, Reach},
 };
 use crate::{
@@ -69,8 +69,13 @@ impl Node {
                     self.steps.push_back(NodeStep::GivenUp(conn, slot));
                 }
             }
-            // Not of calls.
-            Event::Peer(PeerEvent::ForwardUp { .. } | PeerEvent::ForwardRequested { .. }) => {}
+            // Not of calls, but of a node's connections there are not many of any kind.
+            Event::Peer(PeerEvent::ForwardUp {
+                node,
+                is_dialler: false,
+            }) => self.handle_inbound(conn, Carries::Sessions, Some(node)),
+            Event::Peer(PeerEvent::ForwardRequested { .. }) => self.mark_bound(conn),
+            Event::Peer(PeerEvent::ForwardUp { .. }) => {}
             Event::PathSuspect => self.tell(conn, Reach::Suspect),
             Event::PathRecovered => self.tell(conn, Reach::Up),
             Event::Closed(closed) => self.handle_closed(now, conn, &closed),
@@ -106,7 +111,7 @@ impl Node {
 
     fn handle_up(&mut self, now: Instant, conn: ConnId, shown: Option<NodeId>) {
         let Some(held) = self.links.get(&conn) else {
-            return self.handle_inbound(conn, shown);
+            return self.handle_inbound(conn, Carries::Calls, shown);
         };
         let LinkRole::Dialled(id) = held.role else {
             return;

@@ -154,9 +154,17 @@ impl LinkRole {
     }
 }
 
+/// What a connection is for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Carries {
+    Calls,
+    Sessions,
+}
+
 /// A connection that a peer dialled.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Inbound {
+    pub(super) carries: Carries,
     /// Whose certificate it has, where records say.
     pub(super) shown: Option<NodeId>,
     /// Something was accepted on it.

@@ -49,7 +49,8 @@ pub enum NodeStep {
     },
     /// [`Connection::close`](crate::connection::Connection::close)
     Close(ConnId, CloseReason),
-    /// [`PeerHandle::drain`](crate::connection::PeerHandle::drain) with this grace.
+    /// [`PeerHandle::drain`](crate::connection::PeerHandle::drain) with this grace. Of a connection for forwarded sessions
+    /// [`ForwardHandle::drain`](crate::connection::ForwardHandle::drain), or without grace a close.
     Drain(ConnId, Duration),
     /// A call is over; once for each that was not cancelled.
     Answered {

@@ -81,6 +81,25 @@ fn of_the_connections_that_a_node_dials_a_few_stay() {
 }
 
 #[test]
+fn of_the_connections_for_sessions_that_a_node_dials_a_few_stay() {
+    let mut bed = Bed::new();
+    let up = |is_dialler| {
+        let node = PEER;
+        Event::Peer(PeerEvent::ForwardUp { node, is_dialler })
+    };
+    // Those for calls, and those that this node dialled, count apart.
+    for conn in 20..24 {
+        bed.event(ConnId(conn), inbound(Some(PEER)));
+        bed.event(ConnId(conn + 10), up(true));
+        bed.event(ConnId(conn + 20), up(false));
+    }
+    assert!(bed.steps().is_empty());
+    bed.event(ConnId(44), up(false));
+    let oldest = NodeStep::Drain(ConnId(40), Duration::ZERO);
+    assert_eq!(bed.steps(), [oldest]);
+}
+
+#[test]
 fn a_request_that_was_given_up_is_not_handed_over() {
     let mut bed = Bed::new();
     let conn = ConnId(50);
