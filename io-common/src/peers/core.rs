@@ -308,7 +308,7 @@ impl PeersCore {
             let (agreed, caller) = (*agreed, None);
             self.teller.up(conn, *node, agreed);
             self.links.insert(conn, Link { agreed, caller });
-        } else if let Event::Peer(PeerEvent::ForwardUp { node }) = &event {
+        } else if let Event::Peer(PeerEvent::ForwardUp { node, .. }) = &event {
             self.teller.forward_up(conn, *node);
             self.forwards.up(now, conn, *node);
         } else if let Event::Closed(why) = &event {

@@ -121,7 +121,7 @@ impl Role for PeerConnection {
 
     fn on_event(&mut self, _now: Instant, conn: &mut Connection, event: Event) {
         match (&event, &self.parts.gateway) {
-            (Event::Peer(PeerEvent::ForwardUp { node }), Some((local, gateway))) => {
+            (Event::Peer(PeerEvent::ForwardUp { node, .. }), Some((local, gateway))) => {
                 let nodes = (*local, *node);
                 self.forwarding = Some(Forwarding::begin(conn, gateway, &self.own, nodes));
             }
