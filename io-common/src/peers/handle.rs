@@ -27,7 +27,10 @@ use bytes::Bytes;
 use futures_channel::oneshot;
 
 use super::{CALLS_MAX, PeersInput};
-use crate::{gateway::Stopped, handoff::Sender};
+use crate::{
+    gateway::Stopped,
+    handoff::{Rejected, Sender},
+};
 
 /// The other nodes, as this one reaches them; cheap to clone.
 #[derive(Clone, Debug)]
@@ -123,7 +126,10 @@ impl PeersHandle {
             reply,
         };
         let asked = self.owner.push(call);
-        asked.map_err(|_| CallError::Stopping)?;
+        asked.map_err(|rejected| match rejected {
+            Rejected::Full(_) => CallError::Busy { node },
+            Rejected::Closed(_) => CallError::Stopping,
+        })?;
         let answer = answer.await;
         wish.is_over = true;
         answer.unwrap_or(Err(CallError::Stopping))
@@ -234,5 +240,38 @@ impl Drop for Wish<'_> {
         if !self.is_over {
             (self.handle.owner).push_or_stop(PeersInput::GiveUp(self.number));
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{
+        pin::pin,
+        task::{Context, Poll, Waker},
+    };
+
+    use adit_proto_core::peer::{
+        epoch::EpochMark,
+        key::{ClusterSecret, KeyId},
+    };
+
+    use super::*;
+    use crate::handoff::handoff;
+
+    #[test]
+    fn a_queue_that_is_full_is_no_stop() {
+        let (owner, inputs) = handoff(1);
+        let ring = KeyRing::new(KeyId(1), ClusterSecret::new([3; 32]).unwrap());
+        let ledger = PeerLedger::new(1, ring, Box::new(EpochMark::new(0)));
+        let handle = PeersHandle::new(owner, Arc::new(ledger));
+        handle.owner.push(PeersInput::Warm(NodeId(1))).unwrap();
+        let node = NodeId(2);
+        let call = || {
+            let call = pin!(handle.call(node, RpcType::Ping, Bytes::new()));
+            call.poll(&mut Context::from_waker(Waker::noop()))
+        };
+        assert_eq!(call(), Poll::Ready(Err(CallError::Busy { node })));
+        drop(inputs);
+        assert_eq!(call(), Poll::Ready(Err(CallError::Stopping)));
     }
 }
