@@ -9,6 +9,7 @@ use adit_proto_core::{
     close::CloseReason,
     connection::{CommandError, Connection, PeerStanding},
     id::{AttemptId, CallId, ConnId, Slot},
+    limits::RPC_CALLS_PER_CONNECTION,
     output::Event,
     peer::{
         NodeId,
@@ -80,6 +81,7 @@ impl PeerParts {
             parts: self.clone(),
             own,
             caller: None,
+            asked: BTreeSet::new(),
             forwarding: None,
         }
     }
@@ -94,6 +96,8 @@ pub struct PeerConnection {
     own: Commands<PeerCommand>,
     /// Who asks on it.
     caller: Option<NodeId>,
+    /// Requests that the application has, or that wait for it, whether or not anybody waits for their answers.
+    asked: BTreeSet<Slot>,
     /// It carries sessions.
     forwarding: Option<Forwarding>,
 }
@@ -103,15 +107,30 @@ impl PeerConnection {
         self.parts.owner.push_or_stop(input);
     }
 
-    fn requested(&mut self, request: Request) {
+    /// The application has let go of a request.
+    fn heed(&mut self, command: &PeerCommand) {
+        if let PeerCommand::Answer(slot, _)
+        | PeerCommand::Fail(slot)
+        | PeerCommand::Refuse(slot, _) = command
+        {
+            self.asked.remove(slot);
+        }
+    }
+
+    fn requested(&mut self, slot: Slot, request: Request) {
         if self.caller.is_none() {
             self.caller = Some(request.from);
             self.tell(PeersInput::Caller(self.id, request.from));
         }
+        // Whoever gives its requests up makes room on the connection, and none in the application's queue: what finds no
+        // place is dropped, and so refused.
+        if self.asked.len() >= RPC_CALLS_PER_CONNECTION {
+            return;
+        }
+        self.asked.insert(slot);
         if request.kind == RpcType::Catalogue {
             return self.tell(PeersInput::Told(request));
         }
-        // One that finds no place is dropped, and so refused.
         let _refused = self.parts.requests.push(request);
     }
 }
@@ -143,13 +162,14 @@ impl Role for PeerConnection {
         }) = event
         {
             let responder = Responder::new(slot, self.own.clone());
-            return self.requested(Request {
+            let request = Request {
                 from,
                 kind,
                 payload,
                 interest,
                 responder,
-            });
+            };
+            return self.requested(slot, request);
         }
         self.tell(PeersInput::Event(self.id, event));
     }
@@ -158,6 +178,7 @@ impl Role for PeerConnection {
         if let PeerCommand::Reconsider(standing) = &command {
             return conn.reconsider(now, standing);
         }
+        self.heed(&command);
         if let (Some(forwarding), Some(forward)) = (&mut self.forwarding, conn.as_forward()) {
             return forwarding.on_command(now, forward, command);
         }
@@ -225,5 +246,77 @@ impl Role for PeerConnection {
         if let Some(forwarding) = &self.forwarding {
             forwarding.on_session_over(slot, traffic, how);
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{
+        collections::VecDeque,
+        task::{Context, Waker},
+    };
+
+    use adit_proto_core::peer::interest::Interest;
+
+    use super::*;
+    use crate::{
+        commands::Command,
+        handoff::{Receiver, handoff},
+        peers::request::requests,
+    };
+
+    type Told = Receiver<(ConnId, Command<PeerCommand>)>;
+
+    fn ask(conn: &mut PeerConnection, slot: u64) {
+        let request = Request {
+            from: NodeId(2),
+            kind: RpcType::Ping,
+            payload: Bytes::new(),
+            interest: Interest::default(),
+            responder: Responder::new(Slot(slot), conn.own.clone()),
+        };
+        conn.requested(Slot(slot), request);
+    }
+
+    /// Which requests were refused.
+    fn refused(commands: &Told) -> Vec<u64> {
+        let mut batch = VecDeque::new();
+        let _taken = commands.poll_take(&Context::from_waker(Waker::noop()), &mut batch);
+        let of = |(_, command)| {
+            let Command::Role(PeerCommand::Refuse(Slot(slot), _)) = command else {
+                panic!("no refusal");
+            };
+            slot
+        };
+        batch.into_iter().map(of).collect()
+    }
+
+    #[test]
+    fn one_connection_does_not_fill_the_applications_queue() {
+        let (owner, _inputs) = handoff(8);
+        let (own, commands) = handoff(8);
+        let (asked, _end, _requests) = requests();
+        let mut conn = PeerConnection {
+            id: ConnId(1),
+            parts: PeerParts {
+                owner,
+                requests: asked,
+                gateway: None,
+            },
+            own: Commands::Shared(ConnId(1), own),
+            caller: None,
+            asked: BTreeSet::new(),
+            forwarding: None,
+        };
+        let last = RPC_CALLS_PER_CONNECTION as u64;
+        for slot in 0..=last {
+            ask(&mut conn, slot);
+        }
+        // Its callers have given all of them up meanwhile; the application has not.
+        assert_eq!(refused(&commands), [last]);
+        conn.heed(&PeerCommand::Fail(Slot(7)));
+        ask(&mut conn, last + 1);
+        ask(&mut conn, last + 2);
+        assert_eq!(refused(&commands), [last + 2]);
     }
 }
