@@ -139,6 +139,11 @@ impl<L: Leg> Splice<L> {
         }
     }
 
+    /// What was carried so far.
+    pub fn traffic(&self) -> Traffic {
+        self.traffic
+    }
+
     /// When a turn is due although no socket is ready.
     pub fn poll_timeout(&self) -> Option<Instant> {
         self.timer.poll_timeout()

@@ -47,6 +47,12 @@ impl<L: Waking> Joined<L> {
         self.splice.as_mut().map(|splice| splice.leg(end))
     }
 
+    /// Bytes carried so far, from the user and to the user.
+    pub(crate) fn carried(&self) -> (u64, u64) {
+        let traffic = self.splice.as_ref().map(Splice::traffic);
+        traffic.map_or((0, 0), |traffic| (traffic.sent, traffic.received))
+    }
+
     /// Carries on until it is over.
     pub(crate) fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Over> {
         let Some(splice) = &mut self.splice else {

@@ -207,7 +207,8 @@ pub struct Bytes {
 }
 
 impl Bytes {
-    pub(super) fn add(&self, sent: u64, received: u64) {
+    /// Counts what came from users, and what went to them.
+    pub fn add(&self, sent: u64, received: u64) {
         self.from_users.fetch_add(sent, Ordering::Relaxed);
         self.to_users.fetch_add(received, Ordering::Relaxed);
     }
@@ -216,7 +217,9 @@ impl Bytes {
         self.add(traffic.sent, traffic.received);
     }
 
-    pub(super) fn read(&self) -> (u64, u64) {
+    /// What came from users, and what went to them, so far.
+    #[must_use]
+    pub fn read(&self) -> (u64, u64) {
         (
             self.from_users.load(Ordering::Relaxed),
             self.to_users.load(Ordering::Relaxed),

@@ -3,7 +3,7 @@
 use std::{io, net::SocketAddr, sync::Arc};
 
 use adit_io_common::{
-    gateway::{FromConnection, GatewayHandle, Place},
+    gateway::{Bytes as Moved, FromConnection, GatewayHandle, Place},
     over::Over,
     pump::Traffic,
     replica::{CONNECT_TIMEOUT, Replica},
@@ -42,6 +42,8 @@ pub(super) struct Opening {
     pub(super) attempt: AttemptId,
     pub(super) forward: Box<Forward>,
     pub(super) way: Way,
+    /// Counts this session's bytes.
+    pub(super) moved: Arc<Moved>,
 }
 
 impl Opening {
@@ -58,8 +60,7 @@ impl Opening {
             Err(cause) => return self.tell_event(AgentEvent::Failed { attempt, cause }),
         };
         self.tell_event(AgentEvent::Opened { attempt, slot });
-        if let Some((traffic, how)) = attached(leg, &mut controls).await {
-            self.gateway.moved(traffic.sent, traffic.received);
+        if let Some((traffic, how)) = self.attached(leg, &mut controls).await {
             self.tell(FromConnection::SessionOver { slot, traffic, how });
         }
         self.tell_event(AgentEvent::SessionEnded { slot });
@@ -83,6 +84,20 @@ impl Opening {
                 tracing::debug!(peer = %self.forward.to, %error, "a peer's answer to a forwarded session is not taken");
                 Err(AttemptError::ConnectionLost)
             }
+        }
+    }
+
+    /// Waits for the user's socket, and carries the session to its end. None where there was never one.
+    async fn attached(&self, leg: LinkLeg, controls: &mut Controls) -> Option<(Traffic, Over)> {
+        match controls.recv().await {
+            Some(Control::Attach(socket, early, bounds)) => {
+                let moved = |sent, received| {
+                    self.gateway.moved(sent, received);
+                    self.moved.add(sent, received);
+                };
+                Some(carry(socket, early, bounds, leg, controls, moved).await)
+            }
+            Some(Control::End(_) | Control::Accept(_) | Control::Refuse(..)) | None => None,
         }
     }
 
@@ -122,16 +137,6 @@ impl Way {
                 Vec::new()
             }
         }
-    }
-}
-
-/// Waits for the user's socket, and carries the session to its end. None where there was never one.
-async fn attached(leg: LinkLeg, controls: &mut Controls) -> Option<(Traffic, Over)> {
-    match controls.recv().await {
-        Some(Control::Attach(socket, early, bounds)) => {
-            Some(carry(socket, early, bounds, leg, controls).await)
-        }
-        Some(Control::End(_) | Control::Accept(_) | Control::Refuse(..)) | None => None,
     }
 }
 

@@ -2,12 +2,15 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet, VecDeque},
+    net::Ipv6Addr,
     sync::Arc,
+    time::Duration,
 };
 
 use adit_io_common::{
     commands::{COMMANDS_LEN, Command, Commands},
-    gateway::{FromConnection, FromPeers, GatewayHandle, PeerCarriage, Place},
+    gateway::{Bytes as Moved, FromConnection, FromPeers, GatewayHandle, PeerCarriage, Place},
+    glance::Glance,
     handoff::{Receiver, Sender, handoff},
     lines::Lines,
     over::Over,
@@ -31,7 +34,7 @@ use super::{
     LinkSettings, LinksConfig, node_of,
     opener::{Opening, Way},
     replica_of,
-    session::{Control, controls},
+    session::{Control, Controls, controls},
     taker::{ODD, Taking},
 };
 use crate::replica::Acceptor;
@@ -52,7 +55,7 @@ pub(super) struct Owner {
     ways: BTreeMap<ConnId, NodeId>,
     /// Ways of which the gateway is told the end with the end of their last session.
     closing: BTreeSet<ConnId>,
-    sessions: BTreeMap<Place, mpsc::Sender<Control>>,
+    sessions: BTreeMap<Place, Session>,
     attempts: BTreeMap<AttemptId, Place>,
     tasks: JoinSet<Ended>,
     next: (ConnId, Slot),
@@ -67,6 +70,12 @@ struct Peer {
     handshakes: Arc<Semaphore>,
     /// What the way to it is to the gateway, since it was reached first.
     conn: Option<ConnId>,
+}
+
+/// One session.
+struct Session {
+    control: mpsc::Sender<Control>,
+    moved: Arc<Moved>,
 }
 
 /// What has ended.
@@ -231,15 +240,14 @@ impl Owner {
             Command::Close(_) | Command::Stop(_) | Command::Farewell(_) => self.close(conn),
             Command::Attach(slot, socket, early, bounds) => {
                 match self.sessions.get(&(conn, slot)) {
-                    // One that has ended meanwhile drops the socket, and so resets it.
-                    Some(session) => drop(session.try_send(Control::Attach(socket, early, bounds))),
+                    Some(session) => session.tell(Control::Attach(socket, early, bounds)),
                     None => self.tell_lost(conn, slot),
                 }
             }
             Command::Discard(slot) => self.control((conn, slot), Control::End(Over::Cut)),
             Command::Kill(slot) => self.control((conn, slot), Control::End(Over::Killed)),
-            // Whoever looks learns nothing of a link.
-            Command::Look(_) => {}
+            // Whoever asked may have gone; then nobody needs the answer.
+            Command::Look(reply) => drop(reply.send(self.glance(conn))),
             Command::Role(PeerCommand::Open(attempt, forward)) => {
                 self.open(conn, attempt, forward);
             }
@@ -267,10 +275,20 @@ impl Owner {
         }
     }
 
-    /// One that has ended needs no command.
     fn control(&self, place: Place, control: Control) {
         if let Some(session) = self.sessions.get(&place) {
-            let _ended = session.try_send(control);
+            session.tell(control);
+        }
+    }
+
+    /// What the sessions of a way have moved. The way is no connection, and has neither an address nor a round-trip time.
+    fn glance(&self, conn: ConnId) -> Glance {
+        let of_it = self.sessions.iter().filter(|((of, _), _)| *of == conn);
+        let moved = of_it.map(|((_, slot), session)| (*slot, session.moved.read()));
+        Glance {
+            remote: (Ipv6Addr::UNSPECIFIED, 0).into(),
+            rtt: Duration::ZERO,
+            moved: moved.collect(),
         }
     }
 
@@ -290,7 +308,7 @@ impl Owner {
                 AttemptError::NoCredit
             }
             Some(way) => {
-                let (place, controls) = self.begin(conn);
+                let (place, controls, moved) = self.begin(conn);
                 self.attempts.insert(attempt, place);
                 let opening = Opening {
                     gateway: self.gateway.clone(),
@@ -298,6 +316,7 @@ impl Owner {
                     attempt,
                     forward,
                     way,
+                    moved,
                 };
                 self.tasks.spawn(async move {
                     opening.run(controls).await;
@@ -316,7 +335,7 @@ impl Owner {
             }
             return;
         }
-        let (place, controls) = self.begin(TAKEN);
+        let (place, controls, _) = self.begin(TAKEN);
         self.taken.insert(place, node_of(link.replica()));
         let taking = Taking {
             gateway: self.gateway.clone(),
@@ -331,21 +350,25 @@ impl Owner {
         });
     }
 
-    fn begin(&mut self, conn: ConnId) -> (Place, mpsc::Receiver<Control>) {
+    fn begin(&mut self, conn: ConnId) -> (Place, Controls, Arc<Moved>) {
         let place = (conn, self.next.1);
         self.next.1 = Slot(place.1.0 + 1);
-        let (sender, controls) = controls();
-        self.sessions.insert(place, sender);
-        (place, controls)
+        let ((control, controls), moved) = (controls(), Arc::<Moved>::default());
+        let session = Session {
+            control,
+            moved: Arc::clone(&moved),
+        };
+        self.sessions.insert(place, session);
+        (place, controls, moved)
     }
 
-    fn of(&self, conn: ConnId) -> impl Iterator<Item = &mpsc::Sender<Control>> {
+    fn of(&self, conn: ConnId) -> impl Iterator<Item = &Session> {
         let all = (conn, Slot(0))..=(conn, Slot(u64::MAX));
         self.sessions.range(all).map(|(_, session)| session)
     }
 
     /// All sessions with a peer, whoever has their users.
-    fn with(&self, node: NodeId) -> impl Iterator<Item = &mpsc::Sender<Control>> {
+    fn with(&self, node: NodeId) -> impl Iterator<Item = &Session> {
         let peer = |place: &Place| self.ways.get(&place.0).or_else(|| self.taken.get(place));
         let of_it = self
             .sessions
@@ -392,9 +415,15 @@ impl Owner {
     }
 }
 
-/// Ends a session; one that has ended needs it not.
-fn end(session: &mpsc::Sender<Control>) {
-    let _ended = session.try_send(Control::End(Over::ConnectionLost));
+impl Session {
+    /// One that has ended needs no command, and drops a socket that comes with it, which resets that.
+    fn tell(&self, control: Control) {
+        let _ended = self.control.try_send(control);
+    }
+}
+
+fn end(session: &Session) {
+    session.tell(Control::End(Over::ConnectionLost));
 }
 
 /// What all links that peers have dialled are on, to the gateway. From here on ways to peers are numbered: the gateway

@@ -37,13 +37,15 @@ pub(super) fn controls() -> (mpsc::Sender<Control>, Controls) {
     mpsc::channel(CONTROLS_LEN)
 }
 
-/// Moves bytes between a socket and a link until both directions have ended, or somebody or its bounds end them.
+/// Moves bytes between a socket and a link until both directions have ended, or somebody or its bounds end them. `moved` is
+/// told of bytes from the socket and to it.
 pub(super) async fn carry(
     socket: Carried,
     early: Bytes,
     bounds: SessionBounds,
     link: LinkLeg,
     controls: &mut Controls,
+    moved: impl Fn(u64, u64),
 ) -> (Traffic, Over) {
     let Some(Ok(local)) = socket.release().map(TokioLeg::alone) else {
         tracing::warn!("a session's socket cannot be used; the session is ended");
@@ -51,10 +53,18 @@ pub(super) async fn carry(
     };
     let ends = (SessionLeg::Local(local), SessionLeg::Link(Box::new(link)));
     let mut joined = Joined::new(Splice::new(Instant::now(), ends, early, bounds));
+    let mut told = (0, 0);
+    let carried = poll_fn(|cx| {
+        let turn = joined.poll(cx);
+        let (sent, received) = joined.carried();
+        moved(sent - told.0, received - told.1);
+        told = (sent, received);
+        turn
+    });
     let how = tokio::select! {
         biased;
         how = ended(controls) => how,
-        how = poll_fn(|cx| joined.poll(cx)) => how,
+        how = carried => how,
     };
     let is_broken =
         matches!(joined.leg(End::Target), Some(SessionLeg::Link(leg)) if leg.is_broken());

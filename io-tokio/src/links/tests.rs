@@ -324,3 +324,16 @@ async fn a_peer_that_is_removed_carries_nothing_and_brings_nothing() {
         }
     }
 }
+
+#[tokio::test]
+async fn bytes_are_told_while_a_session_goes_on() {
+    let (mut one, mut two, way) = pair().await;
+    let (mut user, mut agent, slot) = session(&mut one, &mut two, &way).await;
+    assert_eq!(read(&mut agent, 6).await, b"early ");
+    agent.write_all(b"answer!").await.unwrap();
+    assert_eq!(read(&mut user, 7).await, b"answer!");
+    let (reply, glance) = futures_channel::oneshot::channel();
+    way.commands.push_or_stop(Command::Look(reply));
+    let glance = timeout(SOON, glance).await.unwrap().unwrap();
+    assert_eq!(glance.moved[&slot], (6, 7));
+}
