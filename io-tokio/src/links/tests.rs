@@ -23,8 +23,8 @@ use tokio::{
 };
 
 use self::bed::{
-    Bed, KEY, ONE, OTHER_KEY, SOON, TWO, forward, keys, open, pair, read, read_end, session,
-    settings,
+    Bed, KEY, ONE, OTHER_KEY, SOON, TWO, accept, forward, keys, open, pair, read, read_end,
+    session, settings,
 };
 use super::*;
 use crate::pipe::Pipe;
@@ -337,3 +337,28 @@ async fn bytes_are_told_while_a_session_goes_on() {
     let glance = timeout(SOON, glance).await.unwrap().unwrap();
     assert_eq!(glance.moved[&slot], (6, 7));
 }
+
+#[tokio::test]
+async fn many_sessions_that_begin_at_once_wait_for_each_other_and_all_come() {
+    let (mut one, mut two, way) = pair().await;
+    let agents = async {
+        let mut pipes = Vec::new();
+        for _ in 0..MANY {
+            let (agent, near) = Pipe::pair();
+            accept(&one.forwarded().await, near);
+            pipes.push(agent);
+        }
+        pipes
+    };
+    let opened = async {
+        (0..MANY).for_each(|attempt| open(&way, attempt));
+        for _ in 0..MANY {
+            let event = two.event().await;
+            assert!(matches!(event, AgentEvent::Opened { .. }), "{event:?}");
+        }
+    };
+    tokio::join!(agents, opened);
+}
+
+/// More than an acceptor has places for handshakes of one source, and in all.
+const MANY: u64 = 300;
