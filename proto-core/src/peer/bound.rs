@@ -10,7 +10,7 @@ use zeroize::Zeroizing;
 use super::{
     NodeId,
     capabilities::Capabilities,
-    envelope::{Address, EnvelopeError, Header, Layout, Sealed, Unverified, Verified},
+    envelope::{Address, COPIED_MAX, EnvelopeError, Header, Layout, Sealed, Unverified, Verified},
     frame::{Frame, FrameError},
     key::{ClusterSecret, KeyId, KeyRing, MacKey, Tag},
 };
@@ -129,22 +129,9 @@ impl Tags {
         inner: [Bytes; N],
         answered: Option<&Tag>,
     ) -> Result<Sealed, EnvelopeError> {
-        let current = keys.current();
-        let mut header = Header {
-            from: route.from,
-            seq: route.seq,
-            address: None,
-        };
-        if self.layout() == Layout::Plain {
-            return header.seal(inner, &current.mac, None);
-        }
-        let key_id = current.id;
-        header.address = Some(Address {
-            key_id,
-            to: route.to,
-        });
-        let key = self.key(keys, key_id, direction, route.from, route.to);
-        header.seal(inner, key.ok_or(EnvelopeError::Mac)?, answered)
+        let answered = answered.filter(|_| self.layout() == Layout::Bound);
+        let (header, key) = self.sealing(keys, direction, route)?;
+        header.seal(inner, key, answered)
     }
 
     /// Makes an envelope around a frame.
@@ -159,7 +146,38 @@ impl Tags {
         frame: Frame,
         answered: Option<&Tag>,
     ) -> Result<Sealed, SealError> {
-        Ok(self.seal(keys, direction, route, frame.encode()?, answered)?)
+        if frame.payload.len() > COPIED_MAX {
+            return Ok(self.seal(keys, direction, route, frame.encode()?, answered)?);
+        }
+        let answered = answered.filter(|_| self.layout() == Layout::Bound);
+        let head = frame.header()?;
+        let (header, key) = self.sealing(keys, direction, route)?;
+        Ok(header.seal_copied(&[&head, &frame.payload], key, answered)?)
+    }
+
+    /// The header of an envelope, and the key of its tag.
+    fn sealing<'a>(
+        &'a mut self,
+        keys: &'a KeyRing,
+        direction: Direction,
+        route: Route,
+    ) -> Result<(Header, &'a MacKey), EnvelopeError> {
+        let current = keys.current();
+        let mut header = Header {
+            from: route.from,
+            seq: route.seq,
+            address: None,
+        };
+        if self.layout() == Layout::Plain {
+            return Ok((header, &current.mac));
+        }
+        let key_id = current.id;
+        header.address = Some(Address {
+            key_id,
+            to: route.to,
+        });
+        let key = self.key(keys, key_id, direction, route.from, route.to);
+        Ok((header, key.ok_or(EnvelopeError::Mac)?))
     }
 
     /// Checks the tag of an envelope.

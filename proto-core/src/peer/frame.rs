@@ -1,6 +1,6 @@
 //! The inner frame: kind, checksum, epoch stamp and payload (peer-rpc 5).
 
-use bytes::{Buf, BufMut, Bytes, BytesMut};
+use bytes::{Buf, BufMut, Bytes};
 
 use super::rpc_type::{RpcType, RpcTypeError};
 use crate::limits::RPC_LEN_MAX;
@@ -88,6 +88,14 @@ impl Frame {
     /// # Errors
     /// [`FrameError::PayloadLenExceedsMax`] where the frame would not fit into an envelope.
     pub fn encode(self) -> Result<[Bytes; 2], FrameError> {
+        Ok([Bytes::copy_from_slice(&self.header()?), self.payload])
+    }
+
+    /// The header.
+    ///
+    /// # Errors
+    /// [`FrameError::PayloadLenExceedsMax`] where the frame would not fit into an envelope.
+    pub(super) fn header(&self) -> Result<[u8; FRAME_HEADER_LEN], FrameError> {
         let len = self.payload.len();
         let payload_len = u32::try_from(len)
             .ok()
@@ -96,13 +104,14 @@ impl Frame {
                 len: u64::try_from(len).unwrap_or(u64::MAX),
                 max: PAYLOAD_LEN_MAX,
             })?;
-        let mut header = BytesMut::with_capacity(FRAME_HEADER_LEN);
-        header.put_u8(FRAME_VERSION);
-        header.put_u8(self.rpc_type);
-        header.put_u32_le(payload_len);
-        header.put_u32_le(crc32c::crc32c(&self.payload));
-        header.put_u64_le(self.epoch);
-        Ok([header.freeze(), self.payload])
+        let mut header = [0; FRAME_HEADER_LEN];
+        let mut out = &mut header[..];
+        out.put_u8(FRAME_VERSION);
+        out.put_u8(self.rpc_type);
+        out.put_u32_le(payload_len);
+        out.put_u32_le(crc32c::crc32c(&self.payload));
+        out.put_u64_le(self.epoch);
+        Ok(header)
     }
 
     /// Reads a frame out of the whole of an envelope's inside.

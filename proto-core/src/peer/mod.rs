@@ -47,6 +47,7 @@ pub mod forward;
 pub mod frame;
 pub mod hello;
 pub mod identity;
+mod in_order;
 pub mod interest;
 pub mod key;
 pub mod ledger;

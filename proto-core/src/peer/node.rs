@@ -177,8 +177,7 @@ impl Node {
             self.forget_on(conn, call);
             self.close_if_spent(conn);
         }
-        let node = self.drop_call(call);
-        if let Some(node) = node {
+        if let Some(For::Node(node)) = self.drop_call(call) {
             self.advance(now, node);
         }
     }

@@ -70,7 +70,10 @@ impl EnvelopeReader {
     /// [`EnvelopeError::OverBudget`], and [`EnvelopeError::LengthMismatch`] for a byte behind the envelope.
     pub fn feed(&mut self, mut data: &[u8]) -> Result<(), EnvelopeError> {
         let header_len = self.layout.header_len();
-        if self.declared.is_none() {
+        if self.declared.is_none() && self.buffer.is_empty() && data.len() >= header_len {
+            // The usual case: the header is judged where it lies, and room is made once.
+            self.declared = Some(self.judge_header(data)?);
+        } else if self.declared.is_none() {
             let missing = header_len.saturating_sub(self.buffer.len());
             let (head, rest) = data.split_at_checked(missing).unwrap_or((data, &[]));
             self.buffer.extend_from_slice(head);
@@ -78,7 +81,7 @@ impl EnvelopeReader {
             if self.buffer.len() < header_len {
                 return Ok(());
             }
-            self.declared = Some(self.judge_header()?);
+            self.declared = Some(self.judge_header(&self.buffer)?);
         }
         let Some((total, _)) = self.declared else {
             return Ok(());
@@ -114,8 +117,8 @@ impl EnvelopeReader {
         }
     }
 
-    fn judge_header(&self) -> Result<(usize, Charge), EnvelopeError> {
-        let (_, inner_len) = Header::decode(self.layout, &self.buffer)?;
+    fn judge_header(&self, bytes: &[u8]) -> Result<(usize, Charge), EnvelopeError> {
+        let (_, inner_len) = Header::decode(self.layout, bytes)?;
         let len = total_len(self.layout, inner_len);
         let over = EnvelopeError::OverBudget { len };
         let total = usize::try_from(len).map_err(|_| over)?;

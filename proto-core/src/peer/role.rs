@@ -9,6 +9,7 @@ use std::{
 };
 
 use bytes::Bytes;
+use smallvec::SmallVec;
 
 use super::{
     NodeId,
@@ -16,6 +17,7 @@ use super::{
     capabilities::Capabilities,
     config::PeerNode,
     fault::RpcFault,
+    in_order::InOrder,
     interest::Interest,
     key::Tag,
     negotiate::{Acceptor, Dialler},
@@ -70,8 +72,8 @@ pub(crate) struct CallerSide {
     /// Calls without a stream, oldest first.
     pub(crate) waiting: VecDeque<Wanted>,
     /// Calls with one.
-    pub(crate) under_way: BTreeMap<Slot, UnderWay>,
-    pub(crate) slots: BTreeMap<CallId, Slot>,
+    pub(crate) under_way: InOrder<Slot, UnderWay>,
+    pub(crate) slots: InOrder<CallId, Slot>,
 }
 
 /// A call that is to be made.
@@ -97,7 +99,7 @@ pub(crate) struct CalleeSide {
     pub(crate) agreed: Capabilities,
     pub(crate) incoming: Incoming,
     /// Requests that wait for the application's answer.
-    pub(crate) running: BTreeMap<Slot, Running>,
+    pub(crate) running: InOrder<Slot, Running>,
     /// A request must have been accepted by then; none once one was.
     pub(crate) prove_by: Option<Instant>,
 }
@@ -114,7 +116,7 @@ pub(crate) struct Running {
 /// An envelope on its way to the engine.
 #[derive(Debug)]
 pub(crate) struct Writing {
-    pub(crate) parts: VecDeque<Bytes>,
+    pub(crate) parts: SmallVec<[Bytes; 4]>,
     /// A peer that does not take it by then does not get it; the caller's own deadline bounds a request.
     pub(crate) until: Option<Instant>,
 }
@@ -223,8 +225,8 @@ impl CallerSide {
             agreed,
             outgoing: Outgoing::new(agreed.layout(), budget),
             waiting: VecDeque::new(),
-            under_way: BTreeMap::new(),
-            slots: BTreeMap::new(),
+            under_way: InOrder::default(),
+            slots: InOrder::default(),
         }
     }
 
@@ -243,7 +245,7 @@ impl CalleeSide {
             callee,
             agreed,
             incoming: Incoming::new(agreed.layout(), budget),
-            running: BTreeMap::new(),
+            running: InOrder::default(),
             prove_by: now.checked_add(limits::PEER_PROOF_TIMEOUT),
         }
     }

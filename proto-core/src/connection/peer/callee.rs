@@ -262,7 +262,7 @@ impl Connection {
             (role.node.ledger()).count(|c| c.moved(Side::Out, len as u64));
         }
         let until = now.checked_add(RPC_TIMEOUT);
-        self.write_envelope(now, slot, sealed.parts, until);
+        self.write_envelope(slot, sealed.parts, until);
     }
 
     /// The stream ends without a byte; what is unread of the request nobody wants.

@@ -83,7 +83,7 @@ impl Connection {
                 c.began(Side::Out);
                 c.moved(Side::Out, len as u64);
             });
-            self.write_envelope(now, slot, sealed.parts, None);
+            self.write_envelope(slot, sealed.parts, None);
         }
     }
 
@@ -308,7 +308,7 @@ impl Connection {
             return;
         };
         side.slots.clear();
-        for under_way in std::mem::take(&mut side.under_way).into_values() {
+        for (_, under_way) in std::mem::take(&mut side.under_way) {
             let call = under_way.call;
             let failure =
                 (self.caller_side()).and_then(|side| side.outgoing.handle_reset(call, true));

@@ -153,46 +153,43 @@ impl Connection {
         }
     }
 
-    /// Hands an envelope to the engine, part by part; what is not taken at once waits.
+    /// Hands an envelope to the engine, part by part; what is not taken at once waits. Tells whether all of it was.
     fn write_envelope(
         &mut self,
-        now: Instant,
         slot: Slot,
         parts: SmallVec<[bytes::Bytes; 4]>,
         until: Option<Instant>,
-    ) {
-        let parts = parts.into_iter().collect();
-        let writing = Writing { parts, until };
-        if let Some(role) = self.peer_role() {
-            role.writing.insert(slot, writing);
+    ) -> bool {
+        let mut parts = parts.into_iter();
+        for mut part in &mut parts {
+            match self.link.write(StreamRef::Session(slot), &mut part) {
+                Ok(_) if part.is_empty() => {}
+                Ok(_) => {
+                    let parts = std::iter::once(part).chain(parts).collect();
+                    if let Some(role) = self.peer_role() {
+                        role.writing.insert(slot, Writing { parts, until });
+                    }
+                    return false;
+                }
+                // Why is told by an event of its own, or by the caller's deadline.
+                Err(_) => return false,
+            }
         }
-        self.write_on(now, slot);
+        let _gone = self.finish(slot);
+        true
     }
 
+    /// There is room for more of an envelope that waits.
     fn write_on(&mut self, now: Instant, slot: Slot) {
         let Role::Peer(role) = &mut self.role else {
             return;
         };
-        let Some(writing) = role.writing.get_mut(&slot) else {
-            return;
-        };
-        while let Some(part) = writing.parts.front_mut() {
-            let written = self.link.write(StreamRef::Session(slot), part);
-            match written {
-                Ok(_) if part.is_empty() => {
-                    writing.parts.pop_front();
-                }
-                Ok(_) => return,
-                // Why is told by an event of its own, or by the caller's deadline.
-                Err(_) => {
-                    role.writing.remove(&slot);
-                    return;
-                }
+        if let Some(Writing { parts, until }) = role.writing.remove(&slot) {
+            let is_written = self.write_envelope(slot, parts, until);
+            if is_written {
+                self.request_written(now, slot);
             }
         }
-        role.writing.remove(&slot);
-        let _gone = self.finish(slot);
-        self.request_written(now, slot);
     }
 
     fn end_peer(&mut self, now: Instant) {

@@ -1,7 +1,7 @@
 //! Calls of the peer.
 
 use std::{
-    collections::BTreeMap,
+    mem,
     time::{Duration, Instant},
 };
 
@@ -11,6 +11,7 @@ use crate::{
     peer::{
         budget::Budget,
         envelope::{EnvelopeError, Layout, Unverified},
+        in_order::InOrder,
         reader::{EnvelopeReader, Terms},
     },
 };
@@ -22,7 +23,7 @@ pub struct Incoming {
     budget: Budget,
     /// The part of the budget for what comes before a request was accepted; none any more once one was.
     unproved: Option<Budget>,
-    calls: BTreeMap<Slot, Call>,
+    calls: InOrder<Slot, Call>,
     /// Until when running calls may go on, once no more are taken.
     draining: Option<Instant>,
 }
@@ -69,7 +70,7 @@ impl Incoming {
             layout,
             budget,
             unproved,
-            calls: BTreeMap::new(),
+            calls: InOrder::default(),
             draining: None,
         }
     }
@@ -124,19 +125,17 @@ impl Incoming {
 
     /// The peer has ended its half of a stream.
     pub fn handle_end(&mut self, slot: Slot) -> Option<Received> {
-        if !self.is_reading(slot) {
-            return None;
-        }
-        let Some(Call::Reading { reader, .. }) = self.calls.remove(&slot) else {
+        let call = self.calls.get_mut(&slot)?;
+        let Call::Reading { reader, .. } = mem::replace(call, Call::Running) else {
             return None;
         };
         Some(match reader.finish() {
-            Ok(Some(envelope)) => {
-                self.calls.insert(slot, Call::Running);
-                Received::Request(envelope)
+            Ok(Some(envelope)) => Received::Request(envelope),
+            Ok(None) => {
+                self.done(slot);
+                Received::Nothing
             }
-            Ok(None) => Received::Nothing,
-            Err(error) => Received::Bad(error),
+            Err(error) => self.bad(slot, error),
         })
     }
 
@@ -164,7 +163,7 @@ impl Incoming {
         let reading = |call: &Call| matches!(call, Call::Reading { .. });
         let given_up = self.calls.iter().filter(|(_, call)| reading(call));
         let given_up: Vec<Slot> = given_up.map(|(slot, _)| *slot).collect();
-        self.calls.retain(|_, call| !reading(call));
+        self.calls.retain(|call| !reading(call));
         given_up
     }
 

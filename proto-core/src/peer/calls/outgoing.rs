@@ -1,6 +1,6 @@
 //! Calls of this node.
 
-use std::{collections::BTreeMap, time::Instant};
+use std::time::Instant;
 
 use crate::{
     id::CallId,
@@ -8,6 +8,7 @@ use crate::{
     peer::{
         budget::Budget,
         envelope::{EnvelopeError, Layout, Unverified},
+        in_order::InOrder,
         reader::{EnvelopeReader, Terms},
         retry::Failure,
     },
@@ -18,7 +19,7 @@ use crate::{
 pub struct Outgoing {
     layout: Layout,
     budget: Budget,
-    calls: BTreeMap<CallId, Call>,
+    calls: InOrder<CallId, Call>,
 }
 
 #[derive(Debug)]
@@ -65,7 +66,7 @@ impl Outgoing {
         Self {
             layout,
             budget,
-            calls: BTreeMap::new(),
+            calls: InOrder::default(),
         }
     }
 

@@ -64,12 +64,20 @@ fn a_bound_header_names_key_and_receiver() {
 }
 
 #[test]
-fn the_body_is_not_copied() {
+fn the_body_is_not_copied_unless_asked_for() {
     let body = Bytes::from(vec![7; 1000]);
     let head = Bytes::from_static(b"head");
     let sealed = plain(1).seal([head, body.clone()], &key(), None).unwrap();
     assert_eq!(sealed.parts.len(), 4);
     assert_eq!(sealed.parts[2].as_ptr(), body.as_ptr());
+    let copied = plain(1)
+        .seal_copied(&[b"head", &body], &key(), None)
+        .unwrap();
+    assert_eq!(
+        (copied.to_bytes(), copied.tag),
+        (sealed.to_bytes(), sealed.tag)
+    );
+    assert_eq!(copied.parts.len(), 1);
     let read = parse(&sealed.to_bytes()).unwrap();
     let from = read.bytes.as_ptr();
     let verified = read.verify(&ring()).unwrap();

@@ -54,6 +54,14 @@ impl Node {
                 return self.end_call(id, Err(CallError::CircuitOpen { node, failures }));
             }
         }
+        let is_first = peer.waiting.is_empty();
+        if let Some(conn) = peer.pooled.connection().filter(|_| is_first)
+            && let Some(held) = self.links.get_mut(&conn)
+            && held.calls.len() < RPC_CALLS_PER_CONNECTION
+        {
+            held.calls.insert(id);
+            return self.make(conn, id);
+        }
         peer.waiting.push_back(id);
         let until = now.checked_add(RPC_TIMEOUT).unwrap_or(now);
         self.set_state(id, CallState::Waiting { until });
@@ -239,25 +247,30 @@ impl Node {
     }
 
     pub(super) fn end_call(&mut self, call: CallId, outcome: Result<Bytes, CallError>) {
-        if self.calls.contains_key(&call) {
-            self.drop_call(call);
+        if self.drop_call(call).is_some() {
             self.steps.push_back(NodeStep::Answered { call, outcome });
         }
     }
 
-    /// Forgets a call, and gives the node in whose queue it may have been.
-    pub(super) fn drop_call(&mut self, id: CallId) -> Option<NodeId> {
-        self.set_state(id, CallState::New);
+    /// Forgets a call, and gives whom it was for, in whose queue it may have been.
+    pub(super) fn drop_call(&mut self, id: CallId) -> Option<For> {
         let call = self.calls.remove(&id)?;
-        let For::Node(node) = call.target else {
-            self.leave_alone(id);
-            return None;
-        };
-        let peer = self.peers.get_mut(&node)?;
-        peer.waiting.retain(|waiting| *waiting != id);
-        if call.is_probe {
-            peer.breaker.released();
+        if let Some(at) = call.state.until() {
+            self.timers.remove(&(at, Timer::Call(id)));
         }
-        Some(node)
+        match call.target {
+            For::Address => self.leave_alone(id),
+            For::Node(node) => {
+                if let Some(peer) = self.peers.get_mut(&node) {
+                    if let CallState::Waiting { .. } = call.state {
+                        peer.waiting.retain(|waiting| *waiting != id);
+                    }
+                    if call.is_probe {
+                        peer.breaker.released();
+                    }
+                }
+            }
+        }
+        Some(call.target)
     }
 }
