@@ -419,6 +419,7 @@ fn who_does_not_read_its_answers_loses_them_and_holds_up_nobody() {
         let got = bare::read(&mut bed, bare, stream);
         assert!(got.reset.is_some() && got.bytes.len() < body.len());
     }
+    bed.let_go(node);
     assert_eq!(bed.member(node).ledger.unread().used(), 0);
     let request = bare::request(3, 1, 9, RpcType::Ping, b"hello");
     let stream = bare::send(&mut bed, bare, &request, true);
