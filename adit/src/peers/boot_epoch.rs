@@ -1,7 +1,5 @@
 //! The durable count of a gateway's starts (peer-rpc 7.3).
 
-use adit_proto_core::limits::EPOCH_LIFT_MAX;
-
 use crate::state::{StateDir, StateError};
 
 /// Why there is no count.
@@ -22,18 +20,6 @@ pub enum BootEpochError {
     /// All counts are spent.
     #[error("the count of starts is at its end")]
     Spent,
-    /// A peer names a start that this gateway does not believe in.
-    #[error(
-        "a peer names start {known}, and this is start {start}: peers may lift the count by at most {EPOCH_LIFT_MAX} (where it is right, write {known} into {path} and start again)"
-    )]
-    TooFar {
-        /// The latest start that the peer names.
-        known: u64,
-        /// That of this process.
-        start: u64,
-        /// The file.
-        path: String,
-    },
 }
 
 /// Counts a start, and gives the count once it is on disk: 1 for the first. It is never given twice; a start that fails
@@ -45,20 +31,12 @@ pub fn next(dir: &StateDir) -> Result<u64, BootEpochError> {
     above(dir, 0)
 }
 
-/// Gives a count above a start that a peer knows of, once it is on disk, where the count was lost: this process was counted
-/// as `start`. All peers together lift the count by at most [`EPOCH_LIFT_MAX`] in the life of a process, so that none can
-/// bring it to its end.
+/// Gives a count above a start that a peer knows of, once it is on disk, where the count was lost. How far peers lift it is
+/// bounded by the catalogue that asks for it.
 ///
 /// # Errors
 /// [`BootEpochError`]; nothing has changed then.
-pub fn lift(dir: &StateDir, start: u64, known: u64) -> Result<u64, BootEpochError> {
-    if known.saturating_sub(start) >= EPOCH_LIFT_MAX {
-        return Err(BootEpochError::TooFar {
-            known,
-            start,
-            path: dir.file(FILE).display().to_string(),
-        });
-    }
+pub fn lift(dir: &StateDir, known: u64) -> Result<u64, BootEpochError> {
     above(dir, known)
 }
 
@@ -98,25 +76,17 @@ mod tests {
     }
 
     #[test]
-    fn peers_lift_a_count_that_was_lost_and_not_far() {
+    fn peers_lift_a_count_that_was_lost() {
         let root = tempfile::tempdir().unwrap();
         let dir = StateDir::open(root.path().join("s")).unwrap();
-        let start = next(&dir).unwrap();
-        assert_eq!(lift(&dir, start, 90).unwrap(), 91);
-        assert_eq!(lift(&dir, start, 90).unwrap(), 92, "none is given twice");
-        let highest = start + EPOCH_LIFT_MAX - 1;
-        assert_eq!(lift(&dir, start, highest).unwrap(), highest + 1);
-        // Nor in steps.
-        for known in [highest + 1, MAX, u64::MAX] {
-            let error = lift(&dir, start, known).unwrap_err();
-            assert!(matches!(error, BootEpochError::TooFar { .. }));
-            let error = error.to_string();
-            assert!(error.contains(FILE) && error.contains("4096"), "{error}");
+        next(&dir).unwrap();
+        assert_eq!(lift(&dir, 90).unwrap(), 91);
+        assert_eq!(lift(&dir, 90).unwrap(), 92, "none is given twice");
+        assert_eq!(next(&dir).unwrap(), 93);
+        for known in [MAX, u64::MAX - 1] {
+            assert!(matches!(lift(&dir, known), Err(BootEpochError::Spent)));
         }
-        assert_eq!(next(&dir).unwrap(), highest + 2);
-        let late = MAX - 1;
-        assert!(matches!(lift(&dir, late, MAX), Err(BootEpochError::Spent)));
-        assert_eq!(next(&dir).unwrap(), highest + 3);
+        assert_eq!(next(&dir).unwrap(), 94);
     }
 
     #[test]

@@ -192,7 +192,7 @@ fn operators_see_who_holds_what() {
         let own = view["candidates"].as_array().unwrap().len();
         (own, view["peers"].clone())
     };
-    let peer = |node: u64, route: &str, after: u64| json!({"node": node, "route": route, "sessions": 0, "after": after});
+    let peer = |node: u64, route: &str, after: u64| json!({"node": node, "route": route, "sessions": 0, "after": after, "forward": "quic"});
     let (all, one) = ("127.0.0.0/8", "127.0.0.1/32");
     // The most specific route first, wherever it is; where routes are alike the gateway's own agent.
     for (target, own, peers) in [

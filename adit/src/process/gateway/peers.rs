@@ -81,7 +81,7 @@ impl Peers {
             catalogue: Some(CatalogueConfig {
                 local: node,
                 epoch: start,
-                lost_epoch: lift(state.dir.clone(), start),
+                lost_epoch: lift(state.dir.clone()),
                 gateway,
             }),
             links: linked,
@@ -230,12 +230,12 @@ fn addresses(config: &PeersConfig) -> Vec<(NodeId, Target)> {
 }
 
 /// What is done where a peer knows of a later start: the file is written on a thread that may wait.
-fn lift(dir: StateDir, start: u64) -> LostEpoch {
+fn lift(dir: StateDir) -> LostEpoch {
     let runtime = Handle::current();
     Box::new(move |known, done| {
         let dir = dir.clone();
         runtime.spawn_blocking(move || {
-            done(boot_epoch::lift(&dir, start, known).map_err(|error| error.to_string()));
+            done(boot_epoch::lift(&dir, known).map_err(|error| error.to_string()));
         });
     })
 }

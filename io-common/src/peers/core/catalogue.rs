@@ -10,7 +10,7 @@ use adit_proto_core::{
     id::CallId,
     peer::{
         NodeId,
-        catalogue::{Catalogue, CatalogueOutput},
+        catalogue::{Catalogue, CatalogueError, CatalogueOutput},
         node::CallError,
         rpc_type::RpcType,
     },
@@ -81,6 +81,9 @@ impl Told {
     }
 }
 
+const BEHIND: &str =
+    "a peer knows of a later start of this gateway, and takes nothing that this one tells";
+
 impl PeersCore {
     /// Lets time pass for the catalogue.
     pub(super) fn catalogue_timeout(&mut self, now: Instant) {
@@ -137,13 +140,16 @@ impl PeersCore {
         let done = told.under_way.remove(&node);
         match outcome {
             Err(_) => told.machine.handle_unanswered(node),
-            Ok(answer) => {
-                if let Err(error) = told.machine.handle_answer(now, node, &answer)
-                    && told.odd.allow()
-                {
+            Ok(answer) => match told.machine.handle_answer(now, node, &answer) {
+                Ok(()) => {}
+                Err(error @ CatalogueError::TooFar { .. }) if told.odd.allow() => {
+                    tracing::error!(peer = %node, %error, "{BEHIND}");
+                }
+                Err(error) if told.odd.allow() => {
                     tracing::warn!(peer = %node, %error, "a peer's answer about the catalogue is not taken");
                 }
-            }
+                Err(_) => {}
+            },
         }
         if let Some(next) = done.and_then(|done| done.next) {
             self.tell_peer(now, node, next);
@@ -199,7 +205,7 @@ impl PeersCore {
                 told.machine.set_epoch(now, epoch);
             }
             Err(error) if told.odd.allow() => {
-                tracing::error!(%peer, %error, "a peer knows of a later start of this gateway, and takes nothing that this one tells");
+                tracing::error!(%peer, %error, "{BEHIND}");
             }
             Err(_) => {}
         }
