@@ -70,8 +70,8 @@ impl EnvelopeReader {
     /// [`EnvelopeError::OverBudget`], and [`EnvelopeError::LengthMismatch`] for a byte behind the envelope.
     pub fn feed(&mut self, mut data: &[u8]) -> Result<(), EnvelopeError> {
         let header_len = self.layout.header_len();
-        if self.declared.is_none() && self.buffer.is_empty() && data.len() >= header_len {
-            // The usual case: the header is judged where it lies, and room is made once.
+        if self.declared.is_none() && self.buffer.is_empty() && data.len() > header_len {
+            // The usual case: the header is judged where it lies, and room is made once. A header alone gets none.
             self.declared = Some(self.judge_header(data)?);
         } else if self.declared.is_none() {
             let missing = header_len.saturating_sub(self.buffer.len());
