@@ -20,6 +20,6 @@ mod udp;
 
 pub use gateway::Gateway;
 pub use leg::socket;
-pub use links::{LinkSettings, Links, LinksConfig, LinksHandle};
+pub use links::{LinkCounts, LinkSettings, Links, LinksConfig, LinksHandle};
 pub use peers::Peers;
 pub use pipe::Pipe;

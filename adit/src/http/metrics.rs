@@ -19,6 +19,7 @@ use adit_io_common::{
     gateway::{GatewayCounters, GatewayHandle},
     peers::PeersHandle,
 };
+use adit_io_tokio::LinksHandle;
 use axum::{
     Router,
     extract::State,
@@ -56,6 +57,8 @@ pub struct MetricsParts {
     pub usage: Usage,
     /// Other gateways; none where none are configured.
     pub peers: Option<PeersHandle>,
+    /// Replica links that carry sessions; none where none do.
+    pub links: Option<LinksHandle>,
 }
 
 /// Makes the route.
@@ -412,6 +415,9 @@ impl Collector for Page {
         self.calls(&mut out)?;
         self.listeners(&mut out)?;
         self.ingress(&mut out)?;
+        if let Some(links) = &self.parts.links {
+            peers::links(links.counts(), &mut out)?;
+        }
         (self.peers.as_ref()).map_or(Ok(()), |peers| peers.encode(&mut out))
     }
 }

@@ -13,6 +13,7 @@ use serde_json::Value;
 use crate::{
     harness::{
         SOON, beside_others,
+        console::metrics,
         process::Ran,
         site::{Agent, Gateway, Site, free_port},
         targets::{Target, echo, ping},
@@ -85,6 +86,13 @@ fn bytes_ends_and_resets_pass_over_replica_links() {
             assert!(link_lines(gateway) >= 3);
             assert_eq!(gateway.process().count("sessions can be forwarded"), 0);
         }
+        let now = metrics(one);
+        assert_eq!(now.value("adit_peer_links_dialled_total{result=\"ok\"}"), 3);
+        assert_eq!(
+            now.value("adit_peer_links_dialled_total{result=\"failed\"}"),
+            0
+        );
+        assert!(now.value("adit_peer_links_open{side=\"accepted\"}") == 0);
         let listed = one.ask(&["peers", "list", "--json"]).json();
         assert_eq!(listed[0]["forward"], "replica");
         let explained = one.ask(&["route", "explain", "127.0.0.1:9", "--json"]);

@@ -4,6 +4,7 @@
 //! One owner knows the way to each peer and every session; each session is a task. They run on the present runtime,
 //! whichever driver carries tunnels and calls: what they share with those are queues and pipes.
 
+mod counters;
 mod link;
 mod opener;
 mod owner;
@@ -16,6 +17,7 @@ use std::{
     collections::{BTreeMap, BTreeSet},
     io,
     net::{SocketAddr, TcpListener},
+    sync::Arc,
 };
 
 use adit_io_common::{
@@ -32,7 +34,8 @@ use adit_proto_core::{
 };
 use tokio::{runtime::Handle, task::JoinHandle};
 
-use self::owner::Owner;
+pub use self::counters::LinkCounts;
+use self::{counters::Counters, owner::Owner};
 use crate::replica::Acceptor;
 
 /// What sessions are forwarded with over replica links.
@@ -69,7 +72,10 @@ pub struct Links {
 
 /// The way to a gateway's replica links; cheap to clone.
 #[derive(Clone, Debug)]
-pub struct LinksHandle(Sender<LinkSettings>);
+pub struct LinksHandle {
+    settings: Sender<LinkSettings>,
+    counters: Arc<Counters>,
+}
 
 impl Links {
     /// Starts on the present runtime, which carries all of it.
@@ -84,9 +90,10 @@ impl Links {
         let replica = Replica::new(config.settings.replica.clone(), slots);
         let acceptor = Acceptor::new(replica.clone(), listener)?;
         let (settings, changes) = handoff(SETTINGS_LEN);
-        let owner = Owner::new(config, replica, acceptor, changes);
+        let counters = Arc::<Counters>::default();
+        let owner = Owner::new(config, (replica, acceptor), changes, &counters);
         Ok(Self {
-            handle: LinksHandle(settings),
+            handle: LinksHandle { settings, counters },
             local_addr,
             task: Handle::current().spawn(owner.run()),
         })
@@ -124,7 +131,13 @@ impl LinksHandle {
     /// Has links that begin from here on go by other settings. Those that there are go on, but for those with a peer that
     /// is there no more.
     pub fn configure(&self, settings: LinkSettings) {
-        self.0.push_or_stop(settings);
+        self.settings.push_or_stop(settings);
+    }
+
+    /// What was counted so far.
+    #[must_use]
+    pub fn counts(&self) -> LinkCounts {
+        self.counters.read()
     }
 }
 

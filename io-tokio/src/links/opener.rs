@@ -19,6 +19,7 @@ use adit_proto_core::{
 use tokio::{net::lookup_host, sync::Semaphore, time::timeout};
 
 use super::{
+    counters::Counters,
     link::{self, LinkLeg, hear, say},
     session::{Control, Controls, carry, ended},
 };
@@ -44,6 +45,7 @@ pub(super) struct Opening {
     pub(super) way: Way,
     /// Counts this session's bytes.
     pub(super) moved: Arc<Moved>,
+    pub(super) counters: Arc<Counters>,
 }
 
 impl Opening {
@@ -69,8 +71,10 @@ impl Opening {
     async fn open(&self) -> Result<LinkLeg, AttemptError> {
         let lost = |_| AttemptError::ConnectionLost;
         let permit = self.way.handshakes.acquire().await;
-        let mut leg = self.way.dial().await?;
+        let dialled = self.way.dial().await;
         drop(permit);
+        self.counters.dialled(dialled.is_ok());
+        let mut leg = dialled?;
         say(&mut leg, &self.forward.to_record())
             .await
             .map_err(lost)?;

@@ -31,7 +31,9 @@ use tokio::{
 };
 
 use super::{
-    LinkSettings, LinksConfig, node_of,
+    LinkSettings, LinksConfig,
+    counters::Counters,
+    node_of,
     opener::{Opening, Way},
     replica_of,
     session::{Control, Controls, controls},
@@ -62,6 +64,7 @@ pub(super) struct Owner {
     /// Links that peers have dialled.
     taken: BTreeMap<Place, NodeId>,
     odd: Lines,
+    counters: Arc<Counters>,
 }
 
 /// One peer.
@@ -88,9 +91,9 @@ enum Ended {
 impl Owner {
     pub(super) fn new(
         config: LinksConfig,
-        replica: Replica,
-        acceptor: Acceptor,
+        (replica, acceptor): (Replica, Acceptor),
         changes: Receiver<LinkSettings>,
+        counters: &Arc<Counters>,
     ) -> Self {
         let (own, commands) = handoff(COMMANDS_LEN);
         let mut owner = Self {
@@ -111,6 +114,7 @@ impl Owner {
             next: (ConnId(TAKEN.0 + 1), Slot(0)),
             taken: BTreeMap::new(),
             odd: Lines::new(ODD),
+            counters: Arc::clone(counters),
         };
         owner.set_peers(config.settings.peers);
         owner
@@ -310,6 +314,7 @@ impl Owner {
             Some(way) => {
                 let (place, controls, moved) = self.begin(conn);
                 self.attempts.insert(attempt, place);
+                self.count();
                 let opening = Opening {
                     gateway: self.gateway.clone(),
                     place,
@@ -317,6 +322,7 @@ impl Owner {
                     forward,
                     way,
                     moved,
+                    counters: Arc::clone(&self.counters),
                 };
                 self.tasks.spawn(async move {
                     opening.run(controls).await;
@@ -337,6 +343,7 @@ impl Owner {
         }
         let (place, controls, _) = self.begin(TAKEN);
         self.taken.insert(place, node_of(link.replica()));
+        self.count();
         let taking = Taking {
             gateway: self.gateway.clone(),
             place,
@@ -348,6 +355,11 @@ impl Owner {
             taking.run(link, controls).await;
             Ended::Session(place, None)
         });
+    }
+
+    fn count(&self) {
+        let taken = self.taken.len();
+        (self.counters).set_open(self.sessions.len().saturating_sub(taken), taken);
     }
 
     fn begin(&mut self, conn: ConnId) -> (Place, Controls, Arc<Moved>) {
@@ -407,6 +419,7 @@ impl Owner {
                     self.attempts.remove(&attempt);
                 }
                 self.taken.remove(&place);
+                self.count();
                 self.tell_closed(place.0);
             }
             Ended::Probe(_, true) => {}

@@ -3,6 +3,7 @@
 use std::{collections::BTreeMap, fmt};
 
 use adit_io_common::peers::{PeerRow, PeersHandle};
+use adit_io_tokio::LinkCounts;
 use adit_proto_core::peer::{
     NodeId,
     breaker::BreakerState,
@@ -26,6 +27,25 @@ pub(super) struct Peers {
     jumps: Vec<(NodeId, u64)>,
     /// Bytes that are declared and not yet handled.
     buffered: u64,
+}
+
+/// What is counted of sessions on replica links.
+pub(super) fn links(counts: LinkCounts, out: &mut Out<'_>) -> fmt::Result {
+    out.gauges(
+        "peer_links_open",
+        "Sessions on replica links, or that wait for one, by who dialled",
+        "side",
+        [
+            ("dialled", counts.dialled_open),
+            ("accepted", counts.accepted_open),
+        ],
+    )?;
+    out.counters(
+        "peer_links_dialled",
+        "Replica links that were dialled for sessions",
+        "result",
+        [("ok", counts.dialled), ("failed", counts.failed)],
+    )
 }
 
 impl Peers {

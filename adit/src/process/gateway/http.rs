@@ -2,11 +2,10 @@
 
 use std::{io, net::TcpListener, sync::Arc};
 
-use adit_io_common::peers::PeersHandle;
 use axum::Router;
 use tokio::task::JoinSet;
 
-use super::{GatewayState, driver::Watch};
+use super::{GatewayState, driver::Watch, peers::Peers};
 use crate::{
     config::GatewayConfig,
     control::{Actor, Control},
@@ -57,7 +56,7 @@ pub(super) struct Served<'a> {
     pub(super) counters: Arc<HttpCounters>,
     pub(super) listeners: Listeners,
     pub(super) tokens: Arc<TokenVerifier>,
-    pub(super) peers: Option<PeersHandle>,
+    pub(super) peers: &'a Peers,
 }
 
 impl Served<'_> {
@@ -154,7 +153,8 @@ impl Served<'_> {
             ],
             ingress: ingress.collect(),
             usage: self.usage(doors, websockets),
-            peers: self.peers.clone(),
+            peers: self.peers.handle(),
+            links: self.peers.links(),
         });
         watch_router(metrics, self.health)
     }

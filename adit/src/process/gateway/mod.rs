@@ -173,7 +173,7 @@ impl GatewayProcess {
             control: &control,
             counters: Arc::clone(&counters),
             listeners: listeners.clone(),
-            peers: peers.handle(),
+            peers: &peers,
         };
         let websockets = served.websockets();
         let public = served.public(&endpoint.to_string(), websockets.as_ref());
