@@ -30,11 +30,14 @@ fn attacked(drivers: &[&str]) {
     let _machine = beside_others();
     let (cluster, relays, agent) = through_relays(drivers);
     let target = echo().to_string();
-    let before = [0, 1].map(|nth| Seen::of(cluster.process(nth)));
+    let before = [0, 1].map(|nth| Seen::settled(cluster.process(nth)));
     let memory = [0, 1].map(|nth| cluster.process(nth).memory());
     let attacks: [Attack; 5] = [replay, stranger, reflect, garble, splice];
     let servers = [1, 0].map(|nth: usize| SocketAddr::from(([127, 0, 0, 1], cluster.ports[nth])));
     under_traffic(&cluster, &target, || {
+        until("there is something to repeat", SOON, || {
+            (relays[0].seen() > 1_000).then_some(())
+        });
         for attack in attacks {
             attack(&relays, &servers);
             // New sessions as well as those that there are.
@@ -217,6 +220,13 @@ struct Seen {
 }
 
 impl Seen {
+    /// Once each gateway has dialled the other, and one of them for sessions.
+    fn settled(process: &Process) -> Self {
+        process.logged_nth("connected with a peer", 2);
+        process.logged("sessions can be forwarded");
+        Self::of(process)
+    }
+
     fn of(process: &Process) -> Self {
         let lines = [
             "gateway running",
@@ -240,4 +250,4 @@ impl Seen {
 const USERS: usize = 3;
 
 /// What a gateway may grow by meanwhile: buffers of sockets and sessions, not what an attacker sends.
-const MEMORY: u64 = 64 << 20;
+const MEMORY: u64 = 16 << 20;

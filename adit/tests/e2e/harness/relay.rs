@@ -52,6 +52,12 @@ impl Relay {
         Self { addr, shared }
     }
 
+    /// How many datagrams it has, of both directions.
+    pub(crate) fn seen(&self) -> usize {
+        let of = |seen: &Mutex<VecDeque<Vec<u8>>>| seen.lock().unwrap().len();
+        of(&self.shared.to_server) + of(&self.shared.to_client)
+    }
+
     /// What went to the gateway behind it, oldest first.
     pub(crate) fn to_server(&self) -> Vec<Vec<u8>> {
         self.shared
