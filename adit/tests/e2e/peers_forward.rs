@@ -6,95 +6,15 @@ use std::{
     time::{Duration, Instant},
 };
 
-use rustix::process::Signal;
 use serde_json::Value;
 
 use crate::harness::{
     SOON, beside_others,
-    console::{METRICS, metrics},
-    site::{Agent, Gateway, PROXIES, Ports, Site, free_udp_port},
+    cluster::Cluster,
+    console::metrics,
     targets::{Refusing, Target, echo, ping},
     until,
-    users::socks,
 };
-
-/// Gateways that are peers of each other, number `n` at `[n - 1]`; none runs.
-pub(crate) struct Peers {
-    pub(crate) site: Site,
-    pub(crate) gateways: Vec<Gateway>,
-}
-
-impl Peers {
-    fn new(drivers: &[&str]) -> Self {
-        Self::with(drivers, |_, _, section| section)
-    }
-
-    /// The same with the section `[peers]` of gateway `nth` as `change` makes it.
-    pub(crate) fn with(drivers: &[&str], change: impl Fn(&Site, usize, String) -> String) -> Self {
-        let site = Site::new();
-        let path = |name: &str| site.path(name).to_string_lossy().into_owned();
-        let (ca, key) = (path("peer-ca"), path("cluster.key"));
-        assert_eq!(site.run(&["peers", "init", &ca]).code, 0);
-        assert_eq!(site.run(&["peers", "genkey", "--out", &key]).code, 0);
-        let ports: Vec<u16> = drivers.iter().map(|_| free_udp_port()).collect();
-        let issue = |nth: usize| {
-            let (node, address) = ((nth + 1).to_string(), format!("127.0.0.1:{}", ports[nth]));
-            let out = path(&format!("node-{node}"));
-            let args = ["--node", &node, "--address", &address, "--out", &out];
-            let ran = site.run(&[&["peers", "issue", "--ca", &ca][..], &args].concat());
-            assert_eq!(ran.code, 0, "{ran:?}");
-            ran.out
-        };
-        let blocks: Vec<String> = (0..drivers.len()).map(issue).collect();
-        let gateway = |(nth, driver): (usize, &&str)| {
-            let (node, port) = (nth + 1, ports[nth]);
-            let dir = path(&format!("node-{node}"));
-            let others = blocks.iter().enumerate().filter(|(other, _)| *other != nth);
-            let others: String = others.map(|(_, block)| block.as_str()).collect();
-            let rest = format!(
-                "{METRICS}[peers]\nnode = {node}\nlisten = \"127.0.0.1:{port}\"\n\
-                 cert = \"{dir}/node-cert.pem\"\nkey = \"{dir}/node-key.pem\"\n\
-                 ca = \"{dir}/peer-ca-cert.pem\"\ncluster_key_file = \"{key}\"\n{others}"
-            );
-            let rest = format!("{PROXIES}{}", change(&site, nth, rest));
-            let (head, tunnel) = (format!("driver = \"{driver}\"\n"), free_udp_port());
-            let ports = Ports { tunnel, enroll: 0 };
-            site.gateway_with(&format!("gw-{node}"), &head, ports, &rest)
-        };
-        let gateways = drivers.iter().enumerate().map(gateway).collect();
-        Self { site, gateways }
-    }
-
-    /// All run, and the last one has an agent for loopback that the first one knows of.
-    fn running(drivers: &[&str]) -> (Self, Agent) {
-        Self::new(drivers).run()
-    }
-
-    /// The same with gateways that are there.
-    pub(crate) fn run(mut self) -> (Self, Agent) {
-        let peers = &mut self;
-        peers.gateways.iter_mut().for_each(Gateway::start);
-        let last = peers.gateways.last().unwrap();
-        let agent = peers.site.serving("site-b", last, "127.0.0.1/32");
-        peers.sees(0, 1);
-        (self, agent)
-    }
-
-    /// Waits until a gateway has so many ways to loopback through peers.
-    pub(crate) fn sees(&self, nth: usize, ways: usize) {
-        until("ways through peers", SOON, || {
-            let ran = self.gateways[nth].ask(&["route", "explain", "127.0.0.1:9", "--json"]);
-            // Nothing is said of peers where there is none.
-            let rows = ran.json()["peers"].as_array().map_or(0, Vec::len);
-            (rows == ways).then_some(())
-        });
-    }
-
-    pub(crate) fn open(&self, target: &Target) -> std::net::TcpStream {
-        let proxy = self.gateways[0].ingress("socks5");
-        socks(proxy, &target.addr.to_string()).unwrap()
-    }
-}
 
 #[test]
 fn bytes_ends_and_resets_pass_through_two_gateways() {
@@ -105,12 +25,9 @@ fn bytes_ends_and_resets_pass_through_two_gateways() {
         ["tokio", "mio"],
         ["mio", "mio"],
     ] {
-        let (peers, _agent) = Peers::running(&drivers);
-        let proxy = peers.gateways[0].ingress("socks5");
-        ping(
-            &socks(proxy, &echo().to_string()).unwrap(),
-            b"there and back",
-        );
+        let (peers, _agent) = Cluster::running(&drivers);
+        let echo = echo().to_string();
+        ping(&peers.socks(0, &echo).unwrap(), b"there and back");
 
         let target = Target::listen();
         let mut user = peers.open(&target);
@@ -145,7 +62,7 @@ fn bytes_ends_and_resets_pass_through_two_gateways() {
 #[test]
 fn what_a_dead_peer_held_is_forgotten_and_comes_back_with_it() {
     let _machine = beside_others();
-    let (mut peers, mut agent) = Peers::running(&["tokio", "tokio"]);
+    let (mut peers, mut agent) = Cluster::running(&["tokio", "tokio"]);
     let target = echo();
     peers.gateways[1].process_mut().kill();
     let killed = Instant::now();
@@ -154,7 +71,7 @@ fn what_a_dead_peer_held_is_forgotten_and_comes_back_with_it() {
     assert!(killed.elapsed() < Duration::from_secs(4));
     peers.gateways[1].start();
     peers.sees(0, 1);
-    let open = |peers: &Peers| socks(peers.gateways[0].ingress("socks5"), &target.to_string());
+    let open = |peers: &Cluster| peers.socks(0, &target.to_string());
     ping(&open(&peers).unwrap(), b"after the peer's restart");
     peers.gateways[0].process_mut().kill();
     peers.gateways[0].start();
@@ -170,13 +87,12 @@ fn what_a_dead_peer_held_is_forgotten_and_comes_back_with_it() {
 #[test]
 fn a_refusal_comes_back_and_no_session_goes_two_hops() {
     let _machine = beside_others();
-    let (peers, mut agent) = Peers::running(&["tokio", "mio", "tokio"]);
+    let (peers, mut agent) = Cluster::running(&["tokio", "mio", "tokio"]);
     let target = echo();
-    let open = || socks(peers.gateways[0].ingress("socks5"), &target.to_string());
+    let open = || peers.socks(0, &target.to_string());
     ping(&open().unwrap(), b"one of two peers has it");
     let closed = Refusing::new();
-    let proxy = peers.gateways[0].ingress("socks5");
-    socks(proxy, &closed.addr().to_string()).unwrap_err();
+    peers.socks(0, &closed.addr().to_string()).unwrap_err();
     // All three know of the route until it is gone, and none hands on what it was handed.
     assert_eq!(peers.gateways[1].process().count("session ended"), 0);
     agent.process_mut().kill();
@@ -188,26 +104,22 @@ fn a_refusal_comes_back_and_no_session_goes_two_hops() {
 #[test]
 fn the_key_of_a_cluster_is_exchanged_under_traffic() {
     let _machine = beside_others();
-    let (peers, _agent) = Peers::running(&["tokio", "tokio"]);
-    let (target, site) = (echo(), &peers.site);
-    let path = |name: &str| site.path(name).to_string_lossy().into_owned();
-    let (old, new) = (path("cluster.key"), path("new.key"));
-    assert_eq!(site.run(&["peers", "genkey", "--out", &new]).code, 0);
-    let user = socks(peers.gateways[0].ingress("socks5"), &target.to_string()).unwrap();
+    let (peers, _agent) = Cluster::running(&["tokio", "tokio"]);
+    let (old, new) = (peers.path("cluster.key"), peers.path("new.key"));
+    let drawn = peers.site.run(&["peers", "genkey", "--out", &new]);
+    assert_eq!(drawn.code, 0);
+    let target = echo().to_string();
+    let user = peers.socks(0, &target).unwrap();
     let steps = [
         format!("cluster_key_file = \"{old}\"\nprevious_key_file = \"{new}\""),
         format!("cluster_key_file = \"{new}\"\nprevious_key_file = \"{old}\""),
         format!("cluster_key_file = \"{new}\""),
     ];
     let mut now = format!("cluster_key_file = \"{old}\"");
-    for (nth, step) in steps.into_iter().enumerate() {
-        for gateway in &peers.gateways {
-            let text = fs::read_to_string(&gateway.config).unwrap();
-            fs::write(&gateway.config, text.replace(&now, &step)).unwrap();
-            gateway.process().signal(Signal::HUP);
-            (gateway.process()).logged_nth("configuration reloaded", nth + 1);
-            let other = socks(peers.gateways[0].ingress("socks5"), &target.to_string());
-            ping(&other.unwrap(), b"a new session");
+    for step in steps {
+        for nth in [0, 1] {
+            peers.reload(nth, |text| text.replace(&now, &step));
+            ping(&peers.socks(0, &target).unwrap(), b"a new session");
             ping(&user, b"the old session");
         }
         now = step;
@@ -218,7 +130,7 @@ fn the_key_of_a_cluster_is_exchanged_under_traffic() {
 #[test]
 fn operators_see_what_is_counted_of_calls() {
     let _machine = beside_others();
-    let (peers, _agent) = Peers::running(&["tokio", "mio"]);
+    let (peers, _agent) = Cluster::running(&["tokio", "mio"]);
     for (gateway, other) in peers.gateways.iter().zip(["2", "1"]) {
         // What the last gateway told has come; that the other one was answered too is a matter of a moment.
         until("calls of both", SOON, || {
@@ -250,7 +162,7 @@ fn operators_see_what_is_counted_of_calls() {
 fn a_count_of_starts_that_was_lost_goes_on_above_what_peers_know() {
     let _machine = beside_others();
     for drivers in [["tokio", "mio"], ["mio", "tokio"]] {
-        let mut peers = Peers::new(&drivers);
+        let mut peers = Cluster::new(&drivers);
         let count = peers.gateways[0].state.join("peers-boot-epoch");
         let counted = || fs::read_to_string(&count).unwrap();
         peers.gateways[1].start();
@@ -264,11 +176,7 @@ fn a_count_of_starts_that_was_lost_goes_on_above_what_peers_know() {
             .site
             .serving("site-b", &peers.gateways[0], "127.0.0.1/32");
         // Number 2 knows what this start holds.
-        until("a way through the peer", SOON, || {
-            let ran = peers.gateways[1].ask(&["route", "explain", "127.0.0.1:9", "--json"]);
-            let rows = ran.json()["peers"].as_array().map_or(0, Vec::len);
-            (rows == 1).then_some(())
-        });
+        peers.sees(1, 1);
         peers.gateways[0].process_mut().kill();
         fs::remove_file(&count).unwrap();
         peers.gateways[0].start();
@@ -303,5 +211,4 @@ fn a_count_of_starts_that_was_lost_goes_on_above_what_peers_know() {
 }
 
 const LIFTED: &str = "a peer knows of a later start of this gateway: the count of starts was lost, and goes on from there";
-const REFUSED: &str =
-    "a peer knows of a later start of this gateway, and takes nothing that this one tells";
+const REFUSED: &str = "a peer's answer about the catalogue is not taken";

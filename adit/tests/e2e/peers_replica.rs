@@ -10,20 +10,18 @@ use std::{
 use rustix::process::Signal;
 use serde_json::Value;
 
-use crate::{
-    harness::{
-        SOON, beside_others,
-        console::metrics,
-        process::Ran,
-        site::{Agent, Gateway, Site, free_port},
-        targets::{Target, echo, ping},
-        users::socks,
-    },
-    peers_forward::Peers,
+use crate::harness::{
+    SOON, beside_others,
+    cluster::Cluster,
+    console::metrics,
+    process::Ran,
+    site::{Agent, Gateway, Site, free_port},
+    targets::{Target, echo, ping},
+    users::socks,
 };
 
 /// Two gateways that hand sessions to each other over replica links; the second one has an agent for loopback.
-fn running(drivers: &[&str; 2]) -> (Peers, Agent) {
+fn running(drivers: &[&str; 2]) -> (Cluster, Agent) {
     let ports = [free_port(), free_port()];
     let section = |site: &Site, nth: usize, section: String| {
         let key = key(site, "replica.key");
@@ -34,7 +32,7 @@ fn running(drivers: &[&str; 2]) -> (Peers, Agent) {
         let section = section.replace(&node, &linked);
         section.replace("[peers]\n", &format!("[peers]\n{own}"))
     };
-    Peers::with(drivers, section).run()
+    Cluster::with(drivers, section).run()
 }
 
 /// The path of a key, which is drawn where it is not there.
@@ -105,7 +103,7 @@ fn a_gateway_that_dies_resets_its_links_and_comes_back() {
     let _machine = beside_others();
     let (mut peers, _agent) = running(&["tokio", "tokio"]);
     let target = echo();
-    let open = |peers: &Peers| socks(peers.gateways[0].ingress("socks5"), &target.to_string());
+    let open = |peers: &Cluster| socks(peers.gateways[0].ingress("socks5"), &target.to_string());
     let mut user = open(&peers).unwrap();
     ping(&user, b"before its death");
     peers.gateways[1].process_mut().kill();

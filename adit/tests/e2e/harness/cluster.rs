@@ -7,6 +7,7 @@ use serde_json::Value;
 
 use super::{
     SOON,
+    console::METRICS,
     process::Process,
     site::{Agent, Gateway, PROXIES, Ports, Site, free_udp_port},
     targets::Target,
@@ -25,6 +26,11 @@ pub(crate) struct Cluster {
 impl Cluster {
     /// Gateways with these drivers, of which none runs.
     pub(crate) fn new(drivers: &[&str]) -> Self {
+        Self::with(drivers, |_, _, section| section)
+    }
+
+    /// The same with the section `[peers]` of gateway `nth` as `change` makes it.
+    pub(crate) fn with(drivers: &[&str], change: impl Fn(&Site, usize, String) -> String) -> Self {
         let site = Site::new();
         let mut cluster = Self {
             gateways: Vec::new(),
@@ -42,11 +48,13 @@ impl Cluster {
             let dir = cluster.path(&format!("node-{node}"));
             let others = entries.iter().enumerate().filter(|(one, _)| *one != nth);
             let others: String = others.map(|(_, entry)| entry.as_str()).collect();
-            let rest = format!(
-                "{PROXIES}[peers]\nnode = {node}\nlisten = \"127.0.0.1:{port}\"\n\
+            let section = format!(
+                "[peers]\nnode = {node}\nlisten = \"127.0.0.1:{port}\"\n\
                  cert = \"{dir}/node-cert.pem\"\nkey = \"{dir}/node-key.pem\"\n\
                  ca = \"{dir}/peer-ca-cert.pem\"\ncluster_key_file = \"{key}\"\n{others}"
             );
+            let section = change(&cluster.site, nth, section);
+            let rest = format!("{PROXIES}{METRICS}{section}");
             let (head, tunnel) = (format!("driver = \"{driver}\"\n"), free_udp_port());
             let ports = Ports { tunnel, enroll: 0 };
             (cluster.site).gateway_with(&format!("gw-{node}"), &head, ports, &rest)
@@ -57,9 +65,13 @@ impl Cluster {
 
     /// All run, and the last one has an agent for loopback that the first one knows of.
     pub(crate) fn running(drivers: &[&str]) -> (Self, Agent) {
-        let mut cluster = Self::new(drivers);
-        let agent = cluster.start();
-        (cluster, agent)
+        Self::new(drivers).run()
+    }
+
+    /// The same with gateways that are there.
+    pub(crate) fn run(mut self) -> (Self, Agent) {
+        let agent = self.start();
+        (self, agent)
     }
 
     /// Starts all, and an agent for loopback at the last one, which the first one knows of then.
