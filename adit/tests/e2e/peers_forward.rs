@@ -211,4 +211,5 @@ fn a_count_of_starts_that_was_lost_goes_on_above_what_peers_know() {
 }
 
 const LIFTED: &str = "a peer knows of a later start of this gateway: the count of starts was lost, and goes on from there";
-const REFUSED: &str = "a peer's answer about the catalogue is not taken";
+const REFUSED: &str =
+    "a peer knows of a later start of this gateway, and takes nothing that this one tells";
