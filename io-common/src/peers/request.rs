@@ -116,21 +116,24 @@ pub fn requests() -> (Sender<Request>, oneshot::Sender<()>, Requests) {
 }
 
 impl Requests {
-    /// The next request; none once the node has stopped.
+    /// The next request for which somebody waits still; none once the node has stopped.
     pub async fn next(&mut self) -> Option<Request> {
         poll_fn(|cx| self.poll_next(cx)).await
     }
 
     /// The same as a poll.
     pub fn poll_next(&mut self, cx: &mut Context<'_>) -> Poll<Option<Request>> {
-        if self.batch.is_empty() && self.queue.poll_take(cx, &mut self.batch).is_pending() {
-            return Pin::new(&mut self.ended).poll(cx).map(|_| None);
+        loop {
+            if self.batch.is_empty() && self.queue.poll_take(cx, &mut self.batch).is_pending() {
+                return Pin::new(&mut self.ended).poll(cx).map(|_| None);
+            }
+            // What was given up while it waited must not be executed.
+            let next = self.batch.pop_front();
+            if let Some(mut request) = next.filter(|request| request.interest.lasts()) {
+                request.responder.is_taken = true;
+                return Poll::Ready(Some(request));
+            }
         }
-        let mut next = self.batch.pop_front();
-        if let Some(request) = &mut next {
-            request.responder.is_taken = true;
-        }
-        Poll::Ready(next)
     }
 }
 
@@ -178,6 +181,27 @@ mod tests {
             PeerCommand::Refuse(Slot(3), OVERLOAD_PAUSE)
         ));
         assert_eq!(told.len(), 3);
+    }
+
+    #[test]
+    fn a_request_that_was_given_up_while_it_waited_is_not_handed_over() {
+        let (way, _commands) = handoff(8);
+        let (sender, end, mut requests) = requests();
+        let mut cx = Context::from_waker(std::task::Waker::noop());
+        let waiting = [1, 2, 3].map(|slot| request(slot, &way));
+        let interests = waiting.each_ref().map(|request| request.interest.clone());
+        for request in waiting {
+            sender.push(request).unwrap();
+        }
+        interests[0].end();
+        interests[1].end();
+        let Poll::Ready(Some(taken)) = requests.poll_next(&mut cx) else {
+            panic!("one waits");
+        };
+        assert_eq!(taken.responder.slot, Slot(3));
+        assert!(requests.poll_next(&mut cx).is_pending());
+        drop(end);
+        assert!(matches!(requests.poll_next(&mut cx), Poll::Ready(None)));
     }
 
     #[test]

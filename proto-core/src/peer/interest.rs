@@ -24,7 +24,8 @@ impl Interest {
         self.0.load(Relaxed)
     }
 
-    pub(crate) fn end(&self) {
+    /// Says that nobody waits any more: the caller has given the request up, or its connection has ended.
+    pub fn end(&self) {
         self.0.store(false, Relaxed);
     }
 }
