@@ -32,6 +32,7 @@ use adit_proto_core::{
     replica::{Config, ReplicaId, Slots},
     target::Target,
 };
+use socket2::SockRef;
 use tokio::{runtime::Handle, task::JoinHandle};
 
 pub use self::counters::LinkCounts;
@@ -84,6 +85,7 @@ impl Links {
     /// The address is in use.
     pub fn start(config: LinksConfig) -> io::Result<Self> {
         let listener = TcpListener::bind(config.listen)?;
+        SockRef::from(&listener).listen(BACKLOG)?;
         let local_addr = listener.local_addr()?;
         // As many as three peers of one address have in progress.
         let slots = Slots::new(REPLICA_HANDSHAKES_MAX, 4 * FORWARD_HANDSHAKES_MAX);
@@ -160,3 +162,5 @@ fn node_of(replica: ReplicaId) -> NodeId {
 
 /// Changes that wait; an operator makes them one by one.
 const SETTINGS_LEN: usize = 64;
+/// Connections that wait for accept: many sessions begin at once where a peer comes back. The standard library has 128.
+const BACKLOG: i32 = 4_096;
