@@ -1,5 +1,6 @@
 //! The section `[peers]`: which other gateways this one works with, and by what they know each other.
 
+mod keys;
 mod replica;
 
 use std::{
@@ -16,6 +17,7 @@ use adit_proto_core::{
     target::Target,
 };
 
+use self::keys::{Origin, Secret};
 pub use self::replica::ReplicaConfig;
 use super::{
     Source, Surroundings,
@@ -26,7 +28,7 @@ use super::{
 };
 use crate::{
     peers::{
-        key::{ClusterKey, ClusterKeys},
+        key::ClusterKeys,
         node::{NodeFileError, NodeFiles},
     },
     pki::parse_hex_32,
@@ -248,7 +250,7 @@ pub(super) fn peers(r: &mut Reader<'_>, around: &Surroundings) -> Option<Option<
         true => insecure_mode(r, &insecure.source, &listen, network)?,
         false => {
             let files = node_files(r, &node.source, cert, key, ca);
-            let keys = cluster_keys(r, around, &node.source, current, previous);
+            let keys = CLUSTER_KEYS.read(r, around, &node.source, [current, previous]);
             let both = files?.zip(keys?);
             let both = both.map(|(files, keys)| PeerCredentials { files, keys });
             PeerSecurity::Mutual(both.map(Box::new))
@@ -413,99 +415,19 @@ fn node_files(
     }
 }
 
-/// The cluster's key, from the first of: the file that is configured, the environment, a credential of systemd.
-#[allow(
-    clippy::option_option,
-    reason = "a problem and an absence are two things"
-)]
-fn cluster_keys(
-    r: &mut Reader<'_>,
-    around: &Surroundings,
-    place: &Source,
-    current: Option<Sourced<PathBuf>>,
-    previous: Option<Sourced<PathBuf>>,
-) -> Option<Option<ClusterKeys>> {
-    if !r.reads_named_files() {
-        return Some(None);
-    }
-    let current = cluster_key(r, around, place, current, CURRENT);
-    let previous = cluster_key(r, around, place, previous, PREVIOUS);
-    let (current, previous) = (current?, previous?);
-    let Some(current) = current else {
-        let message = format!(
-            "the cluster's key is missing: set `peers.cluster_key_file`, {} or the credential {}; `adit peers genkey` draws one",
-            CURRENT.variable, CURRENT.credential
-        );
-        r.problem(place.clone(), message);
-        return None;
-    };
-    match ClusterKeys::new(current, previous) {
-        Ok(keys) => Some(Some(keys)),
-        Err(error) => {
-            r.problem(place.clone(), error.to_string());
-            None
-        }
-    }
-}
-
-/// Where a key comes from beside the file that is configured.
-#[derive(Clone, Copy, Debug)]
-struct Origin {
-    variable: &'static str,
-    credential: &'static str,
-}
-
-const CURRENT: Origin = Origin {
-    variable: "ADIT_PEERS_CLUSTER_KEY",
-    credential: "adit-cluster-key",
+const CLUSTER_KEYS: Secret<ClusterKeys> = Secret {
+    name: "the cluster's key",
+    setting: "peers.cluster_key_file",
+    current: Origin {
+        variable: "ADIT_PEERS_CLUSTER_KEY",
+        credential: "adit-cluster-key",
+    },
+    previous: Origin {
+        variable: "ADIT_PEERS_PREVIOUS_KEY",
+        credential: "adit-previous-cluster-key",
+    },
+    join: ClusterKeys::new,
 };
-const PREVIOUS: Origin = Origin {
-    variable: "ADIT_PEERS_PREVIOUS_KEY",
-    credential: "adit-previous-cluster-key",
-};
-
-#[allow(
-    clippy::option_option,
-    reason = "a problem and an absence are two things"
-)]
-fn cluster_key(
-    r: &mut Reader<'_>,
-    around: &Surroundings,
-    place: &Source,
-    file: Option<Sourced<PathBuf>>,
-    origin: Origin,
-) -> Option<Option<ClusterKey>> {
-    let credential = || {
-        let folder = Path::new(around.var("CREDENTIALS_DIRECTORY")?);
-        Some(folder.join(origin.credential)).filter(|path| path.exists())
-    };
-    let (source, read) = match (file, around.var(origin.variable)) {
-        (Some(file), Some(_)) => {
-            let message = format!(
-                "a file and {} both give the key; remove one",
-                origin.variable
-            );
-            r.problem(file.source, message);
-            return None;
-        }
-        (Some(file), None) => (file.source, ClusterKey::read(&file.value)),
-        (None, Some(text)) => {
-            let source = Source::Environment(origin.variable.to_owned());
-            (source, ClusterKey::new(text.as_bytes()))
-        }
-        (None, None) => match credential() {
-            Some(path) => (place.clone(), ClusterKey::read_credential(&path)),
-            None => return Some(None),
-        },
-    };
-    match read {
-        Ok(key) => Some(Some(key)),
-        Err(error) => {
-            r.problem(source, error.to_string());
-            None
-        }
-    }
-}
 
 /// Where peers that prove nothing may be.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

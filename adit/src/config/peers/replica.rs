@@ -4,7 +4,10 @@ use std::{net::SocketAddr, path::PathBuf};
 
 use adit_proto_core::{peer::NodeId, replica::Profile};
 
-use super::{ForwardLink, Origin, PeerConfig, PeerSecurity, SealLink, cluster_key};
+use super::{
+    ForwardLink, PeerConfig, PeerSecurity, SealLink,
+    keys::{Origin, Secret},
+};
 use crate::{
     config::{
         Source, Surroundings,
@@ -34,13 +37,18 @@ pub(super) struct Raw {
     previous: Option<Sourced<PathBuf>>,
 }
 
-const CURRENT: Origin = Origin {
-    variable: "ADIT_PEERS_REPLICA_KEY",
-    credential: "adit-replica-key",
-};
-const PREVIOUS: Origin = Origin {
-    variable: "ADIT_PEERS_PREVIOUS_REPLICA_KEY",
-    credential: "adit-previous-replica-key",
+const KEYS: Secret<ReplicaKeys> = Secret {
+    name: "the key of replica links",
+    setting: "peers.replica_key_file",
+    current: Origin {
+        variable: "ADIT_PEERS_REPLICA_KEY",
+        credential: "adit-replica-key",
+    },
+    previous: Origin {
+        variable: "ADIT_PEERS_PREVIOUS_REPLICA_KEY",
+        credential: "adit-previous-replica-key",
+    },
+    join: ReplicaKeys::new,
 };
 
 impl Raw {
@@ -104,7 +112,7 @@ impl Raw {
                 .for_each(|(source, said)| r.problem(source, said));
             return None;
         }
-        let keys = keys(r, around, &node.source, self.current, self.previous)?;
+        let keys = KEYS.read(r, around, &node.source, [self.current, self.previous])?;
         Some(Some(ReplicaConfig {
             listen: self.listen.value,
             profile: self.profile,
@@ -134,40 +142,6 @@ fn problems(peer: &PeerConfig) -> impl Iterator<Item = String> + use<> {
         format!("peer {id}: `replica` is missing: say where it accepts replica links, as host:port")
     });
     [number, seal, address].into_iter().flatten()
-}
-
-#[allow(
-    clippy::option_option,
-    reason = "a problem and an absence are two things"
-)]
-fn keys(
-    r: &mut Reader<'_>,
-    around: &Surroundings,
-    place: &Source,
-    current: Option<Sourced<PathBuf>>,
-    previous: Option<Sourced<PathBuf>>,
-) -> Option<Option<ReplicaKeys>> {
-    if !r.reads_named_files() {
-        return Some(None);
-    }
-    let current = cluster_key(r, around, place, current, CURRENT);
-    let previous = cluster_key(r, around, place, previous, PREVIOUS);
-    let (current, previous) = (current?, previous?);
-    let Some(current) = current else {
-        let message = format!(
-            "the key of replica links is missing: set `peers.replica_key_file`, {} or the credential {}; `adit peers genkey` draws one",
-            CURRENT.variable, CURRENT.credential
-        );
-        r.problem(place.clone(), message);
-        return None;
-    };
-    match ReplicaKeys::new(current, previous) {
-        Ok(keys) => Some(Some(keys)),
-        Err(error) => {
-            r.problem(place.clone(), error.to_string());
-            None
-        }
-    }
 }
 
 /// Tells whether the keys of a gateway that runs are others now.
