@@ -172,8 +172,8 @@ impl<L: Leg> Leg for SealedLeg<L> {
         self.poll_flush()
     }
 
-    /// The connection ends without the record that says so. What was written before still arrives, so the socket itself
-    /// is not reset.
+    /// The connection ends without the record that says so. What the socket has taken by then still arrives, so it is not
+    /// reset itself.
     fn reset(mut self, _why: &'static str) {
         let _gone = self.poll_flush();
     }

@@ -87,7 +87,7 @@ impl Links {
         let listener = TcpListener::bind(config.listen)?;
         SockRef::from(&listener).listen(BACKLOG)?;
         let local_addr = listener.local_addr()?;
-        // As many as three peers of one address have in progress.
+        // As many as four peers of one address have in progress.
         let slots = Slots::new(REPLICA_HANDSHAKES_MAX, 4 * FORWARD_HANDSHAKES_MAX);
         let replica = Replica::new(config.settings.replica.clone(), slots);
         let acceptor = Acceptor::new(replica.clone(), listener)?;

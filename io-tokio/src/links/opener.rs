@@ -101,7 +101,12 @@ impl Opening {
                 };
                 Some(carry(socket, early, bounds, leg, controls, moved).await)
             }
-            Some(Control::End(_) | Control::Accept(_) | Control::Refuse(..)) | None => None,
+            Some(Control::End(_) | Control::Accept(_) | Control::Refuse(..)) | None => {
+                // The user's socket may be on its way; behind this the owner is told that nobody takes it.
+                controls.close();
+                let is_coming = matches!(controls.try_recv(), Ok(Control::Attach(..)));
+                is_coming.then(|| (Traffic::begin(), Over::ConnectionLost))
+            }
         }
     }
 

@@ -23,6 +23,7 @@ use adit_proto_core::{
     id::{AttemptId, ConnId, Slot},
     limits::{FORWARD_HANDSHAKES_MAX, FORWARD_LINKS_MAX},
     peer::{NodeId, forward::Forward, node::Reach},
+    replica::Config,
     target::Target,
 };
 use tokio::{
@@ -46,6 +47,8 @@ use crate::replica::Acceptor;
 pub(super) struct Owner {
     local: NodeId,
     gateway: GatewayHandle,
+    /// What `replica` and `acceptor` go by.
+    config: Config,
     replica: Replica,
     acceptor: Acceptor,
     changes: Receiver<LinkSettings>,
@@ -73,6 +76,10 @@ struct Peer {
     handshakes: Arc<Semaphore>,
     /// What the way to it is to the gateway, since it was reached first.
     conn: Option<ConnId>,
+    /// No call reaches it.
+    is_down: bool,
+    /// Whether a link does is being tried.
+    is_probed: bool,
 }
 
 /// One session.
@@ -99,6 +106,7 @@ impl Owner {
         let mut owner = Self {
             local: config.local,
             gateway: config.gateway,
+            config: config.settings.replica,
             replica,
             acceptor,
             changes,
@@ -151,7 +159,8 @@ impl Owner {
 
     fn configure(&mut self, settings: LinkSettings) {
         self.replica.set_config(settings.replica.clone());
-        self.acceptor.set_config(settings.replica);
+        self.acceptor.set_config(settings.replica.clone());
+        self.config = settings.replica;
         self.set_peers(settings.peers);
     }
 
@@ -172,6 +181,8 @@ impl Owner {
                 address,
                 handshakes: Arc::new(Semaphore::new(FORWARD_HANDSHAKES_MAX)),
                 conn: None,
+                is_down: false,
+                is_probed: false,
             };
             self.peers.insert(node, peer);
         }
@@ -179,14 +190,16 @@ impl Owner {
 
     fn noticed(&mut self, notice: LinkNotice) {
         let LinkNotice { node, reach } = notice;
-        match (reach, self.conn_of(node)) {
-            (Reach::Up, _) => self.up(node),
-            (Reach::Suspect, Some(conn)) => self.tell(conn, AgentEvent::Suspect),
-            (Reach::Down, Some(conn)) => {
-                self.tell(conn, AgentEvent::Suspect);
-                self.probe(node);
-            }
-            (Reach::Suspect | Reach::Down, None) => {}
+        if let Some(peer) = self.peers.get_mut(&node) {
+            peer.is_down = reach == Reach::Down;
+        }
+        match reach {
+            Reach::Up => return self.up(node),
+            Reach::Suspect => {}
+            Reach::Down => self.probe(node, Duration::ZERO),
+        }
+        if let Some(conn) = self.conn_of(node) {
+            self.tell(conn, AgentEvent::Suspect);
         }
     }
 
@@ -217,11 +230,31 @@ impl Owner {
 
     /// No call reaches a peer. Where no link does, either, its sessions are lost: a machine that is gone says nothing of it,
     /// and TCP would take minutes.
-    fn probe(&mut self, node: NodeId) {
+    fn probe(&mut self, node: NodeId, pause: Duration) {
         let has_sessions = self.with(node).next().is_some();
-        if let Some(way) = self.way(node).filter(|_| has_sessions) {
-            self.tasks
-                .spawn(async move { Ended::Probe(node, way.dial().await.is_ok()) });
+        let Some(way) = self.way(node).filter(|_| has_sessions) else {
+            return;
+        };
+        let Some(peer) = self.peers.get_mut(&node).filter(|peer| !peer.is_probed) else {
+            return;
+        };
+        peer.is_probed = true;
+        self.tasks.spawn(async move {
+            tokio::time::sleep(pause).await;
+            Ended::Probe(node, way.dial().await.is_ok())
+        });
+    }
+
+    /// Cuts the sessions of a peer that a link does not reach, either, unless calls reach it by now.
+    fn probed(&mut self, node: NodeId, is_reached: bool) {
+        let Some(peer) = self.peers.get_mut(&node) else {
+            return;
+        };
+        peer.is_probed = false;
+        match (peer.is_down, is_reached) {
+            (true, true) => self.probe(node, PROBE_PAUSE),
+            (true, false) => self.cut(node),
+            (false, _) => {}
         }
     }
 
@@ -243,9 +276,10 @@ impl Owner {
         match command {
             Command::Close(_) | Command::Stop(_) | Command::Farewell(_) => self.close(conn),
             Command::Attach(slot, socket, early, bounds) => {
-                match self.sessions.get(&(conn, slot)) {
-                    Some(session) => session.tell(Control::Attach(socket, early, bounds)),
-                    None => self.tell_lost(conn, slot),
+                let attach = Control::Attach(socket, early, bounds);
+                let session = self.sessions.get(&(conn, slot));
+                if !session.is_some_and(|session| session.tell(attach)) {
+                    self.tell_lost(conn, slot);
                 }
             }
             Command::Discard(slot) => self.control((conn, slot), Control::End(Over::Cut)),
@@ -281,7 +315,7 @@ impl Owner {
 
     fn control(&self, place: Place, control: Control) {
         if let Some(session) = self.sessions.get(&place) {
-            session.tell(control);
+            let _taken = session.tell(control);
         }
     }
 
@@ -335,6 +369,10 @@ impl Owner {
     }
 
     fn take(&mut self, link: Link) {
+        // Taken out while its handshake was under way.
+        if !self.config.knows(link.replica()) {
+            return;
+        }
         if self.taken.len() >= FORWARD_LINKS_MAX {
             if self.odd.allow() {
                 tracing::warn!(replica = %link.replica(), "{ODD}: there are {FORWARD_LINKS_MAX}");
@@ -422,16 +460,16 @@ impl Owner {
                 self.count();
                 self.tell_closed(place.0);
             }
-            Ended::Probe(_, true) => {}
-            Ended::Probe(node, false) => self.cut(node),
+            Ended::Probe(node, is_reached) => self.probed(node, is_reached),
         }
     }
 }
 
 impl Session {
-    /// One that has ended needs no command, and drops a socket that comes with it, which resets that.
-    fn tell(&self, control: Control) {
-        let _ended = self.control.try_send(control);
+    /// Tells whether it was taken. One that has ended needs no command, and drops a socket that comes with it, which resets
+    /// that.
+    fn tell(&self, control: Control) -> bool {
+        self.control.try_send(control).is_ok()
     }
 }
 
@@ -442,3 +480,5 @@ fn end(session: &Session) {
 /// What all links that peers have dialled are on, to the gateway. From here on ways to peers are numbered: the gateway
 /// knows those of its endpoints, too, which are below.
 const TAKEN: ConnId = ConnId(1 << 41);
+/// Between two tries of a link to a peer that calls do not reach.
+const PROBE_PAUSE: Duration = Duration::from_secs(5);

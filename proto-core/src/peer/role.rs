@@ -28,6 +28,7 @@ use super::{
 use crate::{
     id::{CallId, Slot},
     limits,
+    link::peer_tls::Vetting,
 };
 
 /// One end of a peer connection.
@@ -35,6 +36,9 @@ use crate::{
 pub(crate) struct PeerRole {
     pub(crate) node: Arc<PeerNode>,
     pub(crate) phase: Phase,
+    /// What the certificate is to be held against besides, once the handshake is over: CAs and revocation lists that came
+    /// in while it was under way, which TLS does not know.
+    pub(crate) vetting: Option<Vetting>,
     /// Envelopes that the engine has not taken to their end, by their streams.
     pub(crate) writing: BTreeMap<Slot, Writing>,
     /// The peer has not ended its half of the first stream, on which nothing may follow.
@@ -168,6 +172,7 @@ impl PeerRole {
         Self {
             node,
             phase,
+            vetting: None,
             writing: BTreeMap::new(),
             greeting_is_open: true,
             farewell: None,

@@ -103,6 +103,12 @@ impl Config {
         Self { dialling, ..self }
     }
 
+    /// Tells whether a replica is of the roster.
+    #[must_use]
+    pub fn knows(&self, replica: ReplicaId) -> bool {
+        self.roster.seal(replica).is_some()
+    }
+
     /// Selects how much is taken.
     #[must_use]
     pub fn with_conduct(self, conduct: Conduct) -> Self {

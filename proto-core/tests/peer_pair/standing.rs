@@ -173,6 +173,22 @@ fn a_certificate_that_is_revoked_opens_no_door_and_keeps_none_open() {
 }
 
 #[test]
+fn a_certificate_that_is_revoked_during_the_handshake_is_refused_at_its_end() {
+    for protocol in [Protocol::Rpc, Protocol::Forward] {
+        let (mut bed, one, two) = Bed::two(15, Capabilities::ALL);
+        let at = bed.dial_for(one, two, Some(2), protocol);
+        let is_there = |bed: &Bed| !bed.members[two.0].wires.is_empty();
+        assert!(bed.run_until(secs(1), is_there));
+        let seen = accepted(&bed, two);
+        let list = bed.pki.revoking(&bed.pki.pairs[&1]);
+        bed.pki.crls.push(list);
+        bed.set_topology(two, 2, &bed.pki.topology.clone());
+        assert_eq!(bed.closed(seen), refused(IdentityError::NotVouched));
+        is_told(&mut bed, at);
+    }
+}
+
+#[test]
 fn a_revoked_certificate_of_somebody_else_changes_nothing() {
     let (mut bed, one, two) = Bed::two(9, Capabilities::ALL);
     let at = bed.connect(one, two, 2);

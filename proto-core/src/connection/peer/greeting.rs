@@ -36,10 +36,11 @@ impl Connection {
         let role = LivenessRole::Agent;
         self.liveness = Some(Liveness::new(now, LivenessConfig { role }));
         let is_forward = self.link.protocol().as_deref() == Some(FORWARD_ALPN);
-        let begun = match is_forward {
+        let vetted = self.vet_late().map_err(RpcFault::from);
+        let begun = vetted.and_then(|()| match is_forward {
             true => self.begin_forward(),
             false => self.begin_greeting(now),
-        };
+        });
         let Err(fault) = begun else {
             return;
         };

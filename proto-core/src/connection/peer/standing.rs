@@ -22,11 +22,16 @@ impl Connection {
     /// Has a connection between peers go by other records from here on. Where they do not have the node at the other end
     /// any more, or not with the certificate that it showed, or where that is not good any more, the connection is closed as
     /// one whose peer is not who it says, whoever dialled it and whether or not anything was asked on it. A handshake that
-    /// is under way is judged by the records at its end. Does nothing on a tunnel's connection.
+    /// is under way is judged at its end. Does nothing on a tunnel's connection.
     pub fn reconsider(&mut self, now: Instant, standing: &PeerStanding) {
         let node = Arc::clone(&standing.node);
         match &mut self.role {
-            Role::Peer(role) => role.node = node,
+            Role::Peer(role) => {
+                role.node = node;
+                if self.state != State::Up {
+                    role.vetting = Some(standing.vetting.clone());
+                }
+            }
             Role::Forward(role) => role.node = node,
             Role::Agent(_) | Role::Gateway(_) => return,
         }
@@ -37,6 +42,17 @@ impl Connection {
         let judged = self.vet(&standing.vetting).and_then(|()| self.judge_peer());
         if let Err(error) = judged {
             self.peer_fault(now, error.into());
+        }
+    }
+
+    /// Holds the other end's certificate against what came in while its handshake was under way.
+    pub(super) fn vet_late(&self) -> Result<(), IdentityError> {
+        match &self.role {
+            Role::Peer(role) => role
+                .vetting
+                .as_ref()
+                .map_or(Ok(()), |vetting| self.vet(vetting)),
+            Role::Forward(_) | Role::Agent(_) | Role::Gateway(_) => Ok(()),
         }
     }
 
