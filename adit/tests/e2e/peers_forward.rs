@@ -106,8 +106,6 @@ fn the_key_of_a_cluster_is_exchanged_under_traffic() {
     let _machine = beside_others();
     let (peers, _agent) = Cluster::running(&["tokio", "tokio"]);
     let (old, new) = (peers.path("cluster.key"), peers.path("new.key"));
-    let drawn = peers.site.run(&["peers", "genkey", "--out", &new]);
-    assert_eq!(drawn.code, 0);
     let target = echo().to_string();
     let user = peers.socks(0, &target).unwrap();
     let steps = [
@@ -116,6 +114,16 @@ fn the_key_of_a_cluster_is_exchanged_under_traffic() {
         format!("cluster_key_file = \"{new}\""),
     ];
     let mut now = format!("cluster_key_file = \"{old}\"");
+    peers.edit(0, |text| text.replace(&now, &steps[0]));
+    // One of 256 keys has the number of the former one, and is refused.
+    until("a key with another number", SOON, || {
+        let _none_yet = fs::remove_file(&new);
+        let drawn = peers.site.run(&["peers", "genkey", "--out", &new]);
+        assert_eq!(drawn.code, 0);
+        let judged = peers.gateways[0].ask(&["config", "check"]);
+        (judged.code == 0).then_some(())
+    });
+    peers.edit(0, |text| text.replace(&steps[0], &now));
     for step in steps {
         for nth in [0, 1] {
             peers.reload(nth, |text| text.replace(&now, &step));
