@@ -7,7 +7,8 @@
 //!
 //! Each call carries 256 bytes there and back, and 64 are under way at a time. Each end has a thread with a runtime of its
 //! own, which carries the application, too; with mio the driver has another one at each end. QUIC and TLS are the same
-//! library, version and cipher suite in both.
+//! library, version and cipher suite in both. Beside the rates stands the CPU time of the whole process, both ends, for
+//! one round trip.
 
 use std::{
     cell::Cell,
@@ -16,7 +17,7 @@ use std::{
     rc::Rc,
     sync::Arc,
     thread::{self, JoinHandle},
-    time::Instant,
+    time::{Duration, Instant},
 };
 
 use adit_io_common::{
@@ -50,6 +51,7 @@ use quinn::{
     crypto::rustls::{QuicClientConfig, QuicServerConfig},
 };
 use rcgen::{CertificateParams, CertifiedIssuer, IsCa, KeyPair};
+use rustix::time::{ClockId, clock_gettime};
 use rustls::{RootCertStore, pki_types::PrivatePkcs8KeyDer};
 use tokio::{
     runtime::{Builder, Runtime},
@@ -88,19 +90,52 @@ fn main() -> Result<()> {
     for round in 1..=rounds {
         plain.push(with_quinn(&pki, count)?);
         ours.push(with_adit(driver, &pki, count)?);
-        let (plain, ours) = (plain[round - 1], ours[round - 1]);
-        let ratio = ours / plain;
-        println!("quinn {plain:.0}/s, adit with {driver:?} {ours:.0}/s, ratio {ratio:.2}");
+        println!("{}", compare(driver, plain[round - 1], ours[round - 1]));
     }
-    let (plain, ours) = (median(plain), median(ours));
-    let ratio = ours / plain;
-    println!("medians: quinn {plain:.0}/s, adit {ours:.0}/s, ratio {ratio:.2}");
+    let medians = compare(driver, median(&plain), median(&ours));
+    println!("medians: {medians}");
     Ok(())
 }
 
-fn median(mut rates: Vec<f64>) -> f64 {
-    rates.sort_by(f64::total_cmp);
-    rates[rates.len() / 2]
+/// What a turn came to.
+#[derive(Clone, Copy, Debug)]
+struct Turn {
+    /// Round trips in a second.
+    rate: f64,
+    /// Microseconds of CPU time of both ends for one.
+    cpu: f64,
+}
+
+fn compare(driver: Driver, plain: Turn, ours: Turn) -> String {
+    format!(
+        "quinn {:.0}/s at {:.1} us, adit with {driver:?} {:.0}/s at {:.1} us, ratio {:.2}",
+        plain.rate,
+        plain.cpu,
+        ours.rate,
+        ours.cpu,
+        ours.rate / plain.rate,
+    )
+}
+
+fn median(turns: &[Turn]) -> Turn {
+    let of = |figure: fn(&Turn) -> f64| {
+        let mut figures: Vec<f64> = turns.iter().map(figure).collect();
+        figures.sort_by(f64::total_cmp);
+        figures[figures.len() / 2]
+    };
+    Turn {
+        rate: of(|turn| turn.rate),
+        cpu: of(|turn| turn.cpu),
+    }
+}
+
+/// CPU time that the process has used.
+fn cpu_time() -> Duration {
+    let used = clock_gettime(ClockId::ProcessCPUTime);
+    Duration::new(
+        used.tv_sec.unsigned_abs(),
+        used.tv_nsec.unsigned_abs() as u32,
+    )
 }
 
 /// Whoever makes calls.
@@ -109,13 +144,13 @@ trait Caller: Clone + 'static {
     async fn call(&self, body: Bytes) -> Result<usize>;
 }
 
-/// Makes `count` calls with so many under way at a time; gives the rate.
-async fn drive(count: usize, caller: impl Caller) -> Result<f64> {
+/// Makes `count` calls with so many under way at a time.
+async fn drive(count: usize, caller: impl Caller) -> Result<Turn> {
     let body = Bytes::from(vec![7; BODY_LEN]);
     // The first one waits for the connection.
     let first = caller.call(body.clone()).await?;
     ensure!(first == BODY_LEN, "another body came back");
-    let begun = Instant::now();
+    let (begun, used) = (Instant::now(), cpu_time());
     let left = Rc::new(Cell::new(count));
     let local = LocalSet::new();
     for _ in 0..UNDER_WAY {
@@ -131,7 +166,10 @@ async fn drive(count: usize, caller: impl Caller) -> Result<f64> {
         });
     }
     local.await;
-    Ok(count as f64 / begun.elapsed().as_secs_f64())
+    Ok(Turn {
+        rate: count as f64 / begun.elapsed().as_secs_f64(),
+        cpu: (cpu_time() - used).as_secs_f64() * 1e6 / count as f64,
+    })
 }
 
 fn runtime() -> Result<Runtime> {
@@ -153,7 +191,7 @@ fn joined(thread: JoinHandle<Result<()>>) -> Result<()> {
     }
 }
 
-fn with_quinn(pki: &Pki, count: usize) -> Result<f64> {
+fn with_quinn(pki: &Pki, count: usize) -> Result<Turn> {
     let (server, client) = pki.quinn()?;
     let (tell, told) = std::sync::mpsc::channel();
     let (end, thread) = beside(move |ended| {
@@ -171,7 +209,7 @@ fn with_quinn(pki: &Pki, count: usize) -> Result<f64> {
         })
     });
     let addr = told.recv()?;
-    let rate = runtime()?.block_on(async move {
+    let turn = runtime()?.block_on(async move {
         let mut endpoint = Endpoint::client(LOOPBACK)?;
         endpoint.set_default_client_config(client);
         let connection = endpoint.connect(addr, NAME)?.await?;
@@ -179,7 +217,7 @@ fn with_quinn(pki: &Pki, count: usize) -> Result<f64> {
     });
     drop(end);
     joined(thread)?;
-    rate
+    turn
 }
 
 impl Caller for Connection {
@@ -203,7 +241,7 @@ async fn answer_all(connection: Connection) -> Result<()> {
     }
 }
 
-fn with_adit(driver: Driver, pki: &Pki, count: usize) -> Result<f64> {
+fn with_adit(driver: Driver, pki: &Pki, count: usize) -> Result<Turn> {
     let [one, two] = [pki.config(0)?, pki.config(1)?];
     let (tell, told) = std::sync::mpsc::channel();
     let (end, thread) = beside(move |ended| {
@@ -221,7 +259,7 @@ fn with_adit(driver: Driver, pki: &Pki, count: usize) -> Result<f64> {
         })
     });
     let addr = told.recv()?;
-    let rate = runtime()?.block_on(async move {
+    let turn = runtime()?.block_on(async move {
         let (node, _requests) = Node::start(driver, two)?;
         let known = vec![(NodeId(1), Target::from(addr))];
         ensure!(node.handle.set_peers(known).await.is_ok(), "it has stopped");
@@ -229,7 +267,7 @@ fn with_adit(driver: Driver, pki: &Pki, count: usize) -> Result<f64> {
     });
     drop(end);
     joined(thread)?;
-    rate
+    turn
 }
 
 impl Caller for PeersHandle {

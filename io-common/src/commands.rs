@@ -19,6 +19,10 @@ use crate::{
 /// Commands that wait for one connection. Each stands for a session being opened, of which the core bounds the number.
 pub const COMMANDS_LEN: usize = 65_536;
 
+/// Commands that a connection takes before what they come to is sent. Calls and answers come in lots as large as what is
+/// under way: were all of a lot sealed first, the peer would have nothing to do meanwhile, and the two would work in turns.
+pub const COMMANDS_PER_ROUND: usize = 16;
+
 /// What both roles ask of a connection.
 #[derive(Debug)]
 pub enum Command<C> {

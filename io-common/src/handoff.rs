@@ -138,6 +138,14 @@ impl<T> Receiver<T> {
         Poll::Ready(())
     }
 
+    /// The same for whoever may have left items of the last time in `into`: they come first, alone.
+    pub fn poll_fill(&self, cx: &Context<'_>, into: &mut VecDeque<T>) -> Poll<()> {
+        if into.is_empty() {
+            return self.poll_take(cx, into);
+        }
+        Poll::Ready(())
+    }
+
     /// Waits for items and takes all of them.
     pub async fn take(&self, into: &mut VecDeque<T>) {
         std::future::poll_fn(|cx| self.poll_take(cx, into)).await;
@@ -172,8 +180,15 @@ mod tests {
         let cx = Context::from_waker(Waker::noop());
         assert!(rx.poll_take(&cx, &mut got).is_ready());
         assert_eq!(got, [1, 2]);
+        got.pop_front();
+        tx.push(3).unwrap();
+        assert!(rx.poll_fill(&cx, &mut got).is_ready());
+        assert_eq!(got, [2], "what was left comes alone");
         got.clear();
-        assert!(rx.poll_take(&cx, &mut got).is_pending());
+        assert!(rx.poll_fill(&cx, &mut got).is_ready());
+        assert_eq!(got, [3]);
+        got.clear();
+        assert!(rx.poll_fill(&cx, &mut got).is_pending());
         let mut batch = vec![4, 5, 6];
         assert_eq!(tx.push_all(&mut batch), 1);
         assert!(batch.is_empty());

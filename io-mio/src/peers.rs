@@ -9,7 +9,7 @@ use std::{
 };
 
 use adit_io_common::{
-    commands::{Command, Commands},
+    commands::{COMMANDS_PER_ROUND, Command, Commands},
     gateway::{NODE_LEN, StartError},
     handoff::{Receiver, Sender, handoff},
     peers::{
@@ -172,12 +172,14 @@ impl PeersLoop {
 
 impl Work for PeersLoop {
     fn take(&mut self, now: Instant, cx: &Context<'_>) -> bool {
-        let mut any = self.inputs.poll_take(cx, &mut self.batch).is_ready();
-        while let Some(input) = self.batch.pop_front() {
+        let mut any = self.inputs.poll_fill(cx, &mut self.batch).is_ready();
+        let lot = self.batch.len().min(COMMANDS_PER_ROUND);
+        for input in self.batch.drain(..lot) {
             self.core.take(now, input, &mut self.host);
         }
-        any |= self.commands.poll_take(cx, &mut self.commanded).is_ready();
-        while let Some((conn, command)) = self.commanded.pop_front() {
+        any |= self.commands.poll_fill(cx, &mut self.commanded).is_ready();
+        let lot = self.commanded.len().min(COMMANDS_PER_ROUND);
+        for (conn, command) in self.commanded.drain(..lot) {
             self.host.tunnel.command(now, conn, command);
         }
         any |= self.woken.poll_take(cx, &mut self.owners).is_ready();

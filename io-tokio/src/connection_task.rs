@@ -11,7 +11,7 @@ use std::{
 };
 
 use adit_io_common::{
-    commands::{COMMANDS_LEN, Command, Commands},
+    commands::{COMMANDS_LEN, COMMANDS_PER_ROUND, Command, Commands},
     connection::{Driver, Role, Worker},
     handoff::{Receiver, Sender, handoff},
     socket::Socket,
@@ -122,9 +122,10 @@ impl<R: Role> ConnectionTask<R> {
             }
         }
         let mut commands = std::mem::take(&mut self.commands);
-        if self.queues.commands.poll_take(cx, &mut commands).is_ready() {
+        if self.queues.commands.poll_fill(cx, &mut commands).is_ready() {
             any = true;
-            while let Some(command) = commands.pop_front() {
+            let lot = commands.len().min(COMMANDS_PER_ROUND);
+            for command in commands.drain(..lot) {
                 let (worker, mut driver) = self.parts(cx);
                 worker.handle_command(now, command, &mut driver);
             }
