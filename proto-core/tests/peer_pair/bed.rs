@@ -1,5 +1,8 @@
 //! A cluster in virtual time. The earliest packet or deadline is next; nothing sleeps.
 
+mod step;
+mod wire;
+
 use std::{
     collections::BTreeMap,
     net::SocketAddr,
@@ -12,19 +15,15 @@ use adit_proto_core::{
     connection::{Connection, PeerHandle},
     endpoint::{Endpoint, EndpointLimits, Protocol},
     env::{EndpointSecrets, Env, Seed},
-    id::{CallId, ConnId, Slot},
+    id::{CallId, ConnId},
     link::provider::default_provider,
-    output::{Event, Input, Output, PathMeta, Routed, TransmitBuf},
     peer::{
         NodeId,
         capabilities::Capabilities,
         config::PeerConfig,
         directory::Directory,
         epoch::EpochMark,
-        event::PeerEvent,
-        interest::Interest,
         ledger::PeerLedger,
-        negotiate::Agreed,
         node::{CallError, Node},
         retry::Failure,
         rpc_type::RpcType,
@@ -32,10 +31,10 @@ use adit_proto_core::{
 };
 use bytes::Bytes;
 
+pub(crate) use self::wire::{App, Wire};
 use super::{
     cluster::{Cluster, NoJoins, ring},
-    forward::Forwards,
-    net::{Net, Packet, Path},
+    net::{Net, Path},
     pki::{Pair, Wall},
     raw::{Raw, RawConfig},
 };
@@ -46,36 +45,6 @@ pub(crate) struct Place(pub(crate) usize);
 
 /// A connection at one of its ends.
 pub(crate) type At = (Place, ConnId);
-
-/// What a member's application does with requests.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum App {
-    /// Sends the body back.
-    Echo,
-    /// Leaves them.
-    Hold,
-    Fail,
-    Refuse,
-}
-
-/// A connection and all that it said.
-pub(crate) struct Wire {
-    pub(crate) conn: Connection,
-    buf: TransmitBuf,
-    deadline: Option<Instant>,
-    /// Times in a row that it fired and was due again at once.
-    past: u32,
-    pub(crate) agreed: Option<Agreed>,
-    bound: Option<NodeId>,
-    pub(crate) answers: BTreeMap<CallId, Result<Bytes, Failure>>,
-    pub(crate) requests: Vec<(Slot, NodeId, RpcType, Bytes)>,
-    pub(crate) given_up: Vec<Slot>,
-    /// Of the requests, in their order.
-    pub(crate) interest: Vec<Interest>,
-    pub(crate) closed: Option<Closed>,
-    pub(crate) suspect_at: Option<Instant>,
-    pub(crate) forwards: Forwards,
-}
 
 pub(crate) struct Member {
     pub(crate) addr: SocketAddr,
@@ -422,253 +391,6 @@ impl Bed {
         assert!(self.run_until(Duration::from_secs(40), over), "not closed");
         self.wire(at).closed.clone().unwrap()
     }
-
-    pub(crate) fn run_for(&mut self, time: Duration) {
-        self.run_until(time, |_| false);
-    }
-
-    /// Runs until the condition holds, and tells whether it came to hold within `limit`.
-    pub(crate) fn run_until(&mut self, limit: Duration, done: impl Fn(&Self) -> bool) -> bool {
-        let until = self.now + limit;
-        for _ in 0..STEPS_MAX {
-            if done(self) {
-                return true;
-            }
-            let Some(next) = self.next_at().filter(|at| *at <= until) else {
-                self.set_now(until);
-                return done(self);
-            };
-            self.set_now(next.max(self.now));
-            self.step();
-        }
-        panic!("{STEPS_MAX} steps");
-    }
-
-    fn set_now(&mut self, now: Instant) {
-        let passed = (now - self.start).as_millis() - (self.now - self.start).as_millis();
-        self.wall.advance_ms(passed.try_into().unwrap());
-        self.now = now;
-    }
-
-    fn next_at(&mut self) -> Option<Instant> {
-        let deadlines = self.members.iter_mut().filter_map(Member::deadline);
-        deadlines.chain(self.net.next_at()).min()
-    }
-
-    fn step(&mut self) {
-        if self.net.next_at().is_some_and(|at| at <= self.now) {
-            // What has come at the same time is handed over together, as from a socket's batch.
-            let mut places = Vec::new();
-            while self.net.next_at().is_some_and(|at| at <= self.now) {
-                places.extend(self.net.pop().and_then(|packet| self.deliver(packet)));
-            }
-            places.sort_by_key(|place: &Place| place.0);
-            places.dedup();
-            for place in places {
-                self.drain(place);
-            }
-            return;
-        }
-        for index in 0..self.members.len() {
-            let (now, member) = (self.now, &mut self.members[index]);
-            let mut fired = Vec::new();
-            match &mut member.kind {
-                Kind::Raw(raw) => {
-                    if raw.deadline().is_some_and(|at| at <= now) {
-                        raw.expire(now);
-                    }
-                }
-                Kind::Adit(_) => {
-                    for (conn, wire) in &mut member.wires {
-                        if let Some(at) = wire.deadline.filter(|at| *at <= now) {
-                            wire.conn.handle_input(now, Input::Timeout);
-                            fired.push((*conn, at));
-                        }
-                    }
-                }
-            }
-            let member = &mut self.members[index];
-            if let Some(node) = member.node.as_mut() {
-                node.handle_timeout(now);
-            }
-            self.drain(Place(index));
-            for (conn, at) in fired {
-                if let Some(wire) = self.members[index].wires.get_mut(&conn) {
-                    wire.has_fired(at);
-                }
-            }
-        }
-    }
-
-    /// Hands a packet over, and tells to whom.
-    fn deliver(&mut self, packet: Packet) -> Option<Place> {
-        let index = self.members.iter().position(|m| m.addr == packet.dst)?;
-        let member = &mut self.members[index];
-        match &mut member.kind {
-            Kind::Raw(raw) => raw.receive(self.now, &mut self.net, packet),
-            Kind::Adit(endpoint) => {
-                let meta = PathMeta {
-                    remote: packet.src,
-                    local_ip: None,
-                    ecn: packet.ecn,
-                };
-                let mut reply = Vec::new();
-                match endpoint.handle_datagram(self.now, meta, packet.data, &mut reply) {
-                    Routed::Existing(id, message) => {
-                        if let Some(wire) = member.wires.get_mut(&id) {
-                            let input = Input::FromEndpoint(message);
-                            wire.conn.handle_input(self.now, input);
-                        }
-                    }
-                    Routed::New(conn) => {
-                        member.wires.insert(conn.id(), Wire::new(*conn));
-                    }
-                    Routed::Reply(t) => {
-                        let ends = (member.addr, t.destination);
-                        self.net.send(self.now, ends, t.ecn, &reply[..t.size]);
-                    }
-                    Routed::Dropped => {}
-                }
-            }
-        }
-        Some(Place(index))
-    }
-
-    pub(crate) fn drain(&mut self, place: Place) {
-        self.drain_wires(place);
-        while self.perform(place) {
-            self.drain_wires(place);
-        }
-    }
-
-    fn drain_wires(&mut self, place: Place) {
-        let now = self.now;
-        let member = &mut self.members[place.0];
-        let endpoint = match &mut member.kind {
-            Kind::Adit(endpoint) => endpoint,
-            Kind::Raw(raw) => return raw.drain(now, member.addr, &mut self.net),
-        };
-        for (id, wire) in &mut member.wires {
-            loop {
-                if member.patience == Some(0) {
-                    wire.deadline = None;
-                    break;
-                }
-                match wire.conn.poll_output(now, &mut wire.buf) {
-                    Output::Notice(notice) => {
-                        if let Some(message) = endpoint.handle_notice(notice) {
-                            wire.conn.handle_input(now, Input::FromEndpoint(message));
-                        }
-                    }
-                    Output::Event(event) => match &mut member.node {
-                        Some(node) => {
-                            if let Event::Closed(closed) = &event {
-                                wire.closed = Some(closed.clone());
-                            }
-                            node.handle_event(now, *id, event);
-                        }
-                        None => {
-                            member.patience = member.patience.map(|left| left - 1);
-                            wire.take(now, member.app, event, &mut member.executed);
-                        }
-                    },
-                    Output::Transmit(t) => {
-                        let ends = (member.addr, t.destination);
-                        let bytes = wire.buf.bytes();
-                        self.net.send_batch(now, ends, t.ecn, bytes, t.segment_size);
-                        wire.buf.clear();
-                    }
-                    Output::Wait(deadline) => {
-                        wire.deadline = deadline;
-                        break;
-                    }
-                }
-            }
-        }
-    }
-}
-
-impl Member {
-    fn deadline(&mut self) -> Option<Instant> {
-        match &mut self.kind {
-            Kind::Raw(raw) => raw.deadline(),
-            Kind::Adit(_) => {
-                let node = self.node.as_ref().and_then(Node::poll_timeout);
-                let wires = self.wires.values().filter_map(|w| w.deadline);
-                wires.chain(node).min()
-            }
-        }
-    }
-}
-
-impl Wire {
-    fn new(conn: Connection) -> Self {
-        Self {
-            conn,
-            buf: TransmitBuf::new(10),
-            deadline: None,
-            past: 0,
-            agreed: None,
-            bound: None,
-            answers: BTreeMap::new(),
-            requests: Vec::new(),
-            given_up: Vec::new(),
-            interest: Vec::new(),
-            closed: None,
-            suspect_at: None,
-            forwards: Forwards::default(),
-        }
-    }
-
-    /// No busy loop. Where the path's round-trip time was forgotten the engine's probe may be due a moment before, once.
-    fn has_fired(&mut self, at: Instant) {
-        let is_past = self.deadline.is_some_and(|next| next <= at);
-        self.past = if is_past { self.past + 1 } else { 0 };
-        assert!(self.past < 3, "waits for the past");
-    }
-
-    fn take(&mut self, now: Instant, app: App, event: Event, executed: &mut Vec<Bytes>) {
-        assert!(self.closed.is_none(), "event after Closed: {event:?}");
-        match event {
-            Event::Peer(PeerEvent::Up { agreed, .. }) => {
-                assert!(self.agreed.replace(agreed).is_none(), "up twice");
-            }
-            Event::Peer(PeerEvent::Bound { node }) => {
-                assert!(self.bound.replace(node).is_none(), "bound twice");
-            }
-            Event::Peer(PeerEvent::Answered { call, outcome }) => {
-                let again = self.answers.insert(call, outcome);
-                assert!(again.is_none(), "{call} answered twice");
-            }
-            Event::Peer(PeerEvent::Requested {
-                slot,
-                from,
-                kind,
-                payload,
-                interest,
-                ..
-            }) => {
-                assert!(interest.lasts());
-                self.interest.push(interest);
-                assert!(self.agreed.is_some(), "a call before the handshake");
-                assert_eq!(self.bound, Some(from));
-                self.requests.push((slot, from, kind, payload.clone()));
-                executed.push(payload.clone());
-                let mut peer = self.conn.as_peer().unwrap();
-                match app {
-                    App::Echo => peer.answer(now, slot, payload).unwrap(),
-                    App::Hold => {}
-                    App::Fail => peer.fail(slot).unwrap(),
-                    App::Refuse => peer.refuse(now, slot, Duration::from_millis(7)).unwrap(),
-                }
-            }
-            Event::Peer(PeerEvent::GivenUp(slot)) => self.given_up.push(slot),
-            Event::PathSuspect => self.suspect_at = Some(now),
-            Event::PathRecovered => self.suspect_at = None,
-            Event::Closed(closed) => self.closed = Some(closed),
-            other => self.forwards.take(other),
-        }
-    }
 }
 
 pub(crate) const fn secs(secs: u64) -> Duration {
@@ -676,5 +398,3 @@ pub(crate) const fn secs(secs: u64) -> Duration {
 }
 
 pub(crate) const BOTH: [Capabilities; 2] = [Capabilities::NONE, Capabilities::ALL];
-
-const STEPS_MAX: usize = 2_000_000;
