@@ -10,6 +10,7 @@
 )]
 
 mod admission;
+mod farewell;
 mod handshake;
 mod hoard;
 mod hostile;
