@@ -3,6 +3,38 @@
 use super::*;
 
 #[test]
+fn the_breaker_lets_one_probe_through() {
+    let mut bed = Bed::new();
+    let conn = bed.connected();
+    for _ in 0..5 {
+        let call = bed.call(RpcType::Execute);
+        bed.answer(conn, call, Err(LATE));
+    }
+    bed.steps();
+    let call = bed.call(RpcType::Execute);
+    let open = CallError::CircuitOpen {
+        node: PEER,
+        failures: 5,
+    };
+    assert_eq!(bed.steps(), [answered(call, Err(open.clone()))]);
+    bed.now += BREAKER_COOLDOWN;
+    let probe = bed.call(RpcType::Execute);
+    let other = bed.call(RpcType::Execute);
+    assert_eq!(
+        bed.steps(),
+        [
+            made(conn, probe, RpcType::Execute),
+            answered(other, Err(open))
+        ]
+    );
+    bed.answer(conn, probe, Ok(Bytes::new()));
+    assert_eq!(
+        bed.node.peers().next().unwrap().breaker,
+        BreakerState::Closed
+    );
+}
+
+#[test]
 fn a_close_is_one_failure_of_the_node_however_many_calls_it_takes() {
     let mut bed = Bed::new();
     let conn = bed.connected();
