@@ -1,15 +1,19 @@
-//! The control stream: messages in and out, bounded both ways.
+//! The control stream: messages in and out, bounded both ways, between the wire and the role.
 
-use std::collections::VecDeque;
+use std::{collections::VecDeque, time::Instant};
 
 use bytes::Bytes;
 
+use super::{Connection, Role};
 use crate::{
     close::PeerFault,
     error::EncodeError,
     limits,
     link::{Broken, Link, ReadState, StreamRef},
-    wire::{control::ControlMessage, frame::FrameDecoder},
+    wire::{
+        control::{ControlMessage, check_version},
+        frame::FrameDecoder,
+    },
 };
 
 /// Both directions of the control stream of one connection (agent-tunnel 4 and 5).
@@ -111,5 +115,66 @@ impl ControlChannel {
                 Err(Broken::ByPeer(_) | Broken::Gone) => return Err(PeerFault::ControlEnded),
             }
         }
+    }
+}
+
+impl Connection {
+    /// Sends what the role has to say and gives it what came, until there is no more of either.
+    pub(super) fn run_control(&mut self, now: Instant) -> Result<(), PeerFault> {
+        loop {
+            self.queue_control(now)?;
+            self.control.flush(&mut self.link)?;
+            if let Role::Gateway(role) = &mut self.role
+                && !role.may_read(now)
+            {
+                return Ok(());
+            }
+            let Some(message) = self.control.poll_message(&mut self.link)? else {
+                return Ok(());
+            };
+            if check_version(message.version()).is_err() {
+                // agent-tunnel 8: decoded, counted, ignored.
+                self.counters.versions_ignored += 1;
+                continue;
+            }
+            self.handle_control(now, message)?;
+        }
+    }
+
+    fn queue_control(&mut self, now: Instant) -> Result<(), PeerFault> {
+        if let Role::Agent(role) = &mut self.role {
+            let open = u32::try_from(self.sessions.len()).unwrap_or(u32::MAX);
+            while let Some(message) = role.poll_control(
+                now,
+                || self.link.unix_ms(&*self.wall_clock.0),
+                open,
+                self.control.has_room(),
+            )? {
+                // Route sets are checked when they are set, so that none is too large to be sent.
+                let sent = self.control.send(&message);
+                debug_assert!(sent.is_ok(), "control message too large");
+                role.handle_sent(now, sent.unwrap_or_default());
+            }
+        }
+        Ok(())
+    }
+
+    fn handle_control(&mut self, now: Instant, message: ControlMessage) -> Result<(), PeerFault> {
+        match &mut self.role {
+            Role::Agent(role) => {
+                self.events.extend(role.handle_control(now, message)?);
+            }
+            Role::Gateway(role) => {
+                let answer = role.handle_control(now, message)?;
+                self.events.extend(answer.event);
+                if let Some(reply) = answer.reply {
+                    let sent = self.control.send(&reply);
+                    debug_assert!(sent.is_ok(), "an ack is 11 bytes");
+                }
+            }
+            // There is no control stream.
+            Role::Peer(_) | Role::Forward(_) => {}
+        }
+        Ok(())
     }
 }

@@ -3,6 +3,7 @@
 mod agent_side;
 mod call;
 mod control;
+mod deadlines;
 mod events;
 mod farewell;
 mod forward_side;
@@ -31,7 +32,7 @@ pub use self::{
 use self::{control::ControlChannel, farewell::Farewell, hoard::Hoard, sessions::Carried};
 use crate::{
     agent::role::AgentRole,
-    close::{CODE_FAULT, CODE_HANDSHAKE_TIMED_OUT, CloseReason, Closed, PeerFault},
+    close::{CODE_FAULT, CloseReason, Closed, PeerFault},
     env::WallClock,
     gateway::role::GatewayRole,
     id::{ConnId, Slot},
@@ -41,7 +42,6 @@ use crate::{
     liveness::Liveness,
     output::{Event, Input, Output, ToConnection, ToEndpoint, TransmitBuf},
     peer::{forward::role::ForwardRole, role::PeerRole},
-    wire::control::{ControlMessage, check_version},
 };
 
 /// One QUIC connection and the agent's or the gateway's role on it.
@@ -303,99 +303,6 @@ impl Connection {
         });
     }
 
-    fn poll_timeout(&mut self) -> Option<Instant> {
-        let deadlines = [self.own_timeout(), self.link.poll_timeout()];
-        deadlines.into_iter().flatten().min()
-    }
-
-    /// Without the engine's.
-    fn own_timeout(&self) -> Option<Instant> {
-        match self.state {
-            State::Handshaking { deadline, .. } => Some(deadline),
-            State::Up => {
-                let setup = self.deadlines.first().map(|(at, _)| *at);
-                let farewell = self.farewell.as_ref().and_then(Farewell::poll_timeout);
-                let (role, path) = (self.role_timeout(), self.path_timeout());
-                [setup, role, path, farewell, self.hoard.poll_timeout()]
-                    .into_iter()
-                    .flatten()
-                    .min()
-            }
-            State::Closed => None,
-        }
-    }
-
-    fn role_timeout(&self) -> Option<Instant> {
-        match &self.role {
-            Role::Agent(role) => role.poll_timeout(),
-            Role::Gateway(role) => role.poll_timeout(),
-            Role::Peer(role) => role.poll_timeout(),
-            Role::Forward(role) => role.poll_timeout(),
-        }
-    }
-
-    fn handle_timeout(&mut self, now: Instant) {
-        self.link.handle_timeout(now);
-        match self.state {
-            State::Handshaking { deadline, .. } if deadline <= now && self.is_peer() => {
-                self.peer_handshake_timed_out(now);
-            }
-            State::Handshaking { begun, deadline } if deadline <= now => {
-                // A gateway that has answered at all gets the whole time.
-                let deadline = begun + limits::HANDSHAKE_TIMEOUT;
-                if self.link.has_heard() && now < deadline {
-                    self.state = State::Handshaking { begun, deadline };
-                    return;
-                }
-                self.shut(
-                    now,
-                    CODE_HANDSHAKE_TIMED_OUT,
-                    "handshake timed out",
-                    Closed::HandshakeTimedOut,
-                );
-            }
-            State::Up => {
-                self.setup_timeouts(now);
-                self.role_timeouts(now);
-                // A fault of the peer's may have ended it.
-                if self.state == State::Up {
-                    self.check_path(now);
-                    self.look_for_hoards(now);
-                }
-            }
-            State::Handshaking { .. } | State::Closed => {}
-        }
-    }
-
-    fn role_timeouts(&mut self, now: Instant) {
-        match &self.role {
-            // The agent's control messages are made when the control stream is looked at.
-            Role::Agent(_) => {}
-            Role::Gateway(role) => {
-                let is_lost = role.has_lost_credit(now);
-                self.waiting_timeouts(now);
-                if is_lost {
-                    self.fault(now, PeerFault::NoStreams);
-                }
-            }
-            Role::Peer(_) => self.peer_timeouts(now),
-            Role::Forward(_) => self.forwards_timed_out(now),
-        }
-    }
-
-    fn setup_timeouts(&mut self, now: Instant) {
-        while let Some(&(at, slot)) = self.deadlines.first().filter(|(at, _)| *at <= now) {
-            self.deadlines.remove(&(at, slot));
-            match self.role {
-                Role::Agent(_) => self.accept_timed_out(slot),
-                Role::Gateway(_) => self.open_timed_out(slot),
-                // A call's deadlines are with its own machine.
-                Role::Peer(_) => {}
-                Role::Forward(_) => self.forward_timed_out(slot),
-            }
-        }
-    }
-
     fn heard(&mut self, now: Instant) {
         self.link.called(Some(now), || Call::Heard);
         self.dirty = true;
@@ -436,64 +343,6 @@ impl Connection {
             let due = self.own_timeout();
             self.link.answered(&wait(due, now));
         }
-    }
-
-    fn run_control(&mut self, now: Instant) -> Result<(), PeerFault> {
-        loop {
-            self.queue_control(now)?;
-            self.control.flush(&mut self.link)?;
-            if let Role::Gateway(role) = &mut self.role
-                && !role.may_read(now)
-            {
-                return Ok(());
-            }
-            let Some(message) = self.control.poll_message(&mut self.link)? else {
-                return Ok(());
-            };
-            if check_version(message.version()).is_err() {
-                // agent-tunnel 8: decoded, counted, ignored.
-                self.counters.versions_ignored += 1;
-                continue;
-            }
-            self.handle_control(now, message)?;
-        }
-    }
-
-    fn queue_control(&mut self, now: Instant) -> Result<(), PeerFault> {
-        if let Role::Agent(role) = &mut self.role {
-            let open = u32::try_from(self.sessions.len()).unwrap_or(u32::MAX);
-            while let Some(message) = role.poll_control(
-                now,
-                || self.link.unix_ms(&*self.wall_clock.0),
-                open,
-                self.control.has_room(),
-            )? {
-                // Route sets are checked when they are set, so that none is too large to be sent.
-                let sent = self.control.send(&message);
-                debug_assert!(sent.is_ok(), "control message too large");
-                role.handle_sent(now, sent.unwrap_or_default());
-            }
-        }
-        Ok(())
-    }
-
-    fn handle_control(&mut self, now: Instant, message: ControlMessage) -> Result<(), PeerFault> {
-        match &mut self.role {
-            Role::Agent(role) => {
-                self.events.extend(role.handle_control(now, message)?);
-            }
-            Role::Gateway(role) => {
-                let answer = role.handle_control(now, message)?;
-                self.events.extend(answer.event);
-                if let Some(reply) = answer.reply {
-                    let sent = self.control.send(&reply);
-                    debug_assert!(sent.is_ok(), "an ack is 11 bytes");
-                }
-            }
-            // There is no control stream.
-            Role::Peer(_) | Role::Forward(_) => {}
-        }
-        Ok(())
     }
 
     /// Sessions are open or being set up.
