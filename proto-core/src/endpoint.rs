@@ -1,14 +1,14 @@
 //! One UDP socket's worth of connections: datagrams in, connections and stateless answers out.
 
+mod admission;
 mod counters;
 mod peer;
 mod resets;
 mod unread;
 
 use std::{
-    collections::BTreeMap,
     fmt,
-    net::{IpAddr, Ipv6Addr, SocketAddr},
+    net::{IpAddr, SocketAddr},
     sync::Arc,
     time::Instant,
 };
@@ -16,10 +16,16 @@ use std::{
 use bytes::BytesMut;
 use quinn_proto::{ConnectionHandle, DatagramEvent, EcnCodepoint, Incoming, ServerConfig};
 
+pub use self::admission::EndpointLimits;
 pub use self::counters::{EndpointCounters, EndpointLoad, HandshakesRefused, UnreadHeld};
 pub use self::peer::Protocol;
 pub(crate) use self::unread::Held;
-use self::{peer::Peer, resets::ResetAllowance, unread::Unread};
+use self::{
+    admission::{Admission, Client, Verdict},
+    peer::Peer,
+    resets::ResetAllowance,
+    unread::Unread,
+};
 use crate::{
     agent::{
         advertise::AdvertiserConfig,
@@ -29,7 +35,6 @@ use crate::{
     env::{Env, WallClock},
     id::ConnId,
     journal::{Begin, Journal},
-    limits,
     link::{
         FromConnection, FromEndpoint, Link, Shape,
         cids::random_cid,
@@ -56,8 +61,7 @@ pub struct Endpoint {
     live: usize,
     /// By the engine's handle, which is a slab index.
     connections: Vec<Option<Known>>,
-    handshakes: usize,
-    sources: BTreeMap<Source, Pending>,
+    admission: Admission,
     resets: ResetAllowance,
     unread: Unread,
     counters: EndpointCounters,
@@ -67,97 +71,12 @@ pub struct Endpoint {
 #[derive(Clone, Copy, Debug)]
 struct Known {
     id: ConnId,
-    /// Where it comes from and whether that was proved, while its handshake is in progress.
-    handshaking: Option<(Source, Proof)>,
+    /// Who began it, while its handshake is in progress.
+    handshaking: Option<Client>,
 }
 
 /// From here on connections between gateways are numbered: a gateway's `Dispatch` knows those of both its endpoints.
 const PEER_IDS_FROM: u64 = 1 << 40;
-
-/// What handshakes are counted by: an IPv4 address, or the /64 of an IPv6 one, all of which one host may use.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-struct Source(IpAddr);
-
-impl Source {
-    fn of(ip: IpAddr) -> Self {
-        Self(match ip.to_canonical() {
-            IpAddr::V4(ip) => ip.into(),
-            IpAddr::V6(ip) => Ipv6Addr::from_bits(ip.to_bits() >> 64 << 64).into(),
-        })
-    }
-}
-
-/// Whether a client has shown that it receives what is sent to its address.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Proof {
-    Proven,
-    Unproven,
-}
-
-/// A limit of [`EndpointLimits`] that was reached.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Limit {
-    Connections,
-    Handshakes,
-    Source,
-}
-
-/// Handshakes in progress from one source. They are counted apart, as anybody can begin unproven ones in another's
-/// name: those never refuse a client that proved its address.
-#[derive(Clone, Copy, Debug, Default)]
-struct Pending {
-    proven: usize,
-    unproven: usize,
-}
-
-impl Pending {
-    fn of(&mut self, proof: Proof) -> &mut usize {
-        match proof {
-            Proof::Proven => &mut self.proven,
-            Proof::Unproven => &mut self.unproven,
-        }
-    }
-
-    fn all(self) -> usize {
-        self.proven + self.unproven
-    }
-}
-
-/// Bounds of an endpoint that may be changed while it runs.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct EndpointLimits {
-    /// Connections whose handshake has succeeded; from there on none is begun. Handshakes in progress are bounded apart, so
-    /// that who has no certificate takes no place of those who have: agents that come in one instant may exceed it by
-    /// those.
-    pub connections: usize,
-    /// Handshakes in progress in all, those that have failed included until their farewell is over; a further one is
-    /// refused.
-    pub handshakes: usize,
-    /// Handshakes in progress above which a client must first prove its address.
-    pub handshakes_retry: usize,
-    /// Handshakes in progress from one source, an IPv4 address or an IPv6 /64, that has proved its address; a further
-    /// one is refused.
-    pub handshakes_per_source: usize,
-    /// Bytes that may wait for readers that do not keep up, for each connection; sessions of more than a share are ended
-    /// above it. [`limits::UNREAD_BUDGET_MIN`] to [`limits::UNREAD_BUDGET_MAX`]; it counts for connections to come.
-    pub unread: u64,
-    /// Bytes that may wait on all connections together for readers that have stopped; sessions of the connection that
-    /// holds most are ended above it. It counts at once.
-    pub unread_in_all: u64,
-}
-
-impl Default for EndpointLimits {
-    fn default() -> Self {
-        Self {
-            connections: limits::AGENTS_MAX,
-            handshakes: limits::HANDSHAKES_MAX,
-            handshakes_retry: limits::HANDSHAKES_RETRY,
-            handshakes_per_source: limits::HANDSHAKES_PER_SOURCE_MAX,
-            unread: limits::UNREAD_BUDGET,
-            unread_in_all: limits::UNREAD_IN_ALL,
-        }
-    }
-}
 
 /// What an agent needs to make a connection.
 #[derive(Clone, Debug)]
@@ -226,8 +145,7 @@ impl Endpoint {
             next_id,
             live: 0,
             connections: Vec::new(),
-            handshakes: 0,
-            sources: BTreeMap::new(),
+            admission: Admission::default(),
             resets: ResetAllowance::default(),
             unread: Unread::default(),
             counters: EndpointCounters::default(),
@@ -266,7 +184,7 @@ impl Endpoint {
     pub fn load(&self) -> EndpointLoad {
         EndpointLoad {
             connections: self.live,
-            handshakes: self.handshakes,
+            handshakes: self.admission.handshakes(),
             unread: self.unread.held(),
             limits: self.limits,
         }
@@ -374,40 +292,33 @@ impl Endpoint {
     }
 
     fn admit(&mut self, now: Instant, incoming: Incoming, reply: &mut Vec<u8>) -> Routed {
-        let source = Source::of(incoming.remote_address().ip());
-        let pending = self.sources.get(&source).copied().unwrap_or_default();
-        let proof = if incoming.remote_address_validated() {
-            Proof::Proven
-        } else {
-            Proof::Unproven
-        };
-        let full = self.full(proof, pending);
-        match proof {
-            Proof::Proven => {}
-            Proof::Unproven => {
-                let retry_mark =
-                    limits::HANDSHAKES_PER_SOURCE_RETRY.min(self.limits.handshakes_per_source);
-                let retry = full.is_some()
-                    || self.handshakes >= self.limits.handshakes_retry
-                    || pending.all() >= retry_mark;
-                if retry && incoming.may_retry() {
-                    self.counters.retried += 1;
-                    return match self.quic.retry(incoming, reply) {
-                        Ok(retry) => Routed::Reply(transmit(retry)),
-                        Err(_) => self.dropped(),
-                    };
+        let is_proven = incoming.remote_address_validated();
+        let client = Client::of(incoming.remote_address().ip(), is_proven);
+        let may_retry = incoming.may_retry();
+        match (self.admission).verdict(client, may_retry, self.live, &self.limits) {
+            Verdict::Begin => self.begin(now, client, incoming, reply),
+            Verdict::Retry => {
+                self.counters.retried += 1;
+                match self.quic.retry(incoming, reply) {
+                    Ok(retry) => Routed::Reply(transmit(retry)),
+                    Err(_) => self.dropped(),
                 }
             }
+            Verdict::Refuse(limit) => {
+                self.counters.refused.count(limit);
+                Routed::Reply(transmit(self.quic.refuse(incoming, reply)))
+            }
         }
-        if let Some(limit) = full {
-            let refused = &mut self.counters.refused;
-            *match limit {
-                Limit::Connections => &mut refused.connections,
-                Limit::Handshakes => &mut refused.handshakes,
-                Limit::Source => &mut refused.source,
-            } += 1;
-            return Routed::Reply(transmit(self.quic.refuse(incoming, reply)));
-        }
+    }
+
+    /// Begins the handshake of a client for which there is a place.
+    fn begin(
+        &mut self,
+        now: Instant,
+        client: Client,
+        incoming: Incoming,
+        reply: &mut Vec<u8>,
+    ) -> Routed {
         let window = config::window(self.limits.unread);
         let server = self.server_for(incoming.remote_address().ip(), window);
         match self.quic.accept(incoming, now, reply, server) {
@@ -421,9 +332,8 @@ impl Endpoint {
             }
             Ok((handle, quic)) => {
                 self.counters.accepted += 1;
-                self.handshakes += 1;
-                *self.sources.entry(source).or_default().of(proof) += 1;
-                let id = self.know(handle, Some((source, proof)));
+                self.admission.begun(client);
+                let id = self.know(handle, Some(client));
                 let conn = self.accepted(now, id, (handle, quic), window);
                 Routed::New(Box::new(conn))
             }
@@ -473,19 +383,7 @@ impl Endpoint {
         }
     }
 
-    /// Tells which limit leaves no place for one handshake more.
-    fn full(&self, proof: Proof, pending: Pending) -> Option<Limit> {
-        let source_full = pending.proven >= self.limits.handshakes_per_source;
-        if self.live - self.handshakes >= self.limits.connections {
-            Some(Limit::Connections)
-        } else if self.handshakes >= self.limits.handshakes {
-            Some(Limit::Handshakes)
-        } else {
-            (proof == Proof::Proven && source_full).then_some(Limit::Source)
-        }
-    }
-
-    fn know(&mut self, handle: ConnectionHandle, handshaking: Option<(Source, Proof)>) -> ConnId {
+    fn know(&mut self, handle: ConnectionHandle, handshaking: Option<Client>) -> ConnId {
         let id = ConnId(self.next_id);
         self.next_id += 1;
         self.live += 1;
@@ -504,14 +402,8 @@ impl Endpoint {
 
     fn handshake_over(&mut self, handle: ConnectionHandle) {
         let known = self.connections.get_mut(handle.0).and_then(Option::as_mut);
-        if let Some((source, proof)) = known.and_then(|known| known.handshaking.take()) {
-            self.handshakes = self.handshakes.saturating_sub(1);
-            if let Some(pending) = self.sources.get_mut(&source) {
-                *pending.of(proof) -= 1;
-                if pending.all() == 0 {
-                    self.sources.remove(&source);
-                }
-            }
+        if let Some(client) = known.and_then(|known| known.handshaking.take()) {
+            self.admission.over(client);
         }
     }
 

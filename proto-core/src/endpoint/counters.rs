@@ -1,6 +1,6 @@
 //! What an endpoint counts.
 
-use super::EndpointLimits;
+use super::{EndpointLimits, admission::Limit};
 
 /// What an endpoint did without a connection.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -54,6 +54,14 @@ pub struct HandshakesRefused {
 }
 
 impl HandshakesRefused {
+    pub(super) fn count(&mut self, limit: Limit) {
+        *match limit {
+            Limit::Connections => &mut self.connections,
+            Limit::Handshakes => &mut self.handshakes,
+            Limit::Source => &mut self.source,
+        } += 1;
+    }
+
     /// All of them.
     #[must_use]
     pub fn total(self) -> u64 {
