@@ -6,23 +6,24 @@ mod loss;
 mod round;
 mod state;
 mod step;
+mod swap;
 
 use std::{collections::VecDeque, net::IpAddr, time::Instant};
 
 use rand_chacha::ChaCha12Rng;
 
 pub(crate) use self::call::{Call, describe};
+use self::{
+    credentials::Pairs,
+    loss::cause,
+    round::{Round, Turn},
+    state::{Gateway, Live, Phase},
+};
 pub use self::{
     credentials::{Credentials, KeptPairs, Swap},
     loss::LossKind,
     state::SupervisorError,
     step::{DialId, GatewayIndex, SupervisorStep},
-};
-use self::{
-    credentials::{Pairs, Verdict},
-    loss::cause,
-    round::{Round, Turn},
-    state::{Gateway, Live, Phase},
 };
 use super::{
     backoff::{Backoff, BackoffCause},
@@ -31,10 +32,7 @@ use super::{
 use crate::{
     env::Seed,
     journal::Recording,
-    limits::{
-        ADOPTION_RETRY, CREDENTIALS_PROOF_AFTER, DIAL_STAGGER, DRAINING_MAX, GATEWAYS_MAX,
-        SWAP_PATIENCE,
-    },
+    limits::{CREDENTIALS_PROOF_AFTER, DIAL_STAGGER, GATEWAYS_MAX},
     target::{Host, Target},
 };
 
@@ -66,7 +64,7 @@ pub struct Supervisor {
     up: Option<Live>,
     /// The one that it replaces, until it has proved itself.
     former: Option<Live>,
-    /// Connections that were replaced and still have sessions, at most [`DRAINING_MAX`].
+    /// Connections that were replaced and still have sessions, at most [`DRAINING_MAX`](crate::limits::DRAINING_MAX).
     draining: VecDeque<DialId>,
     pairs: Pairs,
     swap: Swap,
@@ -210,35 +208,6 @@ impl Supervisor {
         }
     }
 
-    /// Takes the news that a renewed key pair is stored. Whatever shows it next has to prove it.
-    ///
-    /// Not while [`is_renewing`](Self::is_renewing): a third pair in place of the second would lock the agent out where
-    /// the gateway has come to know the second one only.
-    pub fn handle_renewed(&mut self, now: Instant, swap: Swap) {
-        self.called(Some(now), || Call::Renewed(swap));
-        if !matches!(self.phase, Phase::Stopped) {
-            self.swap = swap;
-            self.pairs.stored();
-            self.replace(now);
-        }
-    }
-
-    /// Takes whether the pair that has proved itself is the current one: the answer to [`SupervisorStep::Adopt`] and
-    /// [`SupervisorStep::Revert`]. Where it could not be put in its place, the step comes again after
-    /// [`ADOPTION_RETRY`], and attempts go on to show the pair as before.
-    pub fn handle_adopted(&mut self, now: Instant, adopted: bool) {
-        self.called(Some(now), || Call::Adopted(adopted));
-        if adopted {
-            self.pairs.settled();
-        }
-        if let Some(live) = &mut self.up {
-            match adopted {
-                true => live.credentials = Credentials::Current,
-                false => live.proof_at = Some(now + ADOPTION_RETRY),
-            }
-        }
-    }
-
     /// Takes the news that this machine's addresses or routes changed: gateways that were merely unreachable are tried
     /// at once, and a round under way is started again, but rounds stay [`DIAL_STAGGER`] apart. A connection that is up
     /// is left alone: its own path check decides.
@@ -318,12 +287,6 @@ impl Supervisor {
     #[must_use]
     pub fn connection(&self) -> Option<DialId> {
         self.up.as_ref().map(|live| live.dial)
-    }
-
-    /// Tells whether there are two key pairs, of which one has to prove itself.
-    #[must_use]
-    pub fn is_renewing(&self) -> bool {
-        self.pairs.are_in_doubt()
     }
 
     fn begin(&mut self, now: Instant, index: usize) {
@@ -444,52 +407,6 @@ impl Supervisor {
             gateway: GatewayIndex(index),
             cause: gateway.cause,
         });
-    }
-
-    /// Sees to it that the pair to be shown is shown, where a connection is up with the other one.
-    fn replace(&mut self, now: Instant) {
-        let Some(live) = &self.up else {
-            return;
-        };
-        let (dial, gateway) = (live.dial, live.gateway);
-        match self.swap {
-            Swap::Overlap => {
-                self.end_round(None);
-                self.begin(now, gateway);
-            }
-            Swap::WhenIdle => {
-                self.steps.push_back(SupervisorStep::Drain { dial });
-                self.close_by = Some((now + SWAP_PATIENCE, dial));
-            }
-        }
-    }
-
-    /// What has lasted tells which pair is good, and makes what it replaced superfluous.
-    fn prove(&mut self, now: Instant) {
-        let Some(live) = &mut self.up else {
-            return;
-        };
-        if live.proof_at.take_if(|at| *at <= now).is_none() {
-            return;
-        }
-        let verdict = self.pairs.proved(live.credentials);
-        self.steps.extend(verdict.map(|verdict| match verdict {
-            Verdict::Adopt => SupervisorStep::Adopt,
-            Verdict::Discard => SupervisorStep::Discard,
-            Verdict::Revert => SupervisorStep::Revert,
-        }));
-        if let Some(former) = self.former.take() {
-            self.drain(former.dial);
-        }
-    }
-
-    fn drain(&mut self, dial: DialId) {
-        self.steps.push_back(SupervisorStep::Drain { dial });
-        self.draining.push_back(dial);
-        if self.draining.len() > DRAINING_MAX {
-            let oldest = self.draining.pop_front();
-            self.close_all(oldest);
-        }
     }
 
     fn tell_up(&mut self) {
