@@ -71,3 +71,16 @@ pub(super) fn blanks(len: u64, max: usize, mut sink: impl FnMut(Bytes)) {
         left -= some;
     }
 }
+
+/// What is in an answer, if it is of this kind.
+macro_rules! match_of {
+    ($answer:expr, $kind:pat => $held:expr) => {
+        if let $kind = $answer {
+            Some($held)
+        } else {
+            None
+        }
+    };
+}
+
+pub(super) use match_of;
