@@ -132,10 +132,8 @@ fn median(turns: &[Turn]) -> Turn {
 /// CPU time that the process has used.
 fn cpu_time() -> Duration {
     let used = clock_gettime(ClockId::ProcessCPUTime);
-    Duration::new(
-        used.tv_sec.unsigned_abs(),
-        used.tv_nsec.unsigned_abs() as u32,
-    )
+    Duration::from_secs(used.tv_sec.unsigned_abs())
+        + Duration::from_nanos(used.tv_nsec.unsigned_abs())
 }
 
 /// Whoever makes calls.
