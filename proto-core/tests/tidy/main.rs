@@ -7,6 +7,7 @@
 
 mod findings;
 mod packages;
+mod threats;
 mod workspace;
 
 use self::{
