@@ -428,7 +428,7 @@ impl Connection {
         match &mut self.role {
             Role::Agent(role) => role.accepts.clear(),
             Role::Gateway(role) => role.handle_closed(),
-            Role::Peer(_) => self.peer_ended(),
+            Role::Peer(_) => self.peer_ended(&closed),
             Role::Forward(role) => role.handle_closed(),
         }
         self.events.push_back(Event::Closed(closed));

@@ -5,9 +5,13 @@ use std::{fmt, time::Duration};
 use rand_chacha::{ChaCha12Rng, rand_core::Rng};
 
 use super::{
-    envelope::EnvelopeError, refusal::Refusal, response::ResponseError, rpc_type::RpcType,
+    PeerClose, envelope::EnvelopeError, fault::RpcFault, refusal::Refusal, response::ResponseError,
+    rpc_type::RpcType,
 };
-use crate::limits::{RPC_ATTEMPTS_MAX, RPC_BACKOFF_FIRST, RPC_BACKOFF_MAX};
+use crate::{
+    close::{Closed, PeerFault},
+    limits::{RPC_ATTEMPTS_MAX, RPC_BACKOFF_FIRST, RPC_BACKOFF_MAX},
+};
 
 /// How an attempt failed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -25,7 +29,7 @@ pub enum Failure {
     BadAnswer(ResponseError),
     /// The peer says that it executed nothing.
     Refused(Refusal),
-    /// The node's certificate is not the node's.
+    /// One of the two nodes does not accept the other's certificate.
     Identity,
     /// Nothing was tried: the breaker is open, the node has no address, or the request is too large.
     NotTried,
@@ -90,6 +94,25 @@ impl Failure {
             Self::Refused(_) | Self::Identity | Self::NotTried => true,
             Self::Reset | Self::BadAnswer(_) => false,
         }
+    }
+}
+
+/// Tells whether a connection has ended because one of its nodes does not accept the other's certificate.
+pub(crate) fn refuses_identity(closed: &Closed) -> bool {
+    match closed {
+        Closed::IdentityRefused { .. }
+        | Closed::PeerNotTrusted { .. }
+        | Closed::Fault(PeerFault::Rpc(RpcFault::Identity(_))) => true,
+        Closed::ByPeer(close) => close.code == u64::from(PeerClose::IdentityMismatch.code()),
+        Closed::Local
+        | Closed::PathDead
+        | Closed::HandshakeTimedOut
+        | Closed::PeerRestarted
+        | Closed::TimedOut
+        | Closed::Overloaded
+        | Closed::NoCommonVersion
+        | Closed::Transport { .. }
+        | Closed::Fault(_) => false,
     }
 }
 

@@ -73,6 +73,8 @@ pub(crate) struct CallerSide {
     pub(crate) caller: Caller,
     pub(crate) agreed: Capabilities,
     pub(crate) outgoing: Outgoing,
+    /// A call was answered: the peer has taken this node for who it is.
+    pub(crate) is_believed: bool,
     /// Calls without a stream, oldest first.
     pub(crate) waiting: VecDeque<Wanted>,
     /// Calls with one.
@@ -229,6 +231,7 @@ impl CallerSide {
             caller,
             agreed,
             outgoing: Outgoing::new(agreed.layout(), budget),
+            is_believed: false,
             waiting: VecDeque::new(),
             under_way: InOrder::default(),
             slots: InOrder::default(),

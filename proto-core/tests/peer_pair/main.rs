@@ -27,5 +27,6 @@ mod pool;
 #[expect(dead_code, reason = "the tunnel's tests use all of it")]
 #[path = "../pair/raw.rs"]
 mod raw;
+mod reference;
 mod standing;
 mod stop;

@@ -22,7 +22,7 @@ use super::bed::{BOTH, Bed, Place, secs};
 
 impl Bed {
     /// Has a member keep its connections itself, to these nodes at these places.
-    fn manage(&mut self, place: Place, peers: &[(u64, Place)]) {
+    pub(crate) fn manage(&mut self, place: Place, peers: &[(u64, Place)]) {
         let seed = Seed::new([u8::try_from(place.0).unwrap(); 32]);
         let mut node = Node::new(BreakerSettings::default(), &seed);
         for (id, at) in peers {
@@ -32,14 +32,20 @@ impl Bed {
         self.member(place).node = Some(node);
     }
 
-    fn ask_node(&mut self, place: Place, node: u64, kind: RpcType, body: &[u8]) -> CallId {
+    pub(crate) fn ask_node(
+        &mut self,
+        place: Place,
+        node: u64,
+        kind: RpcType,
+        body: &[u8],
+    ) -> CallId {
         let (now, body) = (self.now(), Bytes::copy_from_slice(body));
         let call = (self.member(place).node.as_mut().unwrap()).call(now, NodeId(node), kind, body);
         self.drain(place);
         call
     }
 
-    fn outcome_of(&mut self, place: Place, call: CallId) -> Result<Bytes, CallError> {
+    pub(crate) fn outcome_of(&mut self, place: Place, call: CallId) -> Result<Bytes, CallError> {
         let over = |bed: &Self| bed.members[place.0].outcomes.contains_key(&call);
         assert!(self.run_until(secs(60), over), "no outcome");
         self.members[place.0].outcomes[&call].clone()

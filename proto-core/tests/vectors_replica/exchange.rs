@@ -64,7 +64,11 @@ struct Sent {
 fn frames(line: &Value) -> Result<Vec<Sent>, Failure> {
     let frames = line["frames"].as_array().ok_or("no frames")?;
     let read = |frame: &Value| {
-        let sent = from_hex(text(frame, "sent")?)?;
+        // What the attacker made up nobody has sent.
+        let sent = match (frame.get("sent"), frame.get("delivered")) {
+            (None, Some(_)) => Vec::new(),
+            _ => from_hex(text(frame, "sent")?)?,
+        };
         let delivered = match frame.get("delivered") {
             Some(_) => from_hex(text(frame, "delivered")?)?,
             None => sent.clone(),
@@ -104,7 +108,7 @@ impl End {
         };
         let own = replica(line, "dialer_id")?;
         // The dialer's own list is not in the line; ids are all that it takes from it.
-        let config = config(line, "dialer_", own, u8::MAX, conduct)?;
+        let config = config(line, "dialer_", own, 0..=u8::MAX, conduct)?;
         let binding = binding(line, "dialer_")?;
         let nonce = drawn(frames, true)?;
         let dialer = Dialer::new(start(), config, binding, target, nonce);
@@ -115,8 +119,8 @@ impl End {
 
     fn acceptor(line: &Value, frames: &[Sent], conduct: Conduct) -> Result<Self, Failure> {
         let own = replica(line, "acceptor_id")?;
-        let count = byte(line, "replica_count")?;
-        let config = config(line, "acceptor_", own, count, conduct)?;
+        let listed = 0..byte(line, "replica_count")?;
+        let config = config(line, "acceptor_", own, listed, conduct)?;
         let binding = binding(line, "acceptor_")?;
         let acceptor = Acceptor::new(start(), config, binding, drawn(frames, false)?);
         Ok(Self::of(Machine::Acceptor(acceptor)))
@@ -228,7 +232,7 @@ fn config(
     line: &Value,
     end: &str,
     own: ReplicaId,
-    count: u8,
+    listed: impl Iterator<Item = u8>,
     conduct: Conduct,
 ) -> Result<Arc<Config>, Failure> {
     let own_field = |name: &str| {
@@ -251,7 +255,7 @@ fn config(
         Keys::new(key(&current)?, previous.transpose()?).map_err(|e| e.to_string())
     });
     // A replica is of its own list here, which some of the recorded ends were not.
-    let listed = (0..count).map(ReplicaId).chain([own]);
+    let listed = listed.map(ReplicaId).chain([own]);
     let roster: Roster = listed.map(|id| (id, Seal::Never)).collect();
     let config = Config::new(cluster, own, roster, keys.transpose()?).map_err(|e| e.to_string())?;
     let config = config.with_profile(profile(line)?).with_conduct(conduct);

@@ -12,14 +12,14 @@ pub(crate) type Failure = String;
 
 /// Checks one line, whatever its kind.
 pub(crate) fn check(line: &Value, conduct: Conduct) -> Result<(), Failure> {
-    match text(line, "kind")? {
+    let kind = text(line, "kind")?;
+    // The profile is in a field of its own.
+    match kind.strip_suffix("_profile_a").unwrap_or(kind) {
         "cluster_id" => cluster_id(line),
-        "mac" | "mac_profile_a" => mac(line),
-        "ok" | "ok_profile_a" | "config" | "config_profile_a" | "mismatch" | "binding"
-        | "tamper_hello" | "tamper_challenge" | "tamper_finish" | "surgery" | "replay_source"
-        | "replay" | "reflect" | "feed_acceptor" | "feed_acceptor2" | "feed_dialer" => {
-            exchange::check(line, conduct)
-        }
+        "mac" => mac(line),
+        "ok" | "config" | "mismatch" | "binding" | "tamper_hello" | "tamper_challenge"
+        | "tamper_finish" | "surgery" | "replay_source" | "replay" | "reflect"
+        | "feed_acceptor" | "feed_acceptor2" | "feed_dialer" => exchange::check(line, conduct),
         other => Err(format!("unknown kind {other}")),
     }
 }

@@ -9,6 +9,7 @@ use super::{
     ABANDONED,
 };
 use crate::{
+    close::Closed,
     id::{CallId, Slot},
     link::{Broken, ReadState, StreamRef},
     peer::{
@@ -23,7 +24,7 @@ use crate::{
         frame::Frame,
         refusal::Refusal,
         response::{Answer, Asked, ResponseError},
-        retry::Failure,
+        retry::{self, Failure},
         role::{CallerSide, Phase, UnderWay, Wanted},
         rpc_type::RpcType,
     },
@@ -166,6 +167,7 @@ impl Connection {
                 error.close().is_some().then_some(*error)
             }
         };
+        side.is_believed |= matches!(judged, Ok(Answer::Body(_)));
         let outcome = match judged {
             Ok(Answer::Body(body)) => Ok(body),
             Ok(Answer::Taken) => Ok(Bytes::new()),
@@ -289,7 +291,7 @@ impl Connection {
     }
 
     /// Calls without a stream get none any more.
-    pub(super) fn waiting_lost(&mut self) {
+    pub(super) fn waiting_lost(&mut self, failure: Failure) {
         let Some(side) = self.caller_side() else {
             return;
         };
@@ -297,13 +299,17 @@ impl Connection {
             if let Some(side) = self.caller_side() {
                 side.outgoing.cancel(wanted.call);
             }
-            self.call_over(wanted.call, Err(LOST_UNWRITTEN));
+            self.call_over(wanted.call, Err(failure));
         }
     }
 
-    /// The connection is over.
-    pub(super) fn calls_lost(&mut self) {
-        self.waiting_lost();
+    /// The connection is over. A peer that does not believe this node may say so by its close alone, and is not asked again
+    /// (peer-rpc 10.2). Where it did believe it before, records have changed since, and another connection is as good as ever.
+    pub(super) fn calls_lost(&mut self, closed: &Closed) {
+        let is_stranger = retry::refuses_identity(closed)
+            && self.caller_side().is_some_and(|side| !side.is_believed);
+        let identity = is_stranger.then_some(Failure::Identity);
+        self.waiting_lost(identity.unwrap_or(LOST_UNWRITTEN));
         let Some(side) = self.caller_side() else {
             return;
         };
@@ -318,7 +324,8 @@ impl Connection {
                     c.ended(Side::Out, under_way.asked.kind, CallResult::Failed);
                 });
             }
-            self.call_over(call, Err(failure.unwrap_or(LOST_UNWRITTEN)));
+            let failure = identity.or(failure).unwrap_or(LOST_UNWRITTEN);
+            self.call_over(call, Err(failure));
         }
     }
 }
@@ -355,7 +362,7 @@ fn judge(
 }
 
 /// How a call failed that never had a stream.
-const LOST_UNWRITTEN: Failure = Failure::Link {
+pub(super) const LOST_UNWRITTEN: Failure = Failure::Link {
     written: false,
     dead: true,
 };

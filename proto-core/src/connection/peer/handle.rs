@@ -201,7 +201,7 @@ impl Connection {
             }
             Phase::Caller(_) => {
                 role.farewell = Some(Farewell::Drain { until });
-                self.waiting_lost();
+                self.waiting_lost(super::caller::LOST_UNWRITTEN);
             }
             Phase::Callee(side) => {
                 role.farewell = Some(Farewell::Drain { until });

@@ -211,9 +211,9 @@ impl Connection {
     }
 
     /// The connection is over, and so is what was under way on it.
-    pub(super) fn peer_ended(&mut self) {
+    pub(super) fn peer_ended(&mut self, closed: &Closed) {
         debug_assert_eq!(self.state, State::Closed);
-        self.calls_lost();
+        self.calls_lost(closed);
         self.requests_lost();
         if let Some(role) = self.peer_role() {
             role.writing.clear();

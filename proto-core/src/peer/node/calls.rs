@@ -138,8 +138,11 @@ impl Node {
             Err(failure) => {
                 let verdict = retry::judge(kind, attempts, &failure);
                 // However many calls a lost connection takes with it, it is one failure of the node.
-                let is_known = matches!(failure, Failure::Link { dead: true, .. })
-                    && self.connection(node) != Some(conn);
+                let is_of_all = matches!(
+                    failure,
+                    Failure::Link { dead: true, .. } | Failure::Identity
+                );
+                let is_known = is_of_all && self.connection(node) != Some(conn);
                 self.attempt_over(now, id, verdict.breaker.filter(|_| !is_known));
                 if verdict.evict {
                     self.evict(node, conn);

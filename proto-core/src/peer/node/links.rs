@@ -11,13 +11,12 @@ use super::{
     step::{CallError, DialId, NodeStep, Reach},
 };
 use crate::{
-    close::{Closed, PeerFault},
+    close::Closed,
     id::{CallId, ConnId},
     output::Event,
     peer::{
         NodeId,
         event::PeerEvent,
-        fault::RpcFault,
         retry::{self, Failure},
     },
 };
@@ -310,20 +309,9 @@ impl Node {
 
 /// What the end of a connection that never came up says of the node.
 fn failure_of(closed: &Closed) -> Failure {
-    match closed {
-        Closed::IdentityRefused { .. } | Closed::PeerNotTrusted { .. } => Failure::Identity,
-        Closed::Fault(PeerFault::Rpc(RpcFault::Identity(_))) => Failure::Identity,
-        Closed::ByPeer(close) if close.code == 2 => Failure::Identity,
-        Closed::Local
-        | Closed::PathDead
-        | Closed::HandshakeTimedOut
-        | Closed::ByPeer(_)
-        | Closed::PeerRestarted
-        | Closed::TimedOut
-        | Closed::Overloaded
-        | Closed::NoCommonVersion
-        | Closed::Transport { .. }
-        | Closed::Fault(_) => UNREACHED,
+    match retry::refuses_identity(closed) {
+        true => Failure::Identity,
+        false => UNREACHED,
     }
 }
 
