@@ -260,6 +260,9 @@ pub const ENVELOPE_BUFFER_FIRST: usize = 64 << 10;
 pub const RPC_UNREAD_PER_CONNECTION: u64 = 2 * (RPC_LEN_MAX as u64 + 64);
 /// Peer RPC: bytes that may have come on a connection of which no request was accepted, and be held: one of the largest.
 pub const RPC_UNREAD_UNPROVED: u64 = RPC_LEN_MAX as u64 + 64;
+/// Peer RPC: as [`RPC_UNREAD_UNPROVED`] for all connections of a process, half of what requests have: whoever has a certificate
+/// and not the cluster's key keeps no request of those out who have it, however many connections they make.
+pub const RPC_UNREAD_UNPROVED_IN_ALL: u64 = 4 * RPC_UNREAD_UNPROVED;
 /// Peer RPC: as [`RPC_UNREAD_PER_CONNECTION`] for all connections of a process, of its requests and of its answers.
 pub const RPC_UNREAD_OF_A_KIND: u64 = 4 * RPC_UNREAD_PER_CONNECTION;
 /// Peer RPC: the same of both.
@@ -280,6 +283,10 @@ pub const PEER_PROOF_TIMEOUT: Duration = Duration::from_secs(30);
 /// present one, its successor, and two of processes that are gone. With a further one another is closed, first one on which
 /// nothing was accepted, then the oldest.
 pub const PEER_INBOUND_MAX: usize = 4;
+/// Peer RPC: connections for calls that one node may have dialled here within [`RPC_TIMEOUT`]. The reference dials for each call
+/// that finds no connection, and has that call on it whichever of them it keeps (peer-rpc 9.1): as many at once as calls go over
+/// one connection.
+pub const PEER_INBOUND_BURST: usize = 256;
 /// Peer RPC: reason of an application close, in bytes (peer-rpc 2).
 pub const PEER_REASON_LEN_MAX: usize = 100;
 /// Peer RPC: numbers that a replay window remembers. Sixteen times the streams of a connection, so that none of the

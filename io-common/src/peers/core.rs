@@ -40,6 +40,7 @@ use super::{
     handle::{Calls, PeersHandle},
     request::requests,
     role::{PeerCommand, PeerParts},
+    shares::Shares,
 };
 use crate::{
     commands::Command,
@@ -142,6 +143,7 @@ impl PeersCore {
             parts: PeerParts {
                 owner: own,
                 requests: asked,
+                shares: Shares::default(),
                 gateway,
             },
             ledger,

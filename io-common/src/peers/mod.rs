@@ -14,6 +14,7 @@ mod handle;
 mod links;
 mod request;
 mod role;
+mod shares;
 #[cfg(test)]
 mod tests;
 
@@ -158,7 +159,7 @@ impl fmt::Debug for PeersInput {
 pub const INPUTS_LEN: usize = 1 << 20;
 /// Calls of a process that are under way; a further one is refused.
 pub const CALLS_MAX: usize = 1 << 16;
-/// Requests of all peers that wait for the application; a further one is refused as overload. One node has a quarter of them:
-/// of each of its [`PEER_INBOUND_MAX`](adit_proto_core::limits::PEER_INBOUND_MAX) connections
-/// [`RPC_CALLS_PER_CONNECTION`](adit_proto_core::limits::RPC_CALLS_PER_CONNECTION) wait, or are with the application.
+/// Requests of all peers that wait for the application; a further one is refused as overload.
 pub const REQUESTS_LEN: usize = 4_096;
+/// Those of one node that wait, or are with the application, whatever connections they came on; a further one is refused.
+pub const REQUESTS_PER_NODE: usize = REQUESTS_LEN / 4;

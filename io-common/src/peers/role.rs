@@ -1,7 +1,7 @@
 //! The role of one connection between peers: facts to the owner, requests to the application.
 
 use std::{
-    collections::BTreeSet,
+    collections::{BTreeMap, BTreeSet},
     time::{Duration, Instant},
 };
 
@@ -23,6 +23,7 @@ use bytes::Bytes;
 use super::{
     PeersInput, Request, Responder,
     forward::{self, Forwarding},
+    shares::{Share, Shares},
 };
 use crate::{
     commands::Commands, connection::Role, gateway::GatewayHandle, handoff::Sender, over::Over,
@@ -68,6 +69,7 @@ pub enum PeerCommand {
 pub struct PeerParts {
     pub(super) owner: Sender<PeersInput>,
     pub(super) requests: Sender<Request>,
+    pub(super) shares: Shares,
     /// This node, and the gateway that it is: for sessions that are forwarded.
     pub(super) gateway: Option<(NodeId, GatewayHandle)>,
 }
@@ -81,7 +83,7 @@ impl PeerParts {
             parts: self.clone(),
             own,
             caller: None,
-            asked: BTreeSet::new(),
+            asked: BTreeMap::new(),
             forwarding: None,
         }
     }
@@ -97,7 +99,7 @@ pub struct PeerConnection {
     /// Who asks on it.
     caller: Option<NodeId>,
     /// Requests that the application has, or that wait for it, whether or not anybody waits for their answers.
-    asked: BTreeSet<Slot>,
+    asked: BTreeMap<Slot, Share>,
     /// It carries sessions.
     forwarding: Option<Forwarding>,
 }
@@ -127,7 +129,10 @@ impl PeerConnection {
         if self.asked.len() >= RPC_CALLS_PER_CONNECTION {
             return;
         }
-        self.asked.insert(slot);
+        let Some(share) = self.parts.shares.take(request.from) else {
+            return;
+        };
+        self.asked.insert(slot, share);
         if request.kind == RpcType::Catalogue {
             return self.tell(PeersInput::Told(request));
         }
@@ -301,11 +306,12 @@ mod tests {
             parts: PeerParts {
                 owner,
                 requests: asked,
+                shares: Shares::default(),
                 gateway: None,
             },
             own: Commands::Shared(ConnId(1), own),
             caller: None,
-            asked: BTreeSet::new(),
+            asked: BTreeMap::new(),
             forwarding: None,
         };
         let last = RPC_CALLS_PER_CONNECTION as u64;

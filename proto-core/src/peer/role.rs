@@ -252,7 +252,7 @@ impl CalleeSide {
         Self {
             callee,
             agreed,
-            incoming: Incoming::new(agreed.layout(), budget),
+            incoming: Incoming::new(agreed.layout(), budget, node.ledger().unread_of_strangers()),
             running: InOrder::default(),
             prove_by: now.checked_add(limits::PEER_PROOF_TIMEOUT),
         }

@@ -295,3 +295,39 @@ fn a_server_that_had_answered_before_it_refuses_is_asked_on_a_new_connection() {
     serve(&mut bed, bare, &request, &answer(2, RpcType::Pong, b"x"));
     assert_eq!(bed.outcome_of(node, again), Ok(Bytes::from_static(b"x")));
 }
+
+/// Calls that find no connection race, each with a dial of its own that it goes on to use (peer-rpc 9.1).
+#[test]
+fn a_reference_client_that_dials_for_each_call_has_an_answer_on_each() {
+    let mut bed = Bed::new(9);
+    let setup = bed.setup(2);
+    let node = bed.add(setup);
+    bed.manage(node, &[]);
+    let config = RawConfig {
+        alpn: b"nodedb-raft/1",
+        identity: Some(bed.pki.pairs[&1].clone()),
+        ..RawConfig::default()
+    };
+    let dials: Vec<Place> = (0..64).map(|_| bed.add_raw(&config, node)).collect();
+    bed.run_for(secs(1));
+    for bare in &dials {
+        bare::send(&mut bed, *bare, HELLO, true);
+    }
+    bed.run_for(secs(1));
+    let ask = |seq, bare: &Place, bed: &mut Bed| {
+        let request = bare::request(3, 1, seq, RpcType::Ping, b"?");
+        bare::send(bed, *bare, &request, true)
+    };
+    let numbered = (1..).zip(&dials);
+    let streams = numbered.map(|(seq, bare)| (*bare, ask(seq, bare, &mut bed)));
+    let streams: Vec<_> = streams.collect();
+    bed.run_for(secs(1));
+    for (bare, stream) in streams {
+        let got = bed.raw(bare, |raw| raw.read(stream));
+        assert!(
+            got.end && !got.bytes.is_empty(),
+            "{:?}",
+            bare::closed(&mut bed, bare)
+        );
+    }
+}

@@ -44,7 +44,8 @@ fn ask(client: &Node, ends: &mut Ends, kind: RpcType, body: &[u8]) -> (Sealed, A
 
 /// Has the server read a request off a stream and judge it.
 fn take(server: &mut Node, ends: &mut Ends, wire: &Sealed) -> Result<Request, Refused> {
-    let mut calls = Incoming::new(ends.agreed.layout(), Budget::new(1 << 20));
+    let budget = Budget::new(1 << 20);
+    let mut calls = Incoming::new(ends.agreed.layout(), budget.clone(), &budget);
     calls.open(Slot(1)).unwrap();
     for part in &wire.parts {
         assert_eq!(calls.handle_bytes(start(), Slot(1), part), None);

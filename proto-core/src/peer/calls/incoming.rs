@@ -21,7 +21,7 @@ use crate::{
 pub struct Incoming {
     layout: Layout,
     budget: Budget,
-    /// The part of the budget for what comes before a request was accepted; none any more once one was.
+    /// The budget for what comes before a request was accepted; none any more once one was.
     unproved: Option<Budget>,
     calls: InOrder<Slot, Call>,
     /// Until when running calls may go on, once no more are taken.
@@ -62,10 +62,11 @@ pub enum StreamRefused {
 }
 
 impl Incoming {
-    /// Begins without calls. The budget is the connection's, below the process's.
+    /// Begins without calls. The budget is the connection's, below the process's; `strangers` is that of all connections
+    /// on which nothing was accepted yet.
     #[must_use]
-    pub fn new(layout: Layout, budget: Budget) -> Self {
-        let unproved = Some(budget.child(RPC_UNREAD_UNPROVED));
+    pub fn new(layout: Layout, budget: Budget, strangers: &Budget) -> Self {
+        let unproved = Some(strangers.child(RPC_UNREAD_UNPROVED));
         Self {
             layout,
             budget,
@@ -217,7 +218,7 @@ mod tests {
     };
 
     fn incoming(budget: &Budget) -> Incoming {
-        let mut calls = Incoming::new(Layout::Plain, budget.child(1_000));
+        let mut calls = Incoming::new(Layout::Plain, budget.child(1_000), budget);
         calls.is_proved();
         calls
     }
@@ -253,7 +254,7 @@ mod tests {
     #[test]
     fn what_a_stranger_declares_is_not_believed() {
         let (now, budget) = (start(), Budget::new(u64::MAX));
-        let mut calls = Incoming::new(Layout::Plain, budget.clone());
+        let mut calls = Incoming::new(Layout::Plain, budget.clone(), &budget);
         let mut head = request()[..21].to_vec();
         head[17..].copy_from_slice(&(64_u32 << 20).to_le_bytes());
         for slot in 1..=20 {

@@ -12,7 +12,10 @@ use std::{
 
 use super::{NumberRefused, Numbers, NumbersSpent, Outbound};
 use crate::{
-    limits::{PEERS_MAX, REPLAY_WINDOW, RPC_UNREAD_IN_ALL, RPC_UNREAD_OF_A_KIND},
+    limits::{
+        PEERS_MAX, REPLAY_WINDOW, RPC_UNREAD_IN_ALL, RPC_UNREAD_OF_A_KIND,
+        RPC_UNREAD_UNPROVED_IN_ALL,
+    },
     peer::{
         NodeId,
         budget::Budget,
@@ -35,6 +38,7 @@ pub struct PeerLedger {
     epochs: Mutex<Box<dyn EpochHook + Send>>,
     unread: Budget,
     requests: Budget,
+    strangers: Budget,
     answers: Budget,
     counters: Mutex<PeerCounters>,
 }
@@ -44,8 +48,10 @@ impl PeerLedger {
     #[must_use]
     pub fn new(boot_epoch: u64, keys: KeyRing, epochs: Box<dyn EpochHook + Send>) -> Self {
         let unread = Budget::new(RPC_UNREAD_IN_ALL);
+        let requests = unread.child(RPC_UNREAD_OF_A_KIND);
         Self {
-            requests: unread.child(RPC_UNREAD_OF_A_KIND),
+            strangers: requests.child(RPC_UNREAD_UNPROVED_IN_ALL),
+            requests,
             answers: unread.child(RPC_UNREAD_OF_A_KIND),
             unread,
             outbound: Outbound::new(boot_epoch),
@@ -100,6 +106,11 @@ impl PeerLedger {
     /// The part of requests.
     pub(crate) fn unread_requests(&self) -> &Budget {
         &self.requests
+    }
+
+    /// The part of requests for connections on which nothing was accepted yet.
+    pub(crate) fn unread_of_strangers(&self) -> &Budget {
+        &self.strangers
     }
 
     /// The part of answers, so that no request of a peer keeps an answer out.
@@ -222,6 +233,19 @@ mod tests {
         ledger.forget(NodeId(1));
         assert_eq!(one.accept(NodeId(1 << 40), 1), Ok(()));
         assert_eq!(ledger.jumps().len(), PEERS_MAX);
+    }
+
+    #[test]
+    fn whoever_has_proved_nothing_leaves_room_for_who_has() {
+        let ledger = ledger();
+        let strangers = ledger.unread_of_strangers();
+        let held = strangers.charge(RPC_UNREAD_UNPROVED_IN_ALL).unwrap();
+        assert!(strangers.charge(1).is_none());
+        let left = RPC_UNREAD_OF_A_KIND - RPC_UNREAD_UNPROVED_IN_ALL;
+        assert!(left >= RPC_UNREAD_OF_A_KIND / 2);
+        assert!(ledger.unread_requests().charge(left).is_some());
+        drop(held);
+        assert_eq!(ledger.unread().used(), 0);
     }
 
     #[test]

@@ -12,16 +12,25 @@ use super::{
 };
 use crate::{
     id::{ConnId, Slot},
-    limits::{PEER_DIAL_PATIENCE, PEER_INBOUND_MAX, RPC_DRAIN_GRACE},
+    limits::{
+        PEER_DIAL_PATIENCE, PEER_INBOUND_BURST, PEER_INBOUND_MAX, RPC_DRAIN_GRACE, RPC_TIMEOUT,
+    },
     peer::{NodeId, breaker::Pass},
 };
 
 impl Node {
     /// A peer's connection is up; `shown` is the node whose certificate it has, where records say.
-    pub(super) fn handle_inbound(&mut self, conn: ConnId, carries: Carries, shown: Option<NodeId>) {
+    pub(super) fn handle_inbound(
+        &mut self,
+        now: Instant,
+        conn: ConnId,
+        carries: Carries,
+        shown: Option<NodeId>,
+    ) {
         let inbound = Inbound {
             carries,
             shown,
+            since: now,
             is_bound: false,
             is_leaving: self.stopping,
         };
@@ -33,13 +42,14 @@ impl Node {
         if self.stopping {
             self.steps.push_back(NodeStep::Drain(conn, Duration::ZERO));
         } else if let Some(node) = shown {
-            self.end_one_of(node, carries, conn);
+            while self.end_one_of(now, node, carries, conn) {}
         }
     }
 
-    /// Ends a connection of a node that has too many. One that has proved nothing goes first, so that nobody who has a
-    /// node's certificate and not the cluster's key drives out what the node uses; then the oldest.
-    fn end_one_of(&mut self, node: NodeId, carries: Carries, newest: ConnId) {
+    /// Ends a connection of a node that has too many, and tells whether it did. One that has proved nothing goes first, so
+    /// that nobody who has a node's certificate and not the cluster's key drives out what the node uses; then the oldest.
+    /// One for calls has time for a call first, up to so many of them.
+    fn end_one_of(&mut self, now: Instant, node: NodeId, carries: Carries, newest: ConnId) -> bool {
         let of_it = self.links.iter().filter_map(|(conn, held)| {
             let inbound = held.role.inbound()?;
             let is_of_it = inbound.shown == Some(node) && inbound.carries == carries;
@@ -47,11 +57,16 @@ impl Node {
         });
         let of_it: Vec<(ConnId, Inbound)> = of_it.collect();
         if of_it.len() <= PEER_INBOUND_MAX {
-            return;
+            return false;
         }
-        let others = of_it.iter().filter(|(conn, _)| *conn != newest);
+        let is_patient = carries == Carries::Calls && of_it.len() <= PEER_INBOUND_BURST;
+        let may_end =
+            |of: &Inbound| !is_patient || now.saturating_duration_since(of.since) >= RPC_TIMEOUT;
+        let others = of_it
+            .iter()
+            .filter(|(conn, of)| *conn != newest && may_end(of));
         let Some((conn, inbound)) = others.min_by_key(|(conn, of)| (of.is_bound, *conn)) else {
-            return;
+            return false;
         };
         let grace = match inbound.is_bound {
             true => RPC_DRAIN_GRACE,
@@ -64,6 +79,7 @@ impl Node {
         let conn = *conn;
         self.set_role(conn, LinkRole::Inbound(leaving));
         self.steps.push_back(NodeStep::Drain(conn, grace));
+        true
     }
 
     /// Whoever dialled a connection has the cluster's key.

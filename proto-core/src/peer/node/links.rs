@@ -72,7 +72,7 @@ impl Node {
             Event::Peer(PeerEvent::ForwardUp {
                 node,
                 is_dialler: false,
-            }) => self.handle_inbound(conn, Carries::Sessions, Some(node)),
+            }) => self.handle_inbound(now, conn, Carries::Sessions, Some(node)),
             Event::Peer(PeerEvent::ForwardRequested { .. }) => self.mark_bound(conn),
             Event::Peer(PeerEvent::ForwardUp { .. }) => {}
             Event::PathSuspect => self.tell(conn, Reach::Suspect),
@@ -110,7 +110,7 @@ impl Node {
 
     fn handle_up(&mut self, now: Instant, conn: ConnId, shown: Option<NodeId>) {
         let Some(held) = self.links.get(&conn) else {
-            return self.handle_inbound(conn, Carries::Calls, shown);
+            return self.handle_inbound(now, conn, Carries::Calls, shown);
         };
         let LinkRole::Dialled(id) = held.role else {
             return;

@@ -167,6 +167,8 @@ pub(super) struct Inbound {
     pub(super) carries: Carries,
     /// Whose certificate it has, where records say.
     pub(super) shown: Option<NodeId>,
+    /// When it came up.
+    pub(super) since: Instant,
     /// Something was accepted on it.
     pub(super) is_bound: bool,
     /// It is to end, as its node has newer ones.

@@ -3,7 +3,7 @@
 use super::{breaker::open, *};
 use crate::{
     id::Slot,
-    limits::PEER_DIAL_PATIENCE,
+    limits::{PEER_DIAL_PATIENCE, PEER_INBOUND_BURST, RPC_TIMEOUT},
     peer::{interest::Interest, verdict::Accepted},
 };
 
@@ -65,12 +65,14 @@ fn of_the_connections_that_a_node_dials_a_few_stay() {
     assert!(bed.steps().is_empty());
     let unbound = |conn| NodeStep::Drain(ConnId(conn), Duration::ZERO);
     for (newest, leaves) in [(44, 41), (45, 43), (46, 44)] {
+        bed.now += RPC_TIMEOUT;
         bed.event(ConnId(newest), inbound(Some(PEER)));
         assert_eq!(bed.steps(), [unbound(leaves)]);
     }
     for conn in [45, 46] {
         bed.event(ConnId(conn), bound(PEER));
     }
+    bed.now += RPC_TIMEOUT;
     bed.event(ConnId(47), inbound(Some(PEER)));
     let oldest = NodeStep::Drain(ConnId(40), RPC_DRAIN_GRACE);
     assert_eq!(bed.steps(), [oldest]);
@@ -78,6 +80,29 @@ fn of_the_connections_that_a_node_dials_a_few_stay() {
     bed.event(ConnId(42), Event::Closed(Closed::Local));
     bed.event(ConnId(48), inbound(Some(PEER)));
     assert!(bed.steps().is_empty());
+}
+
+#[test]
+fn each_of_many_connections_that_a_node_dials_at_once_has_time_for_a_call() {
+    let mut bed = Bed::new();
+    let burst = PEER_INBOUND_BURST as u64;
+    let numbers = |steps: Vec<NodeStep>| -> Vec<u64> {
+        let number = |step| match step {
+            NodeStep::Drain(ConnId(conn), Duration::ZERO) => conn,
+            other => panic!("{other:?}"),
+        };
+        steps.into_iter().map(number).collect()
+    };
+    for conn in 0..burst {
+        bed.event(ConnId(conn), inbound(Some(PEER)));
+    }
+    assert!(bed.steps().is_empty());
+    bed.event(ConnId(burst), inbound(Some(PEER)));
+    assert_eq!(numbers(bed.steps()), [0], "one beyond all bounds");
+    bed.now += RPC_TIMEOUT;
+    bed.event(ConnId(burst + 1), inbound(Some(PEER)));
+    let gone: Vec<u64> = (1..burst - 2).collect();
+    assert_eq!(numbers(bed.steps()), gone, "four stay");
 }
 
 #[test]
