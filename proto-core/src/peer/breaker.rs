@@ -11,6 +11,8 @@ pub struct Breaker {
     failures: u32,
     state: State,
     since: Instant,
+    /// Probes that there were.
+    probes: u64,
 }
 
 /// How a breaker behaves.
@@ -48,9 +50,9 @@ pub enum BreakerState {
 enum State {
     Closed,
     Open,
-    /// Since when a probe is under way; none where it came to nothing, or the node has shown itself.
+    /// The probe that is under way, and since when; none where it came to nothing, or the node has shown itself.
     HalfOpen {
-        probing: Option<Instant>,
+        probing: Option<(ProbeId, Instant)>,
     },
 }
 
@@ -60,8 +62,12 @@ pub enum Pass {
     /// As all do.
     Free,
     /// As the one that tries whether the node is back.
-    Probe,
+    Probe(ProbeId),
 }
+
+/// One probe of a breaker. A probe that is heard of late has lost its place to the next one, and must not give that up.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ProbeId(u64);
 
 /// The breaker lets no call pass: nobody's fault; the node failed lately.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
@@ -90,6 +96,7 @@ impl Breaker {
             failures: 0,
             state: State::Closed,
             since: now,
+            probes: 0,
         }
     }
 
@@ -105,24 +112,30 @@ impl Breaker {
             State::Closed => return Ok(Pass::Free),
             State::Open => is_over(self.since),
             State::HalfOpen { .. } if self.settings.half_open == HalfOpen::EveryCheck => true,
-            State::HalfOpen { probing } => probing.is_none_or(is_over),
+            State::HalfOpen { probing } => probing.is_none_or(|(_, since)| is_over(since)),
         };
         if !is_free {
             return Err(CircuitOpen {
                 failures: self.failures,
             });
         }
-        let probing = Some(now);
+        self.probes = self.probes.wrapping_add(1);
+        let probe = ProbeId(self.probes);
+        let probing = Some((probe, now));
         match self.state {
             State::Open => self.enter(now, State::HalfOpen { probing }),
             State::Closed | State::HalfOpen { .. } => self.state = State::HalfOpen { probing },
         }
-        Ok(Pass::Probe)
+        Ok(Pass::Probe(probe))
     }
 
-    /// A probe came to nothing, and says nothing of the node: the next attempt may be one.
-    pub fn released(&mut self) {
-        if let State::HalfOpen { probing } = &mut self.state {
+    /// An attempt came to nothing, and says nothing of the node. Where it is the probe that is under way, the next attempt
+    /// may be one.
+    pub fn released(&mut self, pass: Pass) {
+        if let State::HalfOpen { probing } = &mut self.state
+            && let Some((probe, _)) = probing
+            && pass == Pass::Probe(*probe)
+        {
             *probing = None;
         }
     }
@@ -223,7 +236,7 @@ mod tests {
         let before = start + COOLDOWN - Duration::from_nanos(1);
         assert_eq!(b.check(before), Err(CircuitOpen { failures: 5 }));
         let at = start + COOLDOWN;
-        assert_eq!(b.check(at), Ok(Pass::Probe));
+        assert!(matches!(b.check(at), Ok(Pass::Probe(_))));
         assert_eq!(b.state(), BreakerState::HalfOpen);
         assert!(b.check(at).is_err());
         b.succeeded(at);
@@ -256,21 +269,37 @@ mod tests {
     fn a_probe_that_says_nothing_makes_room_at_once() {
         let (mut b, start) = open(HalfOpen::OneProbe);
         let at = start + COOLDOWN;
-        b.check(at).unwrap();
-        b.released();
+        let probe = b.check(at).unwrap();
+        b.released(probe);
         assert_eq!(b.state(), BreakerState::HalfOpen);
-        assert_eq!(b.check(at), Ok(Pass::Probe));
+        assert!(matches!(b.check(at), Ok(Pass::Probe(_))));
         assert!(b.check(at).is_err());
         let (mut b, _) = open(HalfOpen::OneProbe);
-        b.released();
+        b.released(probe);
         assert!(b.check(start).is_err(), "there was none");
+    }
+
+    #[test]
+    fn a_probe_that_is_heard_of_late_does_not_free_the_place_of_the_next() {
+        let (mut b, start) = open(HalfOpen::OneProbe);
+        let at = start + COOLDOWN;
+        let first = b.check(at).unwrap();
+        // It is given up, as nothing was heard of it for a pause; another one goes.
+        let late = at + COOLDOWN;
+        let second = b.check(late).unwrap();
+        b.released(first);
+        assert!(b.check(late).is_err(), "the second one is under way");
+        b.released(Pass::Free);
+        assert!(b.check(late).is_err(), "the second one is under way");
+        b.released(second);
+        assert!(b.check(late).is_ok());
     }
 
     #[test]
     fn a_node_that_shows_itself_is_tried_at_once_and_once() {
         let (mut b, start) = open(HalfOpen::OneProbe);
         b.shown(start);
-        assert_eq!(b.check(start), Ok(Pass::Probe));
+        assert!(matches!(b.check(start), Ok(Pass::Probe(_))));
         assert!(b.check(start).is_err());
         b.shown(start);
         assert!(b.check(start).is_err(), "one is under way");
@@ -282,7 +311,7 @@ mod tests {
     fn the_reference_lets_everybody_probe() {
         let (mut b, start) = open(HalfOpen::EveryCheck);
         for _ in 0..3 {
-            assert_eq!(b.check(start + COOLDOWN), Ok(Pass::Probe));
+            assert!(matches!(b.check(start + COOLDOWN), Ok(Pass::Probe(_))));
         }
     }
 

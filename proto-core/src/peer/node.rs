@@ -272,7 +272,7 @@ impl Node {
                 kind,
                 payload,
                 attempts: 0,
-                is_probe: false,
+                pass: Pass::Free,
                 state: CallState::New,
             };
             self.calls.insert(call, begun);
@@ -290,7 +290,7 @@ impl Node {
         let address = peer.address.clone();
         let dial = self.begin_dial(now, For::Node(node), None, Some(node), address);
         if let Some(dial) = self.dials.get_mut(&dial) {
-            dial.is_probe = pass == Pass::Probe;
+            dial.pass = pass;
         }
         if let Some(peer) = self.peers.get_mut(&node) {
             peer.pooled = Pooled::Dialling(dial);
@@ -312,7 +312,7 @@ impl Node {
             id,
             target,
             call,
-            is_probe: false,
+            pass: Pass::Free,
             conn: None,
             since: now,
             until,
@@ -351,11 +351,10 @@ impl Node {
             self.links.remove(&conn);
             self.close(conn);
         }
-        if dial.is_probe
-            && let For::Node(node) = dial.target
+        if let For::Node(node) = dial.target
             && let Some(peer) = self.peers.get_mut(&node)
         {
-            peer.breaker.released();
+            peer.breaker.released(dial.pass);
         }
         Some(dial)
     }

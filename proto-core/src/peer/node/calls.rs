@@ -49,7 +49,7 @@ impl Node {
             return self.end_call(id, Err(CallError::Busy { node }));
         }
         match peer.breaker.check(now) {
-            Ok(pass) => call.is_probe = pass == Pass::Probe,
+            Ok(pass) => call.pass = pass,
             Err(CircuitOpen { failures }) => {
                 return self.end_call(id, Err(CallError::CircuitOpen { node, failures }));
             }
@@ -221,7 +221,7 @@ impl Node {
         let Some(call) = self.calls.get_mut(&id) else {
             return;
         };
-        let is_probe = std::mem::take(&mut call.is_probe);
+        let pass = std::mem::replace(&mut call.pass, Pass::Free);
         let For::Node(node) = call.target else {
             return;
         };
@@ -231,8 +231,7 @@ impl Node {
         match counted {
             Some(Counted::Failure) => peer.breaker.failed(now),
             Some(Counted::Success) => peer.breaker.succeeded(now),
-            None if is_probe => peer.breaker.released(),
-            None => {}
+            None => peer.breaker.released(pass),
         }
     }
 
@@ -268,9 +267,7 @@ impl Node {
                     if let CallState::Waiting { .. } = call.state {
                         peer.waiting.retain(|waiting| *waiting != id);
                     }
-                    if call.is_probe {
-                        peer.breaker.released();
-                    }
+                    peer.breaker.released(call.pass);
                 }
             }
         }

@@ -16,6 +16,7 @@ use crate::{
     output::Event,
     peer::{
         NodeId,
+        breaker::Pass,
         event::PeerEvent,
         retry::{self, Failure},
     },
@@ -123,7 +124,7 @@ impl Node {
                 self.set_role(conn, LinkRole::To(node));
                 if let Some(peer) = self.peers.get_mut(&node) {
                     peer.pooled = Pooled::Up(conn);
-                    if peer.waiting.is_empty() || dial.is_probe {
+                    if peer.waiting.is_empty() || dial.pass != Pass::Free {
                         // It was made for no call that could tell.
                         peer.breaker.succeeded(now);
                     }

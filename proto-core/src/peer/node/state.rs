@@ -12,7 +12,7 @@ use crate::{
     id::{CallId, ConnId},
     peer::{
         NodeId,
-        breaker::{Breaker, BreakerSettings},
+        breaker::{Breaker, BreakerSettings, Pass},
         rpc_type::RpcType,
     },
     target::Target,
@@ -71,8 +71,8 @@ pub(super) struct Call {
     pub(super) payload: Bytes,
     /// Attempts that were begun.
     pub(super) attempts: u32,
-    /// The present one tries for the breaker whether the node is back.
-    pub(super) is_probe: bool,
+    /// How the present one passed the breaker.
+    pub(super) pass: Pass,
     pub(super) state: CallState,
 }
 
@@ -115,8 +115,8 @@ pub(super) struct Dial {
     pub(super) target: For,
     /// The call that it is made for alone.
     pub(super) call: Option<CallId>,
-    /// It tries for the breaker whether the node is back.
-    pub(super) is_probe: bool,
+    /// How it passed the breaker.
+    pub(super) pass: Pass,
     /// Once the driver has told.
     pub(super) conn: Option<ConnId>,
     pub(super) since: Instant,
