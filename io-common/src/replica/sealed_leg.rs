@@ -30,6 +30,8 @@ pub struct SealedLeg<L> {
     /// How much of them it has.
     written: usize,
     is_shut: bool,
+    /// The peer has ended its half.
+    has_ended: bool,
     failed: Option<io::ErrorKind>,
 }
 
@@ -48,6 +50,7 @@ impl<L: Leg> SealedLeg<L> {
             unwritten: Vec::new(),
             written: 0,
             is_shut: false,
+            has_ended: false,
             failed: None,
         }
     }
@@ -86,6 +89,21 @@ impl<L: Leg> SealedLeg<L> {
         Poll::Ready(Ok(()))
     }
 
+    /// The peer has ended its half, so nobody reads any more. Before the other half has ended, too, the peer keeps its
+    /// connection: whatever comes of it says that the session is reset, and whoever has nothing to write hears of it here.
+    fn watch(&mut self) {
+        if !self.has_ended || self.is_shut || self.failed.is_some() {
+            return;
+        }
+        let kind = match self.socket.poll_read(&mut L::Buffer::default()) {
+            Poll::Pending => return,
+            Poll::Ready(Ok(end)) if end.is_empty() => io::ErrorKind::UnexpectedEof,
+            Poll::Ready(Ok(_)) => io::ErrorKind::InvalidData,
+            Poll::Ready(Err(error)) => error.kind(),
+        };
+        self.failed = Some(kind);
+    }
+
     fn fail(&mut self, error: io::Error) -> io::Error {
         self.failed = Some(error.kind());
         error
@@ -95,7 +113,12 @@ impl<L: Leg> SealedLeg<L> {
     fn open(&mut self) -> Result<Option<Bytes>, OpenFault> {
         let (len, used) = match self.opener.open(&mut self.incoming)? {
             Opened::Missing(_) => return Ok(None),
-            Opened::End { .. } => return Ok(Some(Bytes::new())),
+            Opened::End { used } => {
+                // What is asked again has its end again; nothing may come behind it.
+                self.incoming.advance(used);
+                self.has_ended = true;
+                return Ok(Some(Bytes::new()));
+            }
             Opened::Data { payload, used } => (payload.len(), used),
         };
         let mut record = self.incoming.split_to(used).freeze();
@@ -127,13 +150,18 @@ impl<L: Leg> Leg for SealedLeg<L> {
         self.socket.begin_turn();
         // A failure is told by what is done next.
         let _told_later = self.poll_flush();
+        self.watch();
     }
 
     /// One record at a time, so that whoever reads sees where each ends.
     fn poll_read(&mut self, buffer: &mut L::Buffer) -> Poll<io::Result<Bytes>> {
         loop {
             match self.open() {
-                Ok(Some(payload)) => return Poll::Ready(Ok(payload)),
+                Ok(Some(payload)) => {
+                    // From here on nobody else asks the socket to tell of what becomes of it.
+                    self.watch();
+                    return Poll::Ready(Ok(payload));
+                }
                 Ok(None) => {}
                 Err(fault) => {
                     let error = io::Error::new(io::ErrorKind::InvalidData, fault);
@@ -318,6 +346,44 @@ mod tests {
                 far.poll_write(&[IoSlice::new(b"x")]),
                 Poll::Ready(Err(_))
             ));
+        }
+    }
+
+    #[test]
+    fn an_end_stays_one_for_whoever_asks_again() {
+        let (mut near, mut far) = legs();
+        write(&mut near, b"last");
+        assert!(near.poll_shutdown().is_ready());
+        assert_eq!(read(&mut far).unwrap(), "last");
+        for _ in 0..3 {
+            far.begin_turn();
+            assert!(read(&mut far).unwrap().is_empty());
+        }
+        assert_eq!(write(&mut far, b"answer"), 6);
+        assert_eq!(read(&mut near).unwrap(), "answer");
+        assert!(!far.is_broken() && !near.is_broken());
+    }
+
+    #[test]
+    fn a_peer_that_goes_behind_its_end_is_seen_by_one_that_is_idle() {
+        for how in ["reset", "end", "bytes", "clean"] {
+            let (mut near, mut far) = legs();
+            assert!(near.poll_shutdown().is_ready());
+            assert!(read(&mut far).unwrap().is_empty());
+            far.begin_turn();
+            assert!(!far.is_broken());
+            match how {
+                "reset" => near.socket.0.reset("cut"),
+                "end" => near.socket.0.shutdown(),
+                "bytes" => assert!(near.socket.poll_write(&[IoSlice::new(b"x")]).is_ready()),
+                _ => {
+                    // Both halves have ended: the connection may go.
+                    assert!(far.poll_shutdown().is_ready());
+                    near.socket.0.shutdown();
+                }
+            }
+            far.begin_turn();
+            assert_eq!(far.is_broken(), how != "clean", "{how}");
         }
     }
 
