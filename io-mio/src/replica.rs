@@ -107,7 +107,7 @@ impl Replicas {
         let tcp = match TcpStream::connect(addr) {
             Ok(tcp) => tcp,
             Err(error) => {
-                self.not_connected(addr, target, LinkError::Connect(error));
+                self.not_connected(addr, target, LinkError::of_connect(error));
                 return Ok(());
             }
         };
@@ -215,7 +215,7 @@ impl Replicas {
                     self.give_up(key, LinkError::ConnectTimedOut);
                 }
                 Ok(false) => {}
-                Err(error) => self.give_up(key, LinkError::Connect(error)),
+                Err(error) => self.give_up(key, LinkError::of_connect(error)),
             },
             Some(Entry::Shaking(handshake, _)) => match handshake.turn(now) {
                 Turn::Waiting => self.timers.arm(key, handshake.poll_timeout()),

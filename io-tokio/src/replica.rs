@@ -38,7 +38,7 @@ pub async fn dial(
 async fn connect(addr: SocketAddr) -> Result<StdStream, LinkError> {
     let connected = timeout(CONNECT_TIMEOUT, TcpStream::connect(addr)).await;
     let tcp = connected.map_err(|_| LinkError::ConnectTimedOut)?;
-    let tcp = tcp.map_err(LinkError::Connect)?;
+    let tcp = tcp.map_err(LinkError::of_connect)?;
     tcp.into_std().map_err(LinkError::Socket)
 }
 

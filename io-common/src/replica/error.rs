@@ -19,6 +19,12 @@ pub enum LinkError {
     /// There is no connection to its address.
     #[error("no connection to the replica: {0}; see that it runs, and its address in the list")]
     Connect(#[source] io::Error),
+    /// This machine cannot begin a connection: a lack of its own, which says nothing of the replica.
+    #[error(
+        "this machine cannot open a connection to the replica: {0}; see its limits of open files and memory, its \
+         addresses, its free local ports and its own firewall"
+    )]
+    Local(#[source] io::Error),
     /// Its address does not answer.
     #[error(
         "no connection to the replica within {CONNECT_TIMEOUT:?}: see its address in the list, and firewalls between"
@@ -44,4 +50,71 @@ pub enum LinkError {
     /// The operating system gives no randomness, without which there is no handshake.
     #[error("the operating system gives no random bytes")]
     NoRandomness,
+}
+
+impl LinkError {
+    /// Judges whose lack it is that there is no connection.
+    #[must_use]
+    pub fn of_connect(error: io::Error) -> Self {
+        let is_local = LACKS_BY_KIND.contains(&error.kind())
+            || (error.raw_os_error()).is_some_and(|code| LACKS_BY_CODE.contains(&code));
+        match is_local {
+            true => Self::Local(error),
+            false => Self::Connect(error),
+        }
+    }
+
+    /// Tells whether this machine, or whoever uses it, is at fault: nothing is known of the replica by it.
+    #[must_use]
+    pub fn is_local(&self) -> bool {
+        match self {
+            Self::Dial(_)
+            | Self::Local(_)
+            | Self::GivenUp
+            | Self::Socket(_)
+            | Self::NoRandomness => true,
+            Self::Connect(_)
+            | Self::ConnectTimedOut
+            | Self::Handshake(_)
+            | Self::Cut(_)
+            | Self::Unwritten => false,
+        }
+    }
+}
+
+/// No port of this machine's is left, or none may be used; no memory.
+const LACKS_BY_KIND: [io::ErrorKind; 3] = [
+    io::ErrorKind::AddrNotAvailable,
+    io::ErrorKind::WouldBlock,
+    io::ErrorKind::OutOfMemory,
+];
+/// EPERM, ENFILE, EMFILE and ENOBUFS, for which the standard library has no kinds of their own.
+const LACKS_BY_CODE: [i32; 4] = [1, 23, 24, 105];
+
+#[cfg(test)]
+mod tests {
+    use rustix::io::Errno;
+
+    use super::*;
+
+    #[test]
+    fn a_lack_of_this_machine_is_not_held_against_the_replica() {
+        let of = |errno: Errno| LinkError::of_connect(errno.into());
+        for lack in [
+            Errno::MFILE,
+            Errno::NFILE,
+            Errno::ADDRNOTAVAIL,
+            Errno::NOBUFS,
+            Errno::PERM,
+        ] {
+            let error = of(lack);
+            assert!(error.is_local(), "{error:?}");
+            assert!(error.to_string().contains("this machine"), "{error}");
+        }
+        for away in [Errno::CONNREFUSED, Errno::HOSTUNREACH, Errno::TIMEDOUT] {
+            let error = of(away);
+            assert!(!error.is_local(), "{error:?}");
+            assert!(error.to_string().contains("see that it runs"), "{error}");
+        }
+    }
 }
