@@ -20,7 +20,7 @@ pub struct LinkCounts {
     pub accepted_open: u64,
     /// Links that were dialled for sessions and came about.
     pub dialled: u64,
-    /// Those that did not come about.
+    /// Those that did not come about, given up or cut off by the time of their session among them.
     pub failed: u64,
 }
 
@@ -30,13 +30,12 @@ impl Counters {
         self.accepted_open.store(accepted as u64, Ordering::Relaxed);
     }
 
-    pub(super) fn dialled(&self, is_there: bool) {
-        let count = if is_there {
-            &self.dialled
-        } else {
-            &self.failed
-        };
-        count.fetch_add(1, Ordering::Relaxed);
+    /// A dial begins. It is counted when it is over, however that comes about.
+    pub(super) fn dialling(&self) -> Dialling<'_> {
+        Dialling {
+            counters: self,
+            is_there: false,
+        }
     }
 
     pub(super) fn read(&self) -> LinkCounts {
@@ -47,5 +46,23 @@ impl Counters {
             dialled: of(&self.dialled),
             failed: of(&self.failed),
         }
+    }
+}
+
+/// A dial that is under way.
+#[derive(Debug)]
+pub(super) struct Dialling<'a> {
+    counters: &'a Counters,
+    /// The link came about.
+    pub(super) is_there: bool,
+}
+
+impl Drop for Dialling<'_> {
+    fn drop(&mut self) {
+        let count = match self.is_there {
+            true => &self.counters.dialled,
+            false => &self.counters.failed,
+        };
+        count.fetch_add(1, Ordering::Relaxed);
     }
 }

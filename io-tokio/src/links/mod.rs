@@ -5,10 +5,13 @@
 //! whichever driver carries tunnels and calls: what they share with those are queues and pipes.
 
 mod counters;
+mod known;
 mod link;
 mod opener;
 mod owner;
+mod report;
 mod session;
+mod shares;
 mod taker;
 #[cfg(test)]
 mod tests;

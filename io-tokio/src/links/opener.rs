@@ -3,13 +3,13 @@
 use std::{io, net::SocketAddr, sync::Arc};
 
 use adit_io_common::{
-    gateway::{Bytes as Moved, FromConnection, GatewayHandle, Place},
+    gateway::{Bytes as Moved, GatewayHandle, Place},
     over::Over,
     pump::Traffic,
-    replica::{CONNECT_TIMEOUT, Replica},
+    replica::{CONNECT_TIMEOUT, Link, Replica},
 };
 use adit_proto_core::{
-    gateway::{AttemptError, dispatch::AgentEvent},
+    gateway::AttemptError,
     id::AttemptId,
     limits::OPEN_TIMEOUT,
     peer::forward::{Answer, Forward},
@@ -21,7 +21,8 @@ use tokio::{net::lookup_host, sync::Semaphore, time::timeout};
 use super::{
     counters::Counters,
     link::{self, LinkLeg, hear, say},
-    session::{Control, Controls, carry, ended},
+    report::Report,
+    session::{Controls, Word, carry},
 };
 use crate::replica;
 
@@ -33,6 +34,15 @@ pub(super) struct Way {
     pub(super) address: Target,
     /// Handshakes with the peer at once; those beyond it wait.
     pub(super) handshakes: Arc<Semaphore>,
+}
+
+/// Why there is no link.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum NoLink {
+    /// Nobody answered at the peer's addresses, or not as the peer would.
+    Unreached,
+    /// This machine could not even try: that says nothing of the peer.
+    Untried,
 }
 
 /// One session, from the wish for it to its end.
@@ -49,32 +59,32 @@ pub(super) struct Opening {
 }
 
 impl Opening {
-    /// Opens it, carries it, and tells the gateway of both. One that is given up is told of no more.
+    /// Opens it, carries it, and tells the gateway of both.
     pub(super) async fn run(self, mut controls: Controls) {
+        let mut report = Report::new(self.gateway.clone(), self.place, self.attempt);
         let opened = tokio::select! {
             biased;
-            _given_up = ended(&mut controls) => return,
+            _given_up = controls.ended() => Err(AttemptError::ConnectionLost),
             opened = timeout(OPEN_TIMEOUT, self.open()) => opened.unwrap_or(Err(AttemptError::TimedOut)),
         };
-        let (attempt, slot) = (self.attempt, self.place.1);
-        let leg = match opened {
-            Ok(leg) => leg,
-            Err(cause) => return self.tell_event(AgentEvent::Failed { attempt, cause }),
-        };
-        self.tell_event(AgentEvent::Opened { attempt, slot });
-        if let Some((traffic, how)) = self.attached(leg, &mut controls).await {
-            self.tell(FromConnection::SessionOver { slot, traffic, how });
+        match opened {
+            Ok(leg) => {
+                report.opened();
+                let (traffic, how) = self.attached(leg, &mut controls).await;
+                report.over(traffic, how);
+            }
+            Err(cause) => report.failed(cause),
         }
-        self.tell_event(AgentEvent::SessionEnded { slot });
     }
 
     async fn open(&self) -> Result<LinkLeg, AttemptError> {
         let lost = |_| AttemptError::ConnectionLost;
         let permit = self.way.handshakes.acquire().await;
+        let mut dialling = self.counters.dialling();
         let dialled = self.way.dial().await;
-        drop(permit);
-        self.counters.dialled(dialled.is_ok());
-        let mut leg = dialled?;
+        dialling.is_there = dialled.is_ok();
+        drop((permit, dialling));
+        let mut leg = dialled.map_err(|_| AttemptError::ConnectionLost)?;
         say(&mut leg, &self.forward.to_record())
             .await
             .map_err(lost)?;
@@ -91,44 +101,43 @@ impl Opening {
         }
     }
 
-    /// Waits for the user's socket, and carries the session to its end. None where there was never one.
-    async fn attached(&self, leg: LinkLeg, controls: &mut Controls) -> Option<(Traffic, Over)> {
-        match controls.recv().await {
-            Some(Control::Attach(socket, early, bounds)) => {
+    /// Waits for the user's socket, and carries the session to its end. A socket that comes behind an end is reset.
+    async fn attached(&self, leg: LinkLeg, controls: &mut Controls) -> (Traffic, Over) {
+        match controls.word().await {
+            Ok(Word::Attach(socket, early, bounds)) => {
                 let moved = |sent, received| {
                     self.gateway.moved(sent, received);
                     self.moved.add(sent, received);
                 };
-                Some(carry(socket, early, bounds, leg, controls, moved).await)
+                carry(socket, early, bounds, leg, controls, moved).await
             }
-            Some(Control::End(_) | Control::Accept(_) | Control::Refuse(..)) | None => {
-                // The user's socket may be on its way; behind this the owner is told that nobody takes it.
-                controls.close();
-                let is_coming = matches!(controls.try_recv(), Ok(Control::Attach(..)));
-                is_coming.then(|| (Traffic::begin(), Over::ConnectionLost))
-            }
+            Ok(Word::Accept(_) | Word::Refuse(..)) => (Traffic::begin(), Over::Cut),
+            Err(how) => (Traffic::begin(), how),
         }
-    }
-
-    fn tell(&self, what: FromConnection) {
-        self.gateway.told_by_connection(self.place.0, what);
-    }
-
-    fn tell_event(&self, event: AgentEvent) {
-        self.tell(FromConnection::Event(event));
     }
 }
 
 impl Way {
     /// Dials the peer's addresses one after the other, and proves to each other who both are. Why there is no link is in
     /// the log.
-    pub(super) async fn dial(&self) -> Result<LinkLeg, AttemptError> {
+    pub(super) async fn dial(&self) -> Result<LinkLeg, NoLink> {
+        // Nothing was heard of the peer before one of its addresses was tried.
+        let mut no_link = NoLink::Untried;
         for addr in self.addresses().await {
-            if let Ok(link) = replica::dial(&self.replica, addr, self.peer).await {
-                return link::register(link).map_err(|_| AttemptError::ConnectionLost);
+            match replica::dial(&self.replica, addr, self.peer).await {
+                Ok(link) => return self.register(link),
+                Err(error) if error.is_local() => {}
+                Err(_) => no_link = NoLink::Unreached,
             }
         }
-        Err(AttemptError::ConnectionLost)
+        Err(no_link)
+    }
+
+    fn register(&self, link: Link) -> Result<LinkLeg, NoLink> {
+        link::register(link).map_err(|error| {
+            tracing::warn!(replica = %self.peer, %error, "a link's socket cannot be used; the link is given up");
+            NoLink::Untried
+        })
     }
 
     async fn addresses(&self) -> Vec<SocketAddr> {

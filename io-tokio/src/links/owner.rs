@@ -1,8 +1,9 @@
 //! The one owner of all links: which session is where, and the way to each peer.
 
 use std::{
-    collections::{BTreeMap, BTreeSet, VecDeque},
+    collections::{BTreeMap, BTreeSet, HashMap, VecDeque},
     net::Ipv6Addr,
+    ops::RangeInclusive,
     sync::Arc,
     time::Duration,
 };
@@ -21,23 +22,22 @@ use adit_io_common::{
 use adit_proto_core::{
     gateway::{AttemptError, dispatch::AgentEvent},
     id::{AttemptId, ConnId, Slot},
-    limits::{FORWARD_HANDSHAKES_MAX, FORWARD_LINKS_MAX},
+    limits::FORWARD_LINKS_MAX,
     peer::{NodeId, forward::Forward, node::Reach},
     replica::Config,
     target::Target,
 };
-use tokio::{
-    sync::{Semaphore, mpsc},
-    task::JoinSet,
-};
+use tokio::task::{self, JoinSet};
 
 use super::{
     LinkSettings, LinksConfig,
     counters::Counters,
+    known::{Peer, Running, Session},
     node_of,
-    opener::{Opening, Way},
+    opener::{NoLink, Opening, Way},
     replica_of,
-    session::{Control, Controls, controls},
+    session::{Controls, Word, controls},
+    shares::Shares,
     taker::{ODD, Taking},
 };
 use crate::replica::Acceptor;
@@ -62,37 +62,16 @@ pub(super) struct Owner {
     closing: BTreeSet<ConnId>,
     sessions: BTreeMap<Place, Session>,
     attempts: BTreeMap<AttemptId, Place>,
-    tasks: JoinSet<Ended>,
+    tasks: JoinSet<Option<NoLink>>,
+    /// What each task is for: one that panics cannot tell.
+    running: HashMap<task::Id, Running>,
     next: (ConnId, Slot),
-    /// Links that peers have dialled.
-    taken: BTreeMap<Place, NodeId>,
+    /// Places for links that peers dial.
+    takes: Shares,
+    /// Places for links that are dialled.
+    opens: Shares,
     odd: Lines,
     counters: Arc<Counters>,
-}
-
-/// One peer.
-struct Peer {
-    address: Target,
-    handshakes: Arc<Semaphore>,
-    /// What the way to it is to the gateway, since it was reached first.
-    conn: Option<ConnId>,
-    /// No call reaches it.
-    is_down: bool,
-    /// Whether a link does is being tried.
-    is_probed: bool,
-}
-
-/// One session.
-struct Session {
-    control: mpsc::Sender<Control>,
-    moved: Arc<Moved>,
-}
-
-/// What has ended.
-enum Ended {
-    Session(Place, Option<AttemptId>),
-    /// Whether a peer that no call reaches is reached by a link.
-    Probe(NodeId, bool),
 }
 
 impl Owner {
@@ -119,8 +98,10 @@ impl Owner {
             sessions: BTreeMap::new(),
             attempts: BTreeMap::new(),
             tasks: JoinSet::new(),
+            running: HashMap::new(),
             next: (ConnId(TAKEN.0 + 1), Slot(0)),
-            taken: BTreeMap::new(),
+            takes: Shares::new(FORWARD_LINKS_MAX),
+            opens: Shares::new(FORWARD_LINKS_MAX),
             odd: Lines::new(ODD),
             counters: Arc::clone(counters),
         };
@@ -133,6 +114,8 @@ impl Owner {
         let mut commands = VecDeque::new();
         loop {
             tokio::select! {
+                // Peers are told of before it is told that they are there.
+                biased;
                 () = self.changes.take(&mut changes) => {
                     while let Some(settings) = changes.pop_front() {
                         self.configure(settings);
@@ -148,9 +131,15 @@ impl Owner {
                         self.command(conn, command);
                     }
                 }
-                Some(ended) = self.tasks.join_next() => match ended {
-                    Ok(ended) => self.ended(ended),
-                    Err(error) => tracing::error!(%error, "the task of a replica link panicked"),
+                Some(ended) = self.tasks.join_next_with_id() => match ended {
+                    Ok((task, no_link)) => self.ended(task, no_link),
+                    Err(error) => {
+                        tracing::error!(
+                            %error,
+                            "the task of a replica link panicked, which ends its session: report this"
+                        );
+                        self.ended(error.id(), Some(NoLink::Untried));
+                    }
                 },
                 link = self.acceptor.accept() => self.take(link),
             }
@@ -172,19 +161,14 @@ impl Owner {
                 self.close(conn);
             }
         }
+        self.takes.share_out(&self.config);
+        self.opens.share_out(&self.config);
         for (node, address) in peers {
             if let Some(known) = self.peers.get_mut(&node) {
                 known.address = address;
                 continue;
             }
-            let peer = Peer {
-                address,
-                handshakes: Arc::new(Semaphore::new(FORWARD_HANDSHAKES_MAX)),
-                conn: None,
-                is_down: false,
-                is_probed: false,
-            };
-            self.peers.insert(node, peer);
+            self.peers.insert(node, Peer::new(address));
         }
     }
 
@@ -231,7 +215,7 @@ impl Owner {
     /// No call reaches a peer. Where no link does, either, its sessions are lost: a machine that is gone says nothing of it,
     /// and TCP would take minutes.
     fn probe(&mut self, node: NodeId, pause: Duration) {
-        let has_sessions = self.with(node).next().is_some();
+        let has_sessions = self.sessions.values().any(|session| session.node == node);
         let Some(way) = self.way(node).filter(|_| has_sessions) else {
             return;
         };
@@ -239,22 +223,35 @@ impl Owner {
             return;
         };
         peer.is_probed = true;
-        self.tasks.spawn(async move {
+        self.spawn(Running::Probe(node), async move {
             tokio::time::sleep(pause).await;
-            Ended::Probe(node, way.dial().await.is_ok())
+            way.dial().await.err()
         });
     }
 
+    fn spawn(
+        &mut self,
+        running: Running,
+        task: impl Future<Output = Option<NoLink>> + Send + 'static,
+    ) {
+        let task = self.tasks.spawn(task);
+        self.running.insert(task.id(), running);
+    }
+
     /// Cuts the sessions of a peer that a link does not reach, either, unless calls reach it by now.
-    fn probed(&mut self, node: NodeId, is_reached: bool) {
+    fn probed(&mut self, node: NodeId, no_link: Option<NoLink>) {
         let Some(peer) = self.peers.get_mut(&node) else {
             return;
         };
         peer.is_probed = false;
-        match (peer.is_down, is_reached) {
-            (true, true) => self.probe(node, PROBE_PAUSE),
-            (true, false) => self.cut(node),
-            (false, _) => {}
+        match no_link {
+            _ if !peer.is_down => {}
+            Some(NoLink::Unreached) => {
+                tracing::warn!(%node, "neither calls nor replica links reach a peer; its sessions are ended");
+                self.cut(node);
+            }
+            // It is there, or nothing is known of it.
+            None | Some(NoLink::Untried) => self.probe(node, PROBE_PAUSE),
         }
     }
 
@@ -274,16 +271,17 @@ impl Owner {
 
     fn command(&mut self, conn: ConnId, command: Command<PeerCommand>) {
         match command {
+            // The gateway closes a way only when it leaves, so nothing brings it back but a peer that comes anew; such a way
+            // is told to stop again.
             Command::Close(_) | Command::Stop(_) | Command::Farewell(_) => self.close(conn),
             Command::Attach(slot, socket, early, bounds) => {
-                let attach = Control::Attach(socket, early, bounds);
-                let session = self.sessions.get(&(conn, slot));
-                if !session.is_some_and(|session| session.tell(attach)) {
+                let attach = Word::Attach(socket, early, bounds);
+                if !self.say((conn, slot), attach) {
                     self.tell_lost(conn, slot);
                 }
             }
-            Command::Discard(slot) => self.control((conn, slot), Control::End(Over::Cut)),
-            Command::Kill(slot) => self.control((conn, slot), Control::End(Over::Killed)),
+            Command::Discard(slot) => self.end((conn, slot), Over::Cut),
+            Command::Kill(slot) => self.end((conn, slot), Over::Killed),
             // Whoever asked may have gone; then nobody needs the answer.
             Command::Look(reply) => drop(reply.send(self.glance(conn))),
             Command::Role(PeerCommand::Open(attempt, forward)) => {
@@ -291,14 +289,14 @@ impl Owner {
             }
             Command::Role(PeerCommand::CancelOpen(attempt)) => {
                 if let Some(place) = self.attempts.remove(&attempt) {
-                    self.sessions.remove(&place);
+                    self.end(place, Over::Cut);
                 }
             }
             Command::Role(PeerCommand::Accept(slot, pipe)) => {
-                self.control((conn, slot), Control::Accept(pipe));
+                self.say((conn, slot), Word::Accept(pipe));
             }
             Command::Role(PeerCommand::RefuseOpen(slot, status, reason)) => {
-                self.control((conn, slot), Control::Refuse(status, reason));
+                self.say((conn, slot), Word::Refuse(status, reason));
             }
             // Of calls.
             Command::Role(
@@ -313,9 +311,16 @@ impl Owner {
         }
     }
 
-    fn control(&self, place: Place, control: Control) {
-        if let Some(session) = self.sessions.get(&place) {
-            let _taken = session.tell(control);
+    /// Tells whether the session took it.
+    fn say(&mut self, place: Place, word: Word) -> bool {
+        let session = self.sessions.get_mut(&place);
+        session.is_some_and(|session| session.control.tell(word))
+    }
+
+    /// A session is not wanted any more. It is known until its task has ended, and has told all of it.
+    fn end(&mut self, place: Place, how: Over) {
+        if let Some(session) = self.sessions.get_mut(&place) {
+            session.control.end(how);
         }
     }
 
@@ -337,16 +342,14 @@ impl Owner {
     }
 
     fn open(&mut self, conn: ConnId, attempt: AttemptId, forward: Box<Forward>) {
+        // A way that is being closed is not known any more.
         let node = self.ways.get(&conn).copied();
-        let way = node.and_then(|node| self.way(node));
+        let way = node.and_then(|node| Some((node, self.way(node)?)));
         let cause = match way {
-            _ if self.closing.contains(&conn) => AttemptError::ConnectionLost,
             None => AttemptError::ConnectionLost,
-            Some(_) if self.sessions.len() - self.taken.len() >= FORWARD_LINKS_MAX => {
-                AttemptError::NoCredit
-            }
-            Some(way) => {
-                let (place, controls, moved) = self.begin(conn);
+            Some((node, _)) if !self.opens.take(node) => AttemptError::NoCredit,
+            Some((node, way)) => {
+                let (place, controls, moved) = self.begin(conn, node);
                 self.attempts.insert(attempt, place);
                 self.count();
                 let opening = Opening {
@@ -358,9 +361,9 @@ impl Owner {
                     moved,
                     counters: Arc::clone(&self.counters),
                 };
-                self.tasks.spawn(async move {
+                self.spawn(Running::Session(place, Some(attempt)), async move {
                     opening.run(controls).await;
-                    Ended::Session(place, Some(attempt))
+                    None
                 });
                 return;
             }
@@ -373,14 +376,18 @@ impl Owner {
         if !self.config.knows(link.replica()) {
             return;
         }
-        if self.taken.len() >= FORWARD_LINKS_MAX {
+        let node = node_of(link.replica());
+        if !self.takes.take(node) {
             if self.odd.allow() {
-                tracing::warn!(replica = %link.replica(), "{ODD}: there are {FORWARD_LINKS_MAX}");
+                let taken = self.takes.taken();
+                tracing::warn!(
+                    %node, taken, max = FORWARD_LINKS_MAX,
+                    "{ODD}: this peer has its share of all links; see why it brings so many sessions"
+                );
             }
             return;
         }
-        let (place, controls, _) = self.begin(TAKEN);
-        self.taken.insert(place, node_of(link.replica()));
+        let (place, controls, _) = self.begin(TAKEN, node);
         self.count();
         let taking = Taking {
             gateway: self.gateway.clone(),
@@ -389,22 +396,22 @@ impl Owner {
             commands: Commands::Shared(TAKEN, self.own.clone()),
             odd: self.odd.clone(),
         };
-        self.tasks.spawn(async move {
+        self.spawn(Running::Session(place, None), async move {
             taking.run(link, controls).await;
-            Ended::Session(place, None)
+            None
         });
     }
 
     fn count(&self) {
-        let taken = self.taken.len();
-        (self.counters).set_open(self.sessions.len().saturating_sub(taken), taken);
+        (self.counters).set_open(self.opens.taken(), self.takes.taken());
     }
 
-    fn begin(&mut self, conn: ConnId) -> (Place, Controls, Arc<Moved>) {
+    fn begin(&mut self, conn: ConnId, node: NodeId) -> (Place, Controls, Arc<Moved>) {
         let place = (conn, self.next.1);
         self.next.1 = Slot(place.1.0 + 1);
         let ((control, controls), moved) = (controls(), Arc::<Moved>::default());
         let session = Session {
+            node,
             control,
             moved: Arc::clone(&moved),
         };
@@ -412,28 +419,17 @@ impl Owner {
         (place, controls, moved)
     }
 
-    fn of(&self, conn: ConnId) -> impl Iterator<Item = &Session> {
-        let all = (conn, Slot(0))..=(conn, Slot(u64::MAX));
-        self.sessions.range(all).map(|(_, session)| session)
-    }
-
-    /// All sessions with a peer, whoever has their users.
-    fn with(&self, node: NodeId) -> impl Iterator<Item = &Session> {
-        let peer = |place: &Place| self.ways.get(&place.0).or_else(|| self.taken.get(place));
-        let of_it = self
-            .sessions
-            .iter()
-            .filter(move |(p, _)| peer(p) == Some(&node));
-        of_it.map(|(_, session)| session)
-    }
-
-    fn cut(&self, node: NodeId) {
-        self.with(node).for_each(end);
+    /// Cuts all sessions with a peer, whoever has their users.
+    fn cut(&mut self, node: NodeId) {
+        let of_it = |session: &&mut Session| session.node == node;
+        let sessions = self.sessions.values_mut().filter(of_it);
+        sessions.for_each(|session| session.control.end(Over::ConnectionLost));
     }
 
     /// Cuts what is carried on a way, and tells of its end once nothing is left.
     fn close(&mut self, conn: ConnId) {
-        self.of(conn).for_each(end);
+        let sessions = self.sessions.range_mut(all_of(conn));
+        sessions.for_each(|(_, session)| session.control.end(Over::ConnectionLost));
         if let Some(node) = self.ways.remove(&conn) {
             if let Some(peer) = self.peers.get_mut(&node) {
                 peer.conn = None;
@@ -444,37 +440,35 @@ impl Owner {
     }
 
     fn tell_closed(&mut self, conn: ConnId) {
-        if self.of(conn).next().is_none() && self.closing.remove(&conn) {
+        if self.sessions.range(all_of(conn)).next().is_none() && self.closing.remove(&conn) {
             self.tell(conn, AgentEvent::Closed);
         }
     }
 
-    fn ended(&mut self, ended: Ended) {
-        match ended {
-            Ended::Session(place, attempt) => {
-                self.sessions.remove(&place);
+    fn ended(&mut self, task: task::Id, no_link: Option<NoLink>) {
+        match self.running.remove(&task) {
+            Some(Running::Session(place, attempt)) => {
+                let session = self.sessions.remove(&place);
+                if let Some(Session { node, .. }) = session {
+                    match attempt {
+                        Some(_) => self.opens.give_back(node),
+                        None => self.takes.give_back(node),
+                    }
+                }
                 if let Some(attempt) = attempt {
                     self.attempts.remove(&attempt);
                 }
-                self.taken.remove(&place);
                 self.count();
                 self.tell_closed(place.0);
             }
-            Ended::Probe(node, is_reached) => self.probed(node, is_reached),
+            Some(Running::Probe(node)) => self.probed(node, no_link),
+            None => {}
         }
     }
 }
 
-impl Session {
-    /// Tells whether it was taken. One that has ended needs no command, and drops a socket that comes with it, which resets
-    /// that.
-    fn tell(&self, control: Control) -> bool {
-        self.control.try_send(control).is_ok()
-    }
-}
-
-fn end(session: &Session) {
-    session.tell(Control::End(Over::ConnectionLost));
+fn all_of(conn: ConnId) -> RangeInclusive<Place> {
+    (conn, Slot(0))..=(conn, Slot(u64::MAX))
 }
 
 /// What all links that peers have dialled are on, to the gateway. From here on ways to peers are numbered: the gateway

@@ -24,7 +24,8 @@ use tokio::time::timeout;
 use super::{
     link::{self, LinkLeg, finish, hear, say},
     node_of,
-    session::{Control, Controls, carry},
+    report::Asked,
+    session::{Controls, Word, carry},
 };
 
 /// One session, from its link to its end.
@@ -57,19 +58,16 @@ impl Taking {
             }
         };
         self.ask(forward, remote);
-        // Once the gateway has decided, it knows of it no more.
-        let Some((leg, decided)) = self.decision(leg, &mut controls).await else {
-            let given_up = FromPeers::GivenUp(self.place);
-            return self.gateway.told_by_peers(given_up);
+        let asked = Asked::new(self.gateway.clone(), self.place);
+        let Some((leg, word)) = self.decision(leg, &mut controls).await else {
+            return;
         };
-        match decided {
+        asked.decided();
+        if let Some((leg, pipe)) = answered(leg, word).await {
             // The time of the session is judged at the agent's end of the pipe.
-            Decision::Open(pipe) => {
-                let bounds = SessionBounds::default();
-                // Bytes are counted where they leave to the agent.
-                carry(pipe, Bytes::new(), bounds, leg, &mut controls, |_, _| {}).await;
-            }
-            Decision::Over => {}
+            let bounds = SessionBounds::default();
+            // Bytes are counted where they leave to the agent.
+            carry(pipe, Bytes::new(), bounds, leg, &mut controls, |_, _| {}).await;
         }
     }
 
@@ -90,50 +88,49 @@ impl Taking {
         }));
     }
 
-    /// Waits for what the gateway decides, and tells it the peer; none where the peer has gone before, or is not wanted.
-    async fn decision(
-        &self,
-        mut leg: LinkLeg,
-        controls: &mut Controls,
-    ) -> Option<(LinkLeg, Decision)> {
-        let told = tokio::select! {
-            told = controls.recv() => told?,
+    /// Waits for what the gateway decides; none where the peer has gone before, or is not wanted.
+    async fn decision(&self, mut leg: LinkLeg, controls: &mut Controls) -> Option<(LinkLeg, Word)> {
+        let word = tokio::select! {
+            word = controls.word() => word.ok()?,
             // Nothing may come before the answer, so the peer has gone.
             _gone = hear(&mut leg) => return None,
             () = tokio::time::sleep(OPEN_TIMEOUT) => {
-                // Whether the peer hears of it or not, nobody waits any more.
-                let _told = refuse(&mut leg, Status::TimedOut, "the gateway did not decide").await;
+                refuse(&mut leg, Status::TimedOut, "the gateway did not decide").await;
                 return None;
             }
         };
-        let answered = match told {
-            Control::Accept(pipe) => {
-                let answer = Answer::to_record(Status::Open, "");
-                // One that has ended meanwhile drops the pipe, and so resets the session with the agent.
-                say(&mut leg, &answer).await.map(|()| Decision::Open(pipe))
-            }
-            Control::Refuse(status, reason) => refuse(&mut leg, status, &reason)
-                .await
-                .map(|()| Decision::Over),
-            Control::End(_) | Control::Attach(..) => return None,
-        };
-        Some((leg, answered.unwrap_or(Decision::Over)))
+        Some((leg, word))
     }
 }
 
-/// What became of a session.
-#[derive(Debug)]
-enum Decision {
-    Open(Carried),
-    Over,
+/// Tells the peer what was decided; gives what is to be carried. A session that is not any more drops the pipe, and so is
+/// reset with the agent.
+async fn answered(mut leg: LinkLeg, word: Word) -> Option<(LinkLeg, Carried)> {
+    match word {
+        Word::Accept(pipe) => {
+            let answer = Answer::to_record(Status::Open, "");
+            in_time(say(&mut leg, &answer)).await.ok()?;
+            Some((leg, pipe))
+        }
+        Word::Refuse(status, reason) => {
+            refuse(&mut leg, status, &reason).await;
+            None
+        }
+        Word::Attach(..) => None,
+    }
 }
 
-/// Answers, and ends the link.
-async fn refuse(leg: &mut LinkLeg, status: Status, reason: &str) -> io::Result<()> {
+/// Answers, and ends the link. Whether the peer hears of it or not, nobody waits any more.
+async fn refuse(leg: &mut LinkLeg, status: Status, reason: &str) {
     let told = async {
         say(leg, &Answer::to_record(status, reason)).await?;
         finish(leg).await
     };
+    let _heard = in_time(told).await;
+}
+
+/// A peer that does not read its answer keeps its place for so long.
+async fn in_time(told: impl Future<Output = io::Result<()>>) -> io::Result<()> {
     let told = timeout(FORWARD_HEADER_TIMEOUT, told).await;
     told.unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into()))
 }

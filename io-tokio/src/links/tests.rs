@@ -1,6 +1,7 @@
 //! Two gateways' links, with the test in the place of both gateways.
 
 mod bed;
+mod faults;
 
 use std::{
     net::{IpAddr, Ipv4Addr, TcpStream as StdStream},

@@ -1,0 +1,280 @@
+//! What fails or does not go on, and what must go on beside it.
+
+use std::{
+    io::IoSlice,
+    net::{Ipv4Addr, TcpListener},
+    pin::Pin,
+    sync::Arc,
+    task::{Context, Wake, Waker},
+    time::Duration,
+};
+
+use adit_io_common::{
+    commands::Command, over::Over, peers::PeerCommand, replica::Replica, socket::Carried,
+};
+use adit_proto_core::{
+    close::CloseReason,
+    gateway::{AttemptError, dispatch::AgentEvent},
+    id::AttemptId,
+    peer::forward::{Answer, Status},
+    replica::Slots,
+    session_timer::SessionBounds,
+    target::Host,
+};
+use bytes::Bytes;
+use tokio::{
+    io::{AsyncRead, AsyncWriteExt, ReadBuf},
+    sync::Semaphore,
+    task::yield_now,
+    time::timeout,
+};
+
+use super::{
+    super::{
+        counters::Counters,
+        link::{hear, register, say},
+        opener::{NoLink, Way},
+        *,
+    },
+    bed::{
+        Bed, KEY, ONE, SOON, TWO, accept, forward, keys, open, pair, read, read_end, session,
+        settings,
+    },
+};
+use crate::{pipe::Pipe, replica::Acceptor};
+
+/// Waits for what another task brings about.
+async fn until(is_so: impl Fn() -> bool) {
+    let seen = async {
+        while !is_so() {
+            yield_now().await;
+        }
+    };
+    timeout(SOON, seen).await.expect("it does not come about");
+}
+
+/// Has whoever writes to a pipe next panic.
+fn booby_trap(pipe: &mut Pipe) {
+    struct Trap;
+    impl Wake for Trap {
+        fn wake(self: Arc<Self>) {
+            panic!("the test's own");
+        }
+    }
+    let (waker, mut byte) = (Waker::from(Arc::new(Trap)), [0]);
+    let mut cx = Context::from_waker(&waker);
+    let read = Pin::new(pipe).poll_read(&mut cx, &mut ReadBuf::new(&mut byte));
+    assert!(read.is_pending());
+}
+
+#[tokio::test]
+async fn a_task_that_panics_ends_its_session_and_keeps_no_place() {
+    let (mut one, mut two, way) = pair().await;
+    let counts = [one.links.handle(), two.links.handle()];
+    let are_free = || {
+        let (taken, opened) = (counts[0].counts(), counts[1].counts());
+        taken.accepted_open == 0 && opened.dialled_open == 0
+    };
+    // At the gateway that has the user.
+    let (mut user, mut agent, _) = session(&mut one, &mut two, &way).await;
+    assert_eq!(read(&mut agent, 6).await, b"early ");
+    booby_trap(&mut user);
+    agent.write_all(b"x").await.unwrap();
+    assert_eq!(two.over().await.2, Over::ConnectionLost);
+    read_end(&mut agent).await.unwrap_err();
+    until(are_free).await;
+    // At the one that has the agent.
+    let (mut user, mut agent, _) = session(&mut one, &mut two, &way).await;
+    assert_eq!(read(&mut agent, 6).await, b"early ");
+    booby_trap(&mut agent);
+    user.write_all(b"x").await.unwrap();
+    assert_eq!(two.over().await.2, Over::PeerReset);
+    until(are_free).await;
+    // The way is not held open by what is lost.
+    let stop = Command::Stop(CloseReason::GatewayStopping);
+    way.commands.push_or_stop(stop);
+    assert!(matches!(two.event().await, AgentEvent::Closed));
+}
+
+#[tokio::test]
+async fn a_way_ends_behind_its_sessions_those_that_are_given_up_as_well() {
+    let (mut one, mut two, way) = pair().await;
+    open(&way, 1);
+    let (_agent, near) = Pipe::pair();
+    accept(&one.forwarded().await, near);
+    assert!(matches!(two.event().await, AgentEvent::Opened { .. }));
+    let cancel = Command::Role(PeerCommand::CancelOpen(AttemptId(1)));
+    way.commands.push_or_stop(cancel);
+    let stop = Command::Stop(CloseReason::GatewayStopping);
+    way.commands.push_or_stop(stop);
+    assert_eq!(two.over().await.2, Over::Cut);
+    assert!(matches!(two.event().await, AgentEvent::Closed));
+}
+
+#[tokio::test]
+async fn an_attempt_that_is_cut_with_its_way_has_its_answer_first() {
+    let (mut one, mut two, way) = pair().await;
+    open(&way, 1);
+    one.forwarded().await;
+    let stop = Command::Stop(CloseReason::GatewayStopping);
+    way.commands.push_or_stop(stop);
+    assert_eq!(two.failed().await, AttemptError::ConnectionLost);
+    assert!(matches!(two.event().await, AgentEvent::Closed));
+}
+
+#[tokio::test]
+async fn a_dial_that_is_cut_off_is_counted() {
+    // Connections are made to it, and nobody ever says anything.
+    let silent = tokio::net::TcpListener::bind((Ipv4Addr::LOCALHOST, 0));
+    let silent = silent.await.unwrap();
+    let peers = [(ONE, target(silent.local_addr().unwrap()))];
+    let mut two = Bed::start(TWO, settings(TWO, &peers, keys(KEY, None)));
+    let (_, way) = two.up(ONE).await;
+    open(&way, 1);
+    let _dialled = timeout(SOON, silent.accept()).await.unwrap().unwrap();
+    let cancel = Command::Role(PeerCommand::CancelOpen(AttemptId(1)));
+    way.commands.push_or_stop(cancel);
+    assert_eq!(two.failed().await, AttemptError::ConnectionLost);
+    let counts = two.links.handle();
+    until(|| counts.counts().dialled_open == 0).await;
+    let counts = counts.counts();
+    assert_eq!((counts.dialled, counts.failed), (0, 1));
+}
+
+#[test]
+fn a_dial_is_counted_once_it_is_over() {
+    let counters = Counters::default();
+    let mut first = counters.dialling();
+    let second = counters.dialling();
+    assert_eq!(counters.read(), LinkCounts::default());
+    first.is_there = true;
+    drop((first, second));
+    let counts = counters.read();
+    assert_eq!((counts.dialled, counts.failed), (1, 1));
+}
+
+#[tokio::test]
+async fn what_this_machine_lacks_says_nothing_of_the_peer() {
+    let closed = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
+    let addr = closed.local_addr().unwrap();
+    drop(closed);
+    let replica = Replica::new(
+        settings(TWO, &[], keys(KEY, None)).replica,
+        Slots::default(),
+    );
+    // It dials nobody of its own number, whatever is at the address.
+    for (peer, expected) in [(ONE, NoLink::Unreached), (TWO, NoLink::Untried)] {
+        let way = Way {
+            replica: replica.clone(),
+            peer: replica_of(peer).unwrap(),
+            address: target(addr),
+            handshakes: Arc::new(Semaphore::new(1)),
+        };
+        assert_eq!(way.dial().await.err(), Some(expected));
+    }
+}
+
+#[tokio::test]
+async fn a_peer_that_goes_while_nothing_is_said_is_seen_behind_its_end_as_well() {
+    let (mut one, mut two, way) = pair().await;
+    let (mut user, mut agent, _) = session(&mut one, &mut two, &way).await;
+    user.write_all(b"question").await.unwrap();
+    user.shutdown().await.unwrap();
+    assert_eq!(read(&mut agent, 14).await, b"early question");
+    assert_eq!(read_end(&mut agent).await.unwrap(), 0);
+    // The agent thinks about its answer; nobody will read it.
+    drop(two);
+    let counts = one.links.handle();
+    until(|| counts.counts().accepted_open == 0).await;
+    agent.write_all(b"answer").await.unwrap_err();
+}
+
+#[tokio::test]
+async fn a_peer_that_never_reads_holds_up_its_own_session_only() {
+    let key = || keys(KEY, None);
+    let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
+    let stuck = target(listener.local_addr().unwrap());
+    let replica = Replica::new(settings(ONE, &[], key()).replica, Slots::default());
+    let mut acceptor = Acceptor::new(replica, listener).unwrap();
+    let three = NodeId(3);
+    let mut honest = Bed::start(three, settings(three, &[], key()));
+    let peers = [(ONE, stuck), (three, honest.address())];
+    let mut two = Bed::start(TWO, settings(TWO, &peers, key()));
+
+    let (_, way) = two.up(ONE).await;
+    open(&way, 9);
+    let mut leg = register(acceptor.accept().await).unwrap();
+    assert_eq!(hear(&mut leg).await.unwrap(), forward(TWO, ONE).to_record());
+    say(&mut leg, &Answer::to_record(Status::Open, ""))
+        .await
+        .unwrap();
+    let opened = two.event().await;
+    let AgentEvent::Opened { slot, .. } = opened else {
+        panic!("{opened:?}");
+    };
+    let (mut user, far) = Pipe::pair();
+    let (socket, bounds) = (Carried::new(far), SessionBounds::default());
+    let attach = Command::Attach(slot, socket, Bytes::new(), bounds);
+    way.commands.push_or_stop(attach);
+    let piece = vec![7; 64 << 10];
+    let mut written = 0_usize;
+    // All that the process holds of it is as much as its buffers; the rest is the system's.
+    while let Ok(taken) = timeout(STALL, user.write(&piece)).await {
+        written += taken.unwrap();
+        assert!(written < 64 << 20, "the writer is not stopped");
+    }
+
+    let (_, other) = two.up(three).await;
+    let (mut other_user, mut agent, _) = session(&mut honest, &mut two, &other).await;
+    assert_eq!(read(&mut agent, 6).await, b"early ");
+    let speak = async { other_user.write_all(&piece.repeat(16)).await.unwrap() };
+    let (came, ()) = tokio::join!(read(&mut agent, piece.len() * 16), speak);
+    assert_eq!(came, piece.repeat(16));
+    // Nor does it keep its place against an operator.
+    way.commands.push_or_stop(Command::Kill(slot));
+    assert_eq!(two.over().await.2, Over::Killed);
+}
+
+#[tokio::test]
+async fn a_peer_that_brings_a_session_and_never_reads_holds_up_nobody_else() {
+    let (mut one, mut two, way) = pair().await;
+    let replica = Replica::new(
+        settings(NodeId(3), &[], keys(KEY, None)).replica,
+        Slots::default(),
+    );
+    let addr = one.links.local_addr();
+    let link = crate::replica::dial(&replica, addr, replica_of(ONE).unwrap()).await;
+    let mut leg = register(link.unwrap()).unwrap();
+    say(&mut leg, &forward(NodeId(3), ONE).to_record())
+        .await
+        .unwrap();
+    let (mut stuck, near) = Pipe::pair();
+    accept(&one.forwarded().await, near);
+    let piece = vec![7; 64 << 10];
+    let mut written = 0_usize;
+    while let Ok(taken) = timeout(STALL, stuck.write(&piece)).await {
+        written += taken.unwrap();
+        assert!(written < 64 << 20, "the writer is not stopped");
+    }
+    let (mut user, mut agent, _) = session(&mut one, &mut two, &way).await;
+    assert_eq!(read(&mut agent, 6).await, b"early ");
+    agent.write_all(b"answer").await.unwrap();
+    assert_eq!(read(&mut user, 6).await, b"answer");
+    // Bytes that are no record end it at once, whatever waits to be written.
+    let garbage = [IoSlice::new(&[0; 64])];
+    let socket = leg.socket();
+    assert!(adit_io_common::leg::Leg::poll_write(socket, &garbage).is_ready());
+    let counts = one.links.handle();
+    until(|| counts.counts().accepted_open == 1).await;
+    stuck.write_all(b"x").await.unwrap_err();
+}
+
+fn target(addr: SocketAddr) -> Target {
+    Target {
+        host: Host::Ip(addr.ip()),
+        port: addr.port(),
+    }
+}
+
+/// A writer that has not been taken anything from for so long is stopped.
+const STALL: Duration = Duration::from_millis(300);
