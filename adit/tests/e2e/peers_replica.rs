@@ -3,7 +3,7 @@
 use std::{
     fs,
     io::{Read, Write},
-    net::Shutdown,
+    net::{Shutdown, TcpListener},
     time::Duration,
 };
 
@@ -17,6 +17,7 @@ use crate::harness::{
     process::Ran,
     site::{Agent, Gateway, Site, free_port},
     targets::{Target, echo, ping},
+    until,
     users::socks,
 };
 
@@ -95,6 +96,45 @@ fn bytes_ends_and_resets_pass_over_replica_links() {
         assert_eq!(listed[0]["forward"], "replica");
         let explained = one.ask(&["route", "explain", "127.0.0.1:9", "--json"]);
         assert_eq!(explained.json()["peers"][0]["forward"], "replica");
+    }
+}
+
+/// Either end dials, other than between replicas, of which the lower number does.
+#[test]
+fn sessions_go_from_the_higher_number_to_the_lower_as_well() {
+    let _machine = beside_others();
+    for drivers in [["tokio", "mio"], ["mio", "tokio"]] {
+        let (peers, _agent) = running(&drivers);
+        let [one, two] = &peers.gateways[..] else {
+            panic!("two gateways");
+        };
+        let _other = peers.site.serving("site-a", one, "127.0.0.2/32");
+        let listener = TcpListener::bind("127.0.0.2:0").unwrap();
+        let target = listener.local_addr().unwrap().to_string();
+        until("a way to the first gateway's agent", SOON, || {
+            (peers.ways(1, &target).len() == 1).then_some(())
+        });
+        let mut user = peers.socks(1, &target).unwrap();
+        let (mut accepted, _) = listener.accept().unwrap();
+        user.write_all(b"question").unwrap();
+        user.shutdown(Shutdown::Write).unwrap();
+        let (mut question, mut answer) = (String::new(), String::new());
+        accepted.read_to_string(&mut question).unwrap();
+        accepted.write_all(b"answer").unwrap();
+        drop(accepted);
+        user.read_to_string(&mut answer).unwrap();
+        assert_eq!((&question[..], &answer[..]), ("question", "answer"));
+        let is_it = |line: &Value| line["message"] == "session ended" && line["peer"] == "n1";
+        two.process().logged_that("session ended", is_it, 1);
+        // And the other way, between the same two.
+        ping(
+            &peers.socks(0, &echo().to_string()).unwrap(),
+            b"there and back",
+        );
+        for gateway in [one, two] {
+            let dialled = "adit_peer_links_dialled_total{result=\"ok\"}";
+            assert_eq!(metrics(gateway).value(dialled), 1, "{drivers:?}");
+        }
     }
 }
 
