@@ -59,10 +59,17 @@ impl ClusterKey {
     /// [`ClusterKeyError::Weak`].
     pub fn new(bytes: &[u8]) -> Result<Self, ClusterKeyError> {
         // 32 bytes that end like a line are a key of a reference gateway, which keeps it bare (peer-rpc 1.2).
-        let bytes = match bytes.len() == REPLICA_KEY_LEN_MIN {
+        Self::exact(match bytes.len() == REPLICA_KEY_LEN_MIN {
             true => bytes,
             false => bytes.trim_ascii_end(),
-        };
+        })
+    }
+
+    /// Takes a key that no line ends: every byte counts (replica-handshake 4.1 and 11).
+    ///
+    /// # Errors
+    /// [`ClusterKeyError::Weak`].
+    pub fn exact(bytes: &[u8]) -> Result<Self, ClusterKeyError> {
         let replica = ReplicaKey::new(bytes).map_err(ClusterKeyError::Weak)?;
         let one = |_| ClusterKeyError::Weak(KeyError::OneCharacter);
         let secret = ClusterSecret::new(*secret(bytes)).map_err(one)?;

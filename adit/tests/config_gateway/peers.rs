@@ -278,6 +278,42 @@ fn a_change_is_told_by_what_can_be_taken_over() {
     assert_eq!(gone.restart, ["peers (added or removed)"]);
 }
 
+/// Neither trimmed nor guessed to be of another type, and never told (replica-handshake 11).
+#[test]
+fn a_key_of_the_environment_is_the_text_as_it_stands() {
+    let dir = tempfile::tempdir().unwrap();
+    let linked = format!("spki = \"{PIN}\"\nforward = \"replica\"\nreplica = \"gw2.x:4435\"");
+    let text = section(dir.path()) + &peer(2, &linked);
+    let of = |key: &str| {
+        let around = [
+            ("ADIT_PEERS_CLUSTER_KEY", KEY),
+            ("ADIT_PEERS_REPLICA_KEY", key),
+        ];
+        let config = load(dir.path(), &text, &around).unwrap();
+        config.replica.unwrap().keys.unwrap()
+    };
+    let digits = "12345678901234567890123456789012";
+    let like_others = [
+        digits.to_owned(),
+        format!("{digits}e7"),
+        format!("[{digits}]"),
+        format!("{digits} "),
+        format!("{digits}\n"),
+        format!(" {digits}"),
+    ];
+    for (nth, key) in like_others.iter().enumerate() {
+        for other in &like_others[..nth] {
+            assert!(of(key) != of(other), "{key:?} {other:?}");
+        }
+    }
+    let short = &digits[..31];
+    let around = [
+        ("ADIT_PEERS_CLUSTER_KEY", KEY),
+        ("ADIT_PEERS_REPLICA_KEY", short),
+    ];
+    is_told(dir.path(), &text, &around, "has 31 bytes");
+}
+
 #[test]
 fn replica_links_take_a_key_an_address_and_each_peers_own() {
     let dir = tempfile::tempdir().unwrap();

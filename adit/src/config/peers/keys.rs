@@ -93,7 +93,7 @@ fn key(
         (Some(file), None) => (file.source, ClusterKey::read(&file.value)),
         (None, Some(text)) => {
             let source = Source::Environment(origin.variable.to_owned());
-            (source, ClusterKey::new(text.as_bytes()))
+            (source, ClusterKey::exact(text.as_bytes()))
         }
         (None, None) => match credential() {
             Some(path) => (place.clone(), ClusterKey::read_credential(&path)),
