@@ -61,10 +61,14 @@ impl Cluster {
 
     /// A certificate that nobody knows yet.
     pub(crate) fn issue(&self) -> Pair {
-        let key = KeyPair::generate().unwrap();
+        self.issue_for(&KeyPair::generate().unwrap())
+    }
+
+    /// The same, for a key of whatever kind.
+    pub(crate) fn issue_for(&self, key: &KeyPair) -> Pair {
         let mut params = params("node");
         params.subject_alt_names = vec![SanType::DnsName("nodedb".try_into().unwrap())];
-        let cert = params.signed_by(&key, &self.issuer).unwrap();
+        let cert = params.signed_by(key, &self.issuer).unwrap();
         let leaf = Leaf::from_der(cert.der()).unwrap();
         Pair {
             cert: cert.der().to_vec(),

@@ -8,7 +8,7 @@ use adit_proto_core::{
         capabilities::Capabilities,
         envelope::EnvelopeError,
         fault::RpcFault,
-        frame::Frame,
+        frame::{Frame, PAYLOAD_LEN_MAX},
         negotiate::NegotiationError,
         node::CallError,
         response::ResponseError,
@@ -21,8 +21,8 @@ use quinn_proto::{StreamId, VarInt, crypto::rustls::HandshakeData};
 
 use super::{
     bare::{self, ACK, HELLO},
-    bed::{Bed, Place, secs},
-    cluster::ring,
+    bed::{BOTH, Bed, Place, secs},
+    cluster::{record, ring},
     raw::RawConfig,
 };
 
@@ -329,5 +329,41 @@ fn a_reference_client_that_dials_for_each_call_has_an_answer_on_each() {
             "{:?}",
             bare::closed(&mut bed, bare)
         );
+    }
+}
+
+/// The kinds of keys that the reference's certificates are recorded with (peer-rpc 12).
+#[test]
+fn certificates_of_every_kind_of_key_are_as_good() {
+    for kind in [
+        &rcgen::PKCS_ED25519,
+        &rcgen::PKCS_ECDSA_P384_SHA384,
+        &rcgen::PKCS_RSA_SHA256,
+    ] {
+        let mut bed = Bed::new(10);
+        let key = rcgen::KeyPair::generate_for(kind).unwrap();
+        let pair = bed.pki.issue_for(&key);
+        bed.pki.topology.set(record(1, &pair)).unwrap();
+        let mut setup = bed.setup(1);
+        setup.pair = pair;
+        let one = bed.add(setup);
+        let setup = bed.setup(2);
+        let two = bed.add(setup);
+        for (from, to, node) in [(one, two, 2), (two, one, 1)] {
+            let at = bed.connect(from, to, node);
+            assert!(bed.ask(at, RpcType::Ping, b"").is_ok(), "{kind:?}");
+        }
+    }
+}
+
+/// What fills an envelope, as the first request of a connection on which nothing was accepted yet (peer-rpc 4.3).
+#[test]
+fn the_largest_payload_is_taken_and_answered() {
+    for capabilities in BOTH {
+        let (mut bed, one, two) = Bed::two(11, capabilities);
+        let at = bed.connect(one, two, 2);
+        let body = Bytes::from(vec![7; usize::try_from(PAYLOAD_LEN_MAX).unwrap()]);
+        let call = bed.call(at, RpcType::InstallSnapshot, body.clone());
+        assert!(bed.outcome(at, call) == Ok(body), "{capabilities:?}");
     }
 }
