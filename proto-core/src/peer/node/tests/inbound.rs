@@ -87,9 +87,11 @@ fn each_of_many_connections_that_a_node_dials_at_once_has_time_for_a_call() {
     let mut bed = Bed::new();
     let burst = PEER_INBOUND_BURST as u64;
     let numbers = |steps: Vec<NodeStep>| -> Vec<u64> {
-        let number = |step| match step {
-            NodeStep::Drain(ConnId(conn), Duration::ZERO) => conn,
-            other => panic!("{other:?}"),
+        let number = |step| {
+            let NodeStep::Drain(ConnId(conn), Duration::ZERO) = step else {
+                panic!("{step:?}");
+            };
+            conn
         };
         steps.into_iter().map(number).collect()
     };
