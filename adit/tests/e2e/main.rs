@@ -39,6 +39,7 @@ mod peers_replica;
 mod policy;
 mod reference_agent;
 mod reference_gateway;
+mod reference_peer;
 mod reload;
 mod reload_gateway;
 mod reload_rules;

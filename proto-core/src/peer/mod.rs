@@ -16,6 +16,7 @@
 //! | which connection goes to which node, and when is one dialled | `node` |
 //! | is it worth another attempt | `retry`, `breaker` |
 //! | what adit adds where both sides offer it | `capabilities`, `bound`, `refusal` |
+//! | is the peer there | `ping` |
 //! | who holds which agents and routes | `catalogue`, `body` |
 //! | which session is handed to another gateway | `forward` |
 //!
@@ -54,6 +55,7 @@ pub mod ledger;
 mod msgpack;
 pub mod negotiate;
 pub mod node;
+pub mod ping;
 pub mod reader;
 pub mod receive;
 pub mod refusal;

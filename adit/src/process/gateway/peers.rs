@@ -24,6 +24,8 @@ use adit_proto_core::{
         config::PeerConfig as NodeConfig,
         epoch::EpochMark,
         ledger::PeerLedger,
+        ping,
+        rpc_type::RpcType,
     },
     target::Target,
 };
@@ -101,7 +103,7 @@ impl Peers {
             ),
             StartError::Tls(error) => failure(error),
         })?;
-        tokio::spawn(refuse(requests));
+        tokio::spawn(serve(node, requests));
         let listen = match &running {
             Running::Tokio(peers) => peers.local_addr(),
             Running::Mio(peers) => peers.local_addr(),
@@ -240,9 +242,15 @@ fn lift(dir: StateDir) -> LostEpoch {
     })
 }
 
-/// A gateway has no use for what members of another kind of cluster ask.
-async fn refuse(mut requests: Requests) {
+/// Tells a peer of any kind that this gateway is there. It has no use for what else members of another kind of cluster ask.
+async fn serve(local: NodeId, mut requests: Requests) {
     while let Some(request) = requests.next().await {
+        if request.kind == RpcType::Ping
+            && let Some(pong) = ping::pong(local, &request.payload)
+        {
+            request.responder.answer(pong);
+            continue;
+        }
         tracing::debug!(peer = %request.from, kind = ?request.kind, "request that a gateway does not know");
         request.responder.fail();
     }
