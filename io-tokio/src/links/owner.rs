@@ -365,6 +365,10 @@ impl Owner {
                     opening.run(controls).await;
                     None
                 });
+                if self.peers.get(&node).is_some_and(|peer| peer.is_down) {
+                    // Nothing else tells of a machine that goes then.
+                    self.probe(node, PROBE_PAUSE);
+                }
                 return;
             }
         };

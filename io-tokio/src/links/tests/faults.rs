@@ -16,7 +16,10 @@ use adit_proto_core::{
     close::CloseReason,
     gateway::{AttemptError, dispatch::AgentEvent},
     id::AttemptId,
-    peer::forward::{Answer, Status},
+    peer::{
+        forward::{Answer, Status},
+        node::Reach,
+    },
     replica::Slots,
     session_timer::SessionBounds,
     target::Host,
@@ -37,8 +40,8 @@ use super::{
         *,
     },
     bed::{
-        Bed, KEY, ONE, SOON, TWO, accept, forward, keys, open, pair, read, read_end, session,
-        settings,
+        Bed, KEY, ONE, OTHER_KEY, SOON, TWO, accept, forward, keys, open, pair, read, read_end,
+        session, settings,
     },
 };
 use crate::{pipe::Pipe, replica::Acceptor};
@@ -172,6 +175,21 @@ async fn what_this_machine_lacks_says_nothing_of_the_peer() {
         };
         assert_eq!(way.dial().await.err(), Some(expected));
     }
+}
+
+#[tokio::test]
+async fn a_session_that_begins_while_no_call_reaches_the_peer_is_watched_over() {
+    let (mut one, mut two, way) = pair().await;
+    let reach = Reach::Down;
+    two.notices.push_or_stop(LinkNotice { node: ONE, reach });
+    assert!(matches!(two.event().await, AgentEvent::Suspect));
+    let (mut user, mut agent, _) = session(&mut one, &mut two, &way).await;
+    assert_eq!(read(&mut agent, 6).await, b"early ");
+    // From here on links do not reach it, either.
+    let other = settings(ONE, &[], keys(OTHER_KEY, None));
+    one.links.handle().configure(other);
+    read_end(&mut user).await.unwrap_err();
+    assert_eq!(two.over().await.2, Over::ConnectionLost);
 }
 
 #[tokio::test]
