@@ -104,6 +104,8 @@ pub struct PeersCore {
     replica_links: Option<PeerLinks>,
     /// Where, and by which connection, nodes were dialled last.
     dialled: BTreeMap<NodeId, (SocketAddr, ConnId)>,
+    /// How often each node's name was resolved: each dial takes the next of its addresses.
+    turns: BTreeMap<NodeId, usize>,
     /// Why the last handshake with each node came to nothing.
     refusals: BTreeMap<NodeId, String>,
     stopping: bool,
@@ -137,6 +139,7 @@ impl PeersCore {
             forwards: Forwards::default(),
             replica_links: config.links,
             dialled: BTreeMap::new(),
+            turns: BTreeMap::new(),
             refusals: BTreeMap::new(),
             stopping: false,
             pool: Node::new(config.breaker, &env.seed),
@@ -286,6 +289,7 @@ impl PeersCore {
             self.ledger.forget(node);
             self.calls.remove(&node);
             self.dialled.remove(&node);
+            self.turns.remove(&node);
             self.refusals.remove(&node);
             self.end_forwards(now, node, host);
             self.untell(now, node);

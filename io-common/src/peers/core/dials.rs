@@ -46,11 +46,16 @@ impl PeersCore {
         };
         let usable = found.iter().filter(|ip| self.dual_stack || ip.is_ipv4());
         let usable: Vec<IpAddr> = usable.copied().collect();
-        // One address for each dial: the next dial takes the next one.
-        let turn = usize::try_from(dial.0)
-            .unwrap_or(0)
-            .checked_rem(usable.len());
-        match turn.and_then(|turn| usable.get(turn)) {
+        // One address for each dial: the node's next dial takes the next one. Whoever joins knows no node yet.
+        let joining = usize::try_from(dial.0).unwrap_or(0);
+        let turn = node.map_or(joining, |node| {
+            let turns = self.turns.entry(node).or_default();
+            let turn = *turns;
+            *turns = turn.wrapping_add(1);
+            turn
+        });
+        let nth = turn.checked_rem(usable.len());
+        match nth.and_then(|nth| usable.get(nth)) {
             Some(ip) => self.connect(now, (dial, node), (*ip, port).into(), host),
             None => {
                 self.teller.undiallable(now, node, &Undiallable::NoAddress);
@@ -84,5 +89,41 @@ impl PeersCore {
         }
         host.carry(now, conn, &self.parts);
         self.pool.handle_dialled(now, dial, Some(id));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use futures_channel::oneshot;
+
+    use super::*;
+    use crate::peers::bed::Bed;
+
+    #[test]
+    fn each_peer_is_dialled_at_each_of_its_addresses_in_turn() {
+        let mut bed = Bed::new(1, &[]);
+        let (now, peers) = (Instant::now(), [NodeId(2), NodeId(3)]);
+        let ips: [IpAddr; 2] = [[127, 0, 0, 1].into(), [127, 0, 0, 2].into()];
+        let node = &mut bed.nodes[0];
+        let mut dialled = BTreeSet::new();
+        // Both are dialled anew each time, as their addresses are others.
+        for port in [1_001, 1_002] {
+            let address = |peer| (peer, format!("localhost:{port}").parse().unwrap());
+            let (reply, _) = oneshot::channel();
+            let set = PeersInput::SetPeers(peers.map(address).to_vec(), reply);
+            node.core.take(now, set, &mut node.host);
+            for peer in peers {
+                node.core.take(now, PeersInput::Warm(peer), &mut node.host);
+            }
+            for dial in node.core.lookups.keys().copied().collect::<Vec<_>>() {
+                let found = PeersInput::Resolved(dial, ips.to_vec());
+                node.core.take(now, found, &mut node.host);
+            }
+            let at = |peer: NodeId| (peer, node.core.dialled[&peer].0.ip());
+            dialled.extend(peers.map(at));
+        }
+        assert_eq!(dialled.len(), 4, "{dialled:?}");
     }
 }
