@@ -27,10 +27,18 @@ pub(super) fn closed(reason: ConnectionError) -> Closed {
     }
 }
 
+/// The reason, without what rustls puts around refusals that are not its own.
+pub(super) fn words(reason: &[u8]) -> String {
+    let text = String::from_utf8_lossy(reason);
+    let own = text.strip_prefix("invalid peer certificate: Other(OtherError(");
+    let own = own.and_then(|text| text.strip_suffix("))"));
+    own.unwrap_or(&text).to_owned()
+}
+
 /// TLS alerts are 0x100 plus the alert (RFC 9001 4.8).
 fn transport(code: TransportErrorCode, reason: &[u8], by_peer: bool) -> Closed {
     let number = u64::from(code);
-    let reason = String::from_utf8_lossy(reason).into_owned();
+    let reason = words(reason);
     match number
         .checked_sub(0x100)
         .and_then(|alert| u8::try_from(alert).ok())

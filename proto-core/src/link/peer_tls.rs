@@ -242,9 +242,20 @@ impl Pins {
         let leaf = Leaf::from_der(der).map_err(IdentityError::from);
         leaf.and_then(|leaf| judge.certificate(&leaf))
             .map_err(|refused| {
-                let other = OtherError(Arc::new(refused));
+                let other = OtherError(Arc::new(Refused(refused)));
                 rustls::Error::InvalidCertificate(CertificateError::Other(other))
             })
+    }
+}
+
+/// A refusal that reads the same where rustls writes it with `Debug`, as it does with all that it does not know.
+#[derive(thiserror::Error)]
+#[error("{0}")]
+struct Refused(IdentityError);
+
+impl fmt::Debug for Refused {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(self, f)
     }
 }
 

@@ -153,10 +153,20 @@ fn verdict(tls: &PeerTls, shown: &[u8]) -> Result<(), rustls::Error> {
 fn refused_as(tls: &PeerTls, shown: &[u8]) -> IdentityError {
     match verdict(tls, shown) {
         Err(rustls::Error::InvalidCertificate(CertificateError::Other(other))) => {
-            *other.0.downcast_ref().unwrap()
+            other.0.downcast_ref::<Refused>().unwrap().0
         }
         other => panic!("not refused by its pins: {other:?}"),
     }
+}
+
+#[test]
+fn a_refusal_reads_as_it_does_everywhere_else() {
+    let other = OtherError(Arc::new(Refused(IdentityError::Unknown)));
+    let error = rustls::Error::InvalidCertificate(CertificateError::Other(other));
+    assert_eq!(
+        crate::link::lost::words(error.to_string().as_bytes()),
+        "the node is not known"
+    );
 }
 
 #[test]
