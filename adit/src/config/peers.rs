@@ -324,6 +324,14 @@ fn judge(
                 "peer {id} is this gateway itself; remove the entry, or correct `peers.node`"
             ));
         }
+        if let PeerSecurity::Mutual(Some(own)) = security
+            && peer.id != node.value
+            && peer.pins.contains(&own.files.leaf().spki)
+        {
+            say(format!(
+                "peer {id} has this gateway's own key; correct its `spki`, or `peers.cert` and `peers.key`"
+            ));
+        }
         if *security != PeerSecurity::Insecure && peer.pins.is_empty() && peer.spiffe_id.is_none() {
             say(format!(
                 "peer {id} has neither `spki` nor `spiffe`: any certificate of the CA could speak for it; `adit peers issue` prints the pin"

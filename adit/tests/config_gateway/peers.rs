@@ -202,6 +202,11 @@ fn what_is_wrong_is_said() {
     ] {
         is_told(dir.path(), &text, &key, wanted);
     }
+    let config = load(dir.path(), &good, &key).unwrap();
+    let own = credentials(&config).files.leaf().spki.0;
+    let own: String = own.iter().map(|byte| format!("{byte:02x}")).collect();
+    let text = good + &peer(2, &format!("spki = \"{own}\""));
+    is_told(dir.path(), &text, &key, "peer 2 has this gateway's own key");
 }
 
 #[test]
