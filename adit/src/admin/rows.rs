@@ -193,7 +193,7 @@ pub struct PeerRow {
     pub forward: String,
     /// `closed`, `open` or `half-open`.
     pub breaker: String,
-    /// Why a connection or a call was refused last.
+    /// Why the last attempt to connect came to nothing; none once one has succeeded.
     pub last_refusal: Option<String>,
 }
 

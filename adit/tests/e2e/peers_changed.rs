@@ -46,6 +46,9 @@ fn a_peer_that_is_taken_out_and_put_back_loses_and_gets_everything() {
         });
         cluster.sees(0, 1);
         ping(&cluster.socks(0, &target).unwrap(), b"again");
+        until("the refusal is forgotten", SOON, || {
+            cluster.peer(0, 2)["last_refusal"].is_null().then_some(())
+        });
     }
 }
 

@@ -81,6 +81,8 @@ enum Whose {
 /// A connection whose version handshake is over.
 struct Link {
     agreed: Agreed,
+    /// Whose certificate it has, where records say.
+    shown: Option<NodeId>,
     /// Who asks on it, where a peer dialled it and has asked.
     caller: Option<NodeId>,
 }
@@ -311,9 +313,14 @@ impl PeersCore {
 
     fn event(&mut self, now: Instant, conn: ConnId, event: Event) {
         if let Event::Peer(PeerEvent::Up { node, agreed }) = &event {
-            let (agreed, caller) = (*agreed, None);
-            self.teller.up(conn, *node, agreed);
-            self.links.insert(conn, Link { agreed, caller });
+            let (agreed, shown, caller) = (*agreed, *node, None);
+            self.teller.up(conn, shown, agreed);
+            let link = Link {
+                agreed,
+                shown,
+                caller,
+            };
+            self.links.insert(conn, link);
         } else if let Event::Peer(PeerEvent::ForwardUp { node, .. }) = &event {
             self.teller.forward_up(conn, *node);
             self.forwards.up(now, conn, *node);
@@ -334,7 +341,10 @@ impl PeersCore {
             told.machine.handle_goodbye(node);
         }
         match self.links.remove(&conn) {
-            Some(link) => self.teller.closed(conn, node.or(link.caller), why),
+            Some(link) => {
+                let peer = node.or(link.caller).or(link.shown);
+                self.teller.closed(conn, peer, why);
+            }
             None => {
                 if let Some(node) = self.dialling(conn) {
                     self.refusals.insert(node, why.to_string());
@@ -400,6 +410,9 @@ impl PeersCore {
 
     fn reached(&mut self, now: Instant, node: NodeId, reach: Reach) {
         self.teller.reach(node, reach);
+        if reach == Reach::Up {
+            self.refusals.remove(&node);
+        }
         if let Some(notices) = PeerLinks::with(self.replica_links.as_ref(), node) {
             notices.push_or_stop(LinkNotice { node, reach });
         } else if reach == Reach::Up

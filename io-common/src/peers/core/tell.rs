@@ -115,7 +115,9 @@ fn why(reason: AuthFail) -> &'static str {
             "they were not made with this cluster's key; do all gateways have the same one?"
         }
         AuthFail::Replay => "their number came before; somebody may replay messages",
-        AuthFail::Stale => "their number is too old",
+        AuthFail::Stale => {
+            "their number is too old; have two gateways one `peers.node`, or was a state directory put back from a copy?"
+        }
         AuthFail::Reserved => "they have number 0, which nobody uses",
         AuthFail::Identity => {
             "the certificate is not that of the gateway that they name; do the ids and pins of all configurations agree?"
