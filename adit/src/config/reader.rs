@@ -21,6 +21,8 @@ pub enum Source {
     Flag(&'static str),
     /// An environment variable.
     Environment(String),
+    /// A credential of systemd.
+    Credential(&'static str),
     /// A line of a file, from 1; 0 for the file as a whole.
     File(Arc<Path>, usize),
     /// Built in.
@@ -32,6 +34,7 @@ impl fmt::Display for Source {
         match self {
             Self::Flag(flag) => write!(f, "flag {flag}"),
             Self::Environment(name) => write!(f, "environment {name}"),
+            Self::Credential(name) => write!(f, "credential {name}"),
             Self::File(path, 0) => path.display().fmt(f),
             Self::File(path, line) => write!(f, "{}:{line}", path.display()),
             Self::Default => f.write_str("default"),
@@ -294,7 +297,10 @@ impl<'a> Reader<'a> {
             _ => {
                 self.problems.sort_by_key(|p| match &p.source {
                     Source::File(_, line) => *line,
-                    Source::Flag(_) | Source::Environment(_) | Source::Default => 0,
+                    Source::Flag(_)
+                    | Source::Environment(_)
+                    | Source::Credential(_)
+                    | Source::Default => 0,
                 });
                 Err(ConfigError {
                     problems: self.problems,

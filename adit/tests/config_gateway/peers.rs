@@ -223,12 +223,21 @@ fn what_is_wrong_with_a_key_is_said_without_the_key() {
     for (text, vars, wanted) in [
         (&good, &[][..], "the cluster's key is missing"),
         (&good, &[short], "needs 32 or more"),
-        (&good, &[key, previous], "previous"),
+        (
+            &good,
+            &[key, previous],
+            "environment ADIT_PEERS_PREVIOUS_KEY: the cluster's key: the previous",
+        ),
         (&by_file, &[key], "both give the key"),
         (&by_file, &[], "chmod 600"),
     ] {
         is_told(dir.path(), text, vars, wanted);
     }
+    key_file(dir.path(), "adit-cluster-key", "an operator's");
+    let folder = dir.path().to_string_lossy().into_owned();
+    let credential = [("CREDENTIALS_DIRECTORY", folder.as_str())];
+    let wanted = "credential adit-cluster-key: the shared secret has 13 bytes";
+    is_told(dir.path(), &good, &credential, wanted);
 }
 
 fn is_told(dir: &Path, text: &str, vars: &[(&str, &str)], wanted: &str) {

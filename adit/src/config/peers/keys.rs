@@ -45,10 +45,10 @@ impl<K> Secret<K> {
         if !r.reads_named_files() {
             return Some(None);
         }
-        let current = key(r, around, place, current, self.current);
-        let previous = key(r, around, place, previous, self.previous);
+        let current = key(r, around, current, self.current);
+        let previous = key(r, around, previous, self.previous);
         let (current, previous) = (current?, previous?);
-        let Some(current) = current else {
+        let Some((current, _)) = current else {
             let message = format!(
                 "{} is missing: set `{}`, {} or the credential {}; `adit peers genkey` draws one",
                 self.name, self.setting, self.current.variable, self.current.credential
@@ -56,10 +56,15 @@ impl<K> Secret<K> {
             r.problem(place.clone(), message);
             return None;
         };
+        // Two keys that are good alone may not go together: the previous one is what an operator has just added.
+        let (previous, source) = match previous {
+            Some((key, source)) => (Some(key), source),
+            None => (None, place.clone()),
+        };
         match (self.join)(current, previous) {
             Ok(keys) => Some(Some(keys)),
             Err(error) => {
-                r.problem(place.clone(), error.to_string());
+                r.problem(source, format!("{}: {error}", self.name));
                 None
             }
         }
@@ -73,10 +78,9 @@ impl<K> Secret<K> {
 fn key(
     r: &mut Reader<'_>,
     around: &Surroundings,
-    place: &Source,
     file: Option<Sourced<PathBuf>>,
     origin: Origin,
-) -> Option<Option<ClusterKey>> {
+) -> Option<Option<(ClusterKey, Source)>> {
     let credential = || {
         let folder = Path::new(around.var("CREDENTIALS_DIRECTORY")?);
         Some(folder.join(origin.credential)).filter(|path| path.exists())
@@ -96,12 +100,15 @@ fn key(
             (source, ClusterKey::exact(text.as_bytes()))
         }
         (None, None) => match credential() {
-            Some(path) => (place.clone(), ClusterKey::read_credential(&path)),
+            Some(path) => {
+                let source = Source::Credential(origin.credential);
+                (source, ClusterKey::read_credential(&path))
+            }
             None => return Some(None),
         },
     };
     match read {
-        Ok(key) => Some(Some(key)),
+        Ok(key) => Some(Some((key, source))),
         Err(error) => {
             r.problem(source, error.to_string());
             None
