@@ -193,7 +193,7 @@ pub struct PeerRow {
     pub forward: String,
     /// `closed`, `open` or `half-open`.
     pub breaker: String,
-    /// Why the last attempt to connect came to nothing; none once one has succeeded.
+    /// Why the last attempt to connect, or the last call, came to nothing; none once one has succeeded.
     pub last_refusal: Option<String>,
 }
 

@@ -108,7 +108,7 @@ pub struct PeersCore {
     dialled: BTreeMap<NodeId, (SocketAddr, ConnId)>,
     /// How often each node's name was resolved: each dial takes the next of its addresses.
     turns: BTreeMap<NodeId, usize>,
-    /// Why the last handshake with each node came to nothing.
+    /// Why the last handshake or call with each node came to nothing, until one has come to something.
     refusals: BTreeMap<NodeId, String>,
     stopping: bool,
     teller: Teller,
@@ -293,6 +293,7 @@ impl PeersCore {
             self.dialled.remove(&node);
             self.turns.remove(&node);
             self.refusals.remove(&node);
+            self.teller.forget(node);
             self.end_forwards(now, node, host);
             self.untell(now, node);
             if let Some(told) = &mut self.told {
@@ -346,10 +347,11 @@ impl PeersCore {
                 self.teller.closed(conn, peer, why);
             }
             None => {
-                if let Some(node) = self.dialling(conn) {
+                let dialled = self.dialling(conn);
+                if let Some(node) = dialled {
                     self.refusals.insert(node, why.to_string());
                 }
-                self.teller.failed(now, conn, node, why);
+                self.teller.failed(now, conn, node.or(dialled), why);
             }
         }
     }
@@ -435,6 +437,7 @@ impl PeersCore {
         let Some(Caller { node, whose }) = self.callers.remove(&call) else {
             return;
         };
+        self.note_outcome(node, &outcome);
         let Whose::Application(number, reply) = whose else {
             return self.catalogue_answered(now, node, outcome);
         };

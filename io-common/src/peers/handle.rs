@@ -62,7 +62,7 @@ pub struct PeerRow {
     pub routes: usize,
     /// Sessions go to it over replica links, and not over QUIC.
     pub is_linked: bool,
-    /// Why there was no connection with it the last time that there was none.
+    /// Why the last attempt to connect, or the last call, came to nothing; none once one has succeeded.
     pub refusal: Option<String>,
 }
 

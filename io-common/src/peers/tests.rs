@@ -16,6 +16,7 @@ use adit_proto_core::{
     },
 };
 use bytes::Bytes;
+use futures_channel::oneshot;
 use uuid::Uuid;
 
 use super::{
@@ -53,6 +54,30 @@ fn a_call_whose_connection_was_abandoned_may_have_been_executed() {
         request.responder.fail();
         // The former end is lost to the peer in time.
         bed.pass(Duration::from_secs(60));
+    }
+}
+
+#[test]
+fn why_a_call_has_no_answer_is_listed_until_one_has() {
+    let mut bed = Bed::new(2, &[]);
+    let handle = bed.nodes[0].handle.clone();
+    for (is_answered, wanted) in [(false, true), (true, false)] {
+        let mut call = pin!(handle.call(id(1), RpcType::DataPropose, Bytes::new()));
+        assert!(call.as_mut().poll(&mut cx()).is_pending());
+        bed.settle();
+        let Poll::Ready(Some(request)) = bed.nodes[1].requests.poll_next(&mut cx()) else {
+            panic!("it was asked");
+        };
+        match is_answered {
+            true => request.responder.answer(Bytes::new()),
+            false => request.responder.fail(),
+        }
+        bed.pass(Duration::from_secs(1));
+        assert!(call.as_mut().poll(&mut cx()).is_ready());
+        let (reply, mut rows) = oneshot::channel();
+        bed.tell(0, PeersInput::List(reply));
+        let rows = rows.try_recv().unwrap().unwrap();
+        assert_eq!(rows[0].0.refusal.is_some(), wanted, "{:?}", rows[0].0);
     }
 }
 
@@ -111,7 +136,7 @@ fn a_peer_that_moves_is_told_anew() {
     bed.settle();
     assert_eq!(bed.nodes[0].core.pool.calls(), 1);
     // Nobody there answers for it; what it was being told is not waited for.
-    let (reply, _done) = futures_channel::oneshot::channel();
+    let (reply, _done) = oneshot::channel();
     let elsewhere = vec![(id(1), "10.0.0.9:4434".parse().unwrap())];
     bed.tell(0, PeersInput::SetPeers(elsewhere, reply));
     assert_eq!(bed.nodes[0].core.pool.calls(), 0);

@@ -58,7 +58,7 @@ impl PeersCore {
         match nth.and_then(|nth| usable.get(nth)) {
             Some(ip) => self.connect(now, (dial, node), (*ip, port).into(), host),
             None => {
-                self.teller.undiallable(now, node, &Undiallable::NoAddress);
+                self.undiallable(now, node, &Undiallable::NoAddress);
                 self.pool.handle_dialled(now, dial, None);
             }
         }
@@ -78,8 +78,7 @@ impl PeersCore {
         let conn = match begun {
             Ok(conn) => conn,
             Err(error) => {
-                self.teller
-                    .undiallable(now, node, &Undiallable::from(error));
+                self.undiallable(now, node, &Undiallable::from(error));
                 return self.pool.handle_dialled(now, dial, None);
             }
         };
@@ -89,6 +88,13 @@ impl PeersCore {
         }
         host.carry(now, conn, &self.parts);
         self.pool.handle_dialled(now, dial, Some(id));
+    }
+
+    fn undiallable(&mut self, now: Instant, node: Option<NodeId>, why: &Undiallable) {
+        if let Some(node) = node {
+            self.refusals.insert(node, why.to_string());
+        }
+        self.teller.undiallable(now, node, why);
     }
 }
 

@@ -2,7 +2,15 @@
 
 use std::time::Instant;
 
-use adit_proto_core::{id::ConnId, peer::NodeId, peer::node::PeerStatus};
+use adit_proto_core::{
+    id::ConnId,
+    peer::{
+        NodeId,
+        node::{CallError, PeerStatus},
+        retry::Failure,
+    },
+};
+use bytes::Bytes;
 use futures_channel::oneshot;
 
 use super::{Link, PeersCore, PeersHost};
@@ -44,6 +52,22 @@ impl PeersCore {
             (row, glance)
         };
         self.pool.peers().map(row).collect()
+    }
+
+    /// Remembers why a call has no answer, where that tells an operator more than the connection's state does.
+    pub(super) fn note_outcome(&mut self, node: NodeId, outcome: &Result<Bytes, CallError>) {
+        match outcome {
+            Ok(_) => {
+                self.refusals.remove(&node);
+            }
+            Err(CallError::Failed(why @ (Failure::Reset | Failure::BadAnswer(_)))) => {
+                self.refusals.insert(node, format!("{why}; see its log"));
+            }
+            Err(CallError::Failed(why @ (Failure::Refused(_) | Failure::Identity))) => {
+                self.refusals.insert(node, why.to_string());
+            }
+            Err(_) => {}
+        }
     }
 
     /// The node that was dialled last by this connection.

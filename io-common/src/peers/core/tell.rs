@@ -21,8 +21,9 @@ use crate::{burst::Burst, lines::Lines};
 pub(super) struct Teller {
     visits: Lines,
     paths: Lines,
-    failed: Burst,
-    undiallable: Burst,
+    /// By node, so that one does not hide another; those that dialled and whose names are not known are one.
+    failed: BTreeMap<Option<NodeId>, Burst>,
+    undiallable: BTreeMap<Option<NodeId>, Burst>,
     /// Messages that were not believed, and how many of them were told of.
     distrusted: BTreeMap<AuthFail, (u64, Burst)>,
 }
@@ -32,8 +33,8 @@ impl Default for Teller {
         Self {
             visits: Lines::new("peer connected or disconnected"),
             paths: Lines::new("path to a peer changed"),
-            failed: Burst::default(),
-            undiallable: Burst::default(),
+            failed: BTreeMap::new(),
+            undiallable: BTreeMap::new(),
             distrusted: BTreeMap::new(),
         }
     }
@@ -78,7 +79,7 @@ impl Teller {
         node: Option<NodeId>,
         why: &Closed,
     ) {
-        if let Some(count) = self.failed.note(now) {
+        if let Some(count) = self.failed.entry(node).or_default().note(now) {
             tracing::warn!(%conn, peer = name(node), %why, count, "no connection with a peer; are both of one cluster, and is each known to the other?");
         }
     }
@@ -95,6 +96,12 @@ impl Teller {
         }
     }
 
+    /// A node is not named any more.
+    pub(super) fn forget(&mut self, node: NodeId) {
+        self.failed.remove(&Some(node));
+        self.undiallable.remove(&Some(node));
+    }
+
     pub(super) fn reach(&self, node: NodeId, reach: Reach) {
         if reach == Reach::Suspect && self.paths.allow() {
             tracing::warn!(peer = %node, "the path to a peer stalls");
@@ -102,7 +109,7 @@ impl Teller {
     }
 
     pub(super) fn undiallable(&mut self, now: Instant, node: Option<NodeId>, why: &Undiallable) {
-        if let Some(count) = self.undiallable.note(now) {
+        if let Some(count) = self.undiallable.entry(node).or_default().note(now) {
             tracing::warn!(peer = name(node), %why, count, "a peer cannot be dialled");
         }
     }
