@@ -33,8 +33,9 @@ pub enum Closed {
     Overloaded,
     /// The peer did not accept our certificate or found no common protocol (TLS alert).
     #[error(
-        "the peer refused our identity or protocol (TLS alert {alert}{}): {reason:?}",
-        by_dates(*alert)
+        "the peer refused our identity or protocol (TLS alert {alert}{}): {:?}",
+        advice(*alert),
+        words(reason)
     )]
     IdentityRefused {
         /// RFC 8446 6.
@@ -43,7 +44,11 @@ pub enum Closed {
         reason: String,
     },
     /// We did not accept the peer's certificate.
-    #[error("the peer's identity is not acceptable (TLS alert {alert}{}): {reason:?}", by_dates(*alert))]
+    #[error(
+        "the peer's identity is not acceptable (TLS alert {alert}{}): {:?}",
+        advice(*alert),
+        words(reason)
+    )]
     PeerNotTrusted {
         /// RFC 8446 6.
         alert: u8,
@@ -214,18 +219,46 @@ pub mod session_code {
     pub const NOT_READ: u32 = 9;
 }
 
-/// What the alert `certificate_expired` (RFC 8446 6.2), which stands for certificates that begin later too, has to say
-/// to people.
-fn by_dates(alert: u8) -> &'static str {
+/// What the alerts on certificates (RFC 8446 6.2) have to say to people. `certificate_expired` stands for those that begin
+/// later, too.
+fn advice(alert: u8) -> &'static str {
     match alert {
+        44 => ", the certificate was revoked: issue another one",
         45 => ", a certificate is out of its dates: compare the clocks of both machines",
+        46 => ", the certificate is not known: compare it with what the other side pins",
+        48 => ", the certificate is of another CA: compare the CA files of both machines",
+        116 => ", no certificate was shown: configure one",
         _ => "",
     }
+}
+
+/// The reason without what rustls wraps around the words of a verifier of ours.
+fn words(reason: &str) -> &str {
+    let inner = reason.strip_prefix("invalid peer certificate: Other(OtherError(");
+    inner
+        .and_then(|inner| inner.strip_suffix("))"))
+        .unwrap_or(reason)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_refusal_by_tls_says_what_to_do() {
+        let reason = "invalid peer certificate: Other(OtherError(not known: look there))";
+        let closed = Closed::IdentityRefused {
+            alert: 46,
+            reason: reason.to_owned(),
+        };
+        let line = closed.to_string();
+        assert!(line.ends_with(r#": "not known: look there""#), "{line}");
+        for alert in [44, 45, 48, 116] {
+            let reason = "anything".to_owned();
+            let line = Closed::PeerNotTrusted { alert, reason }.to_string();
+            assert!(line.contains(&format!("alert {alert}, ")), "{line}");
+        }
+    }
 
     #[test]
     fn words_of_the_peer_stay_on_one_line() {

@@ -213,6 +213,19 @@ fn a_stop_ends_connections_for_sessions_that_carry_none() {
     assert!(bed.nodes.iter().all(|node| node.host.workers.is_empty()));
 }
 
+#[test]
+fn a_node_that_stops_waits_for_no_dial() {
+    let (mut bed, _conn) = forwarding();
+    let handle = bed.nodes[0].handle.clone();
+    let mut call = pin!(handle.call(id(1), RpcType::ReadIndex, Bytes::new()));
+    assert!(call.as_mut().poll(&mut cx()).is_pending());
+    bed.settle();
+    // The call keeps the peer's connection for the grace, and the one for sessions is over.
+    handle.stop(Duration::from_secs(2));
+    bed.pass(Duration::from_secs(10));
+    assert!(bed.nodes[0].host.workers.is_empty());
+}
+
 /// Two gateways, of which the second holds an agent, and the connection that the first has made for its sessions.
 fn forwarding() -> (Bed, ConnId) {
     let mut bed = Bed::new(2, &[0, 1]);

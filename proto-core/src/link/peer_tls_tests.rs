@@ -198,6 +198,11 @@ fn members_pass_and_strangers_of_the_same_ca_do_not() {
     let with = tls(&ca, &own, store.clone());
     assert_eq!(verdict(&with, &member.cert), Ok(()));
     assert_eq!(refused_as(&with, &stranger.cert), IdentityError::Unknown);
+    let last_taken_out = tls(&ca, &own, Directory::complete());
+    assert_eq!(
+        refused_as(&last_taken_out, &stranger.cert),
+        IdentityError::Unknown
+    );
     store.authorise(stranger.leaf.spki, UNIX_S * 1_000);
     let expired = tls(&ca, &own, store.clone());
     assert_eq!(refused_as(&expired, &stranger.cert), IdentityError::Unknown);

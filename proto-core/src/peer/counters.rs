@@ -24,7 +24,7 @@ pub struct PeerCounters {
     pub identity_rejected: u64,
     /// `peer_rpc_version_handshake_total{result}`
     pub handshakes: BTreeMap<HandshakeResult, u64>,
-    /// `peer_rpc_bytes_total{dir}`, envelopes only.
+    /// `peer_rpc_bytes_total{dir}`: whole envelopes, header and tag included; of those received also the ones that are refused.
     pub bytes: BTreeMap<Side, u64>,
     /// `peer_rpc_inflight{dir}`
     pub in_flight: BTreeMap<Side, u64>,

@@ -15,6 +15,8 @@ pub struct Directory {
     by_spiffe: BTreeMap<String, NodeId>,
     /// Milliseconds of Unix time at which each ends.
     enrolments: BTreeMap<SpkiPin, u64>,
+    /// Whoever is not in it is no member, even where nobody is.
+    is_complete: bool,
 }
 
 /// A record that would give one identity to two nodes: the caller's mistake.
@@ -26,6 +28,16 @@ pub struct IdentityTaken {
 }
 
 impl Directory {
+    /// A topology that an operator wrote down: while it has no record, no certificate is let in. The default one is that
+    /// of a node that has not joined yet, which lets in whom the cluster's CA vouches for (peer-rpc 1.4).
+    #[must_use]
+    pub fn complete() -> Self {
+        Self {
+            is_complete: true,
+            ..Self::default()
+        }
+    }
+
     /// Sets or replaces a record. A key of it that was pre-authorised is used up.
     ///
     /// # Errors
@@ -87,7 +99,7 @@ impl IdentityStore for Directory {
     }
 
     fn is_empty(&self) -> bool {
-        self.nodes.is_empty()
+        self.nodes.is_empty() && !self.is_complete
     }
 
     fn enrolment(&self, pin: &SpkiPin) -> Option<u64> {
@@ -123,6 +135,15 @@ mod tests {
         assert!(d.by_spiffe("spiffe://c/1").is_none());
         d.remove(NodeId(1));
         assert!(d.is_empty() && d.by_spki(&SpkiPin([3; 32])).is_none());
+    }
+
+    #[test]
+    fn a_complete_topology_is_never_that_of_a_node_that_has_not_joined() {
+        let mut d = Directory::complete();
+        assert!(!d.is_empty());
+        d.set(record(1, &[1], None)).unwrap();
+        d.remove(NodeId(1));
+        assert!(!d.is_empty());
     }
 
     #[test]

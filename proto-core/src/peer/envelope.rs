@@ -303,6 +303,12 @@ impl Unverified {
         &self.header
     }
 
+    /// Bytes of the whole envelope, header and tag included.
+    #[must_use]
+    pub fn size(&self) -> usize {
+        self.bytes.len()
+    }
+
     /// Checks the tag of a plain envelope with the keys of the cluster.
     ///
     /// # Errors

@@ -142,7 +142,7 @@ pub trait IdentityStore: Send + Sync {
     /// The record with a SPIFFE id.
     fn by_spiffe(&self, id: &str) -> Option<Arc<NodeRecord>>;
 
-    /// Tells whether there is no record at all, as on a node that has not joined.
+    /// Tells whether nothing is known of the topology, as on a node that has not joined.
     fn is_empty(&self) -> bool;
 
     /// Until when a key that no node owns may join, in milliseconds of Unix time; none where it may not.

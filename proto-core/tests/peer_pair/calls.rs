@@ -55,6 +55,20 @@ fn a_thousand_calls_are_answered_over_a_path_that_loses() {
 }
 
 #[test]
+fn both_ends_count_the_same_bytes() {
+    for capabilities in BOTH {
+        let (mut bed, one, two) = Bed::two(5, capabilities);
+        let at = bed.connect(one, two, 2);
+        let call = bed.call(at, RpcType::ReadIndex, Bytes::from_static(b"body"));
+        assert!(bed.outcome(at, call).is_ok());
+        let [one, two] = [one, two].map(|place| bed.member(place).ledger.counters().bytes);
+        assert!(one[&Side::Out] > 53, "a header, a frame and a tag");
+        assert_eq!(one[&Side::Out], two[&Side::In]);
+        assert_eq!(two[&Side::Out], one[&Side::In]);
+    }
+}
+
+#[test]
 fn a_large_body_goes_there_and_back() {
     for capabilities in BOTH {
         let (mut bed, one, two) = Bed::two(3, capabilities);

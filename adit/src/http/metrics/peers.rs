@@ -105,7 +105,7 @@ impl Peers {
         };
         out.counters(
             "peer_rpc_bytes",
-            "Bytes of messages sent to peers, and of the bodies of those received",
+            "Bytes of messages sent to peers and received from them",
             "dir",
             SIDES.map(|side| of_side(&counters.bytes, side)),
         )?;

@@ -140,6 +140,9 @@ impl Forwards {
 impl PeersCore {
     /// When a connection is to be dialled.
     pub(super) fn forwards_timeout(&self) -> Option<Instant> {
+        if self.stopping {
+            return None;
+        }
         let wanted = self
             .forwards
             .ways
@@ -164,7 +167,7 @@ impl PeersCore {
         for conn in std::mem::take(&mut self.forwards.stale) {
             host.command(now, conn, Command::Close(CloseReason::Superseded));
         }
-        if self.stopping || self.forwards_timeout().is_none_or(|at| at > now) {
+        if self.forwards_timeout().is_none_or(|at| at > now) {
             return;
         }
         let nodes = self.forwards.ways.iter();

@@ -118,6 +118,8 @@ impl Connection {
                 let Phase::Callee(side) = &mut role.phase else {
                     return;
                 };
+                let size = envelope.size() as u64;
+                (role.node.ledger()).count(|c| c.moved(Side::In, size));
                 let was_bound = side.callee.bound().is_some();
                 let judged = judge(side, &role.node, envelope);
                 if let Some(node) = side.callee.bound().filter(|_| !was_bound) {
@@ -155,7 +157,6 @@ impl Connection {
         ledger.count(|c| {
             c.accepted(accepted);
             c.began(Side::In);
-            c.moved(Side::In, payload.len() as u64);
         });
         let interest = Interest::default();
         let running = Running {

@@ -224,9 +224,8 @@ impl Connection {
             role.node.ledger().count(|c| {
                 c.over(Side::Out);
                 let result = match &outcome {
-                    Ok(body) => {
+                    Ok(_) => {
                         c.answered_after(kind, took);
-                        c.moved(Side::In, body.len() as u64);
                         CallResult::Answered
                     }
                     Err(Failure::Refused(_)) => CallResult::Refused,
@@ -350,7 +349,11 @@ fn judge(
     asked: &Asked,
 ) -> Result<Answer, ResponseError> {
     let envelope = match answered {
-        Answered::Envelope(envelope) => Some(envelope),
+        Answered::Envelope(envelope) => {
+            let size = envelope.size() as u64;
+            (node.ledger()).count(|c| c.moved(Side::In, size));
+            Some(envelope)
+        }
         Answered::Nothing => None,
         Answered::Bad(error) => return Err(error.into()),
     };

@@ -61,7 +61,7 @@ fn mutual(
     config: &PeersConfig,
     credentials: &PeerCredentials,
 ) -> Result<PeerSecurity, CommandFailure> {
-    let mut topology = Directory::default();
+    let mut topology = Directory::complete();
     for peer in &config.peers {
         topology.set(peer.record()).map_err(failure)?;
     }
