@@ -1,5 +1,7 @@
 //! Links between replicas: whoever dials and whoever accepts, both get the same, and those who do not belong get nothing.
 
+mod by_hand;
+
 use std::{
     fmt::Write as _,
     io::{Read, Write},
