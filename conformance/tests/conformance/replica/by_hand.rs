@@ -22,6 +22,11 @@ struct Reference {
 }
 
 impl Reference {
+    /// The same with adit's own key, with which it makes its MAC whichever the other end has (11.1).
+    fn of_adit(self) -> Self {
+        Self { key: KEY, ..self }
+    }
+
     /// `direction` is 1 for the dialer's, 2 for the acceptor's.
     fn mac(self, nonces: [&[u8]; 2], direction: u8) -> [u8; 32] {
         let mut covered = b"apache-iggy replica-auth v1".to_vec();
@@ -86,24 +91,26 @@ fn adit(id: u8, profile: Profile) -> Replica {
 }
 
 /// Each profile, with the key of the other end and with its former one.
-fn kinds() -> [(Profile, &'static str); 4] {
-    [Profile::A, Profile::B]
-        .map(|profile| [(profile, KEY), (profile, OTHER_KEY)])
-        .concat()
-        .try_into()
-        .unwrap()
+fn references() -> [Reference; 4] {
+    let with = |profile, key| Reference {
+        key,
+        profile,
+        dialer: 0,
+        acceptor: 3,
+    };
+    [
+        with(Profile::A, KEY),
+        with(Profile::A, OTHER_KEY),
+        with(Profile::B, KEY),
+        with(Profile::B, OTHER_KEY),
+    ]
 }
 
 #[test]
 fn a_reference_dialer_is_answered_in_its_bytes_and_has_the_plain_stream() {
     conform(|place| {
-        for (profile, key) in kinds() {
-            let reference = Reference {
-                key,
-                profile,
-                dialer: 0,
-                acceptor: 3,
-            };
+        for reference in references() {
+            let profile = reference.profile;
             let (listener, acceptor) = (listener(), adit(3, profile));
             let addr = listener.local_addr().unwrap();
             let driver = place.pairing.gateway;
@@ -115,12 +122,7 @@ fn a_reference_dialer_is_answered_in_its_bytes_and_has_the_plain_stream() {
                 }
                 let challenge = read(&mut near);
                 let nonce = nonce_of(&challenge);
-                // The acceptor makes its MAC with its own key, whichever the dialer has (11.1).
-                let own = Reference {
-                    key: KEY,
-                    ..reference
-                };
-                let mac = own.mac([&NONCE, &nonce], 2);
+                let mac = reference.of_adit().mac([&NONCE, &nonce], 2);
                 assert_eq!(challenge, frame(CHALLENGE, 3, &nonce, &mac, 0));
                 let mac = reference.mac([&NONCE, &nonce], 1);
                 let finish = frame(FINISH, 0, &NO_NONCE, &mac, 0);
@@ -142,13 +144,8 @@ fn a_reference_dialer_is_answered_in_its_bytes_and_has_the_plain_stream() {
 #[test]
 fn a_reference_acceptor_is_asked_in_its_bytes_and_has_the_plain_stream() {
     conform(|place| {
-        for (profile, key) in kinds() {
-            let reference = Reference {
-                key,
-                profile,
-                dialer: 0,
-                acceptor: 3,
-            };
+        for reference in references() {
+            let profile = reference.profile;
             let (listener, dialer) = (listener(), adit(0, profile));
             let addr = listener.local_addr().unwrap();
             let (near, far) = thread::scope(|scope| {
@@ -162,11 +159,7 @@ fn a_reference_acceptor_is_asked_in_its_bytes_and_has_the_plain_stream() {
                     for byte in frame(CHALLENGE, 3, &NONCE, &mac, 0) {
                         far.write_all(&[byte]).unwrap();
                     }
-                    let own = Reference {
-                        key: KEY,
-                        ..reference
-                    };
-                    let mac = own.mac([&asked, &NONCE], 1);
+                    let mac = reference.of_adit().mac([&asked, &NONCE], 1);
                     assert_eq!(read(&mut far), frame(FINISH, 0, &NO_NONCE, &mac, 0));
                     far
                 });
