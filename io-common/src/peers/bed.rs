@@ -250,6 +250,11 @@ impl Bed {
         panic!("it does not come to rest");
     }
 
+    /// Gives a command to a node's connection.
+    pub(super) fn command(&mut self, nth: usize, conn: ConnId, command: Command<PeerCommand>) {
+        self.nodes[nth].host.command(self.now, conn, command);
+    }
+
     /// Lets so much time pass.
     pub(super) fn pass(&mut self, time: Duration) {
         let end = self.now + time;

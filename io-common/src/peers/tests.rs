@@ -215,13 +215,15 @@ fn a_stop_ends_connections_for_sessions_that_carry_none() {
 
 #[test]
 fn a_node_that_stops_waits_for_no_dial() {
-    let (mut bed, _conn) = forwarding();
+    let (mut bed, conn) = forwarding();
     let handle = bed.nodes[0].handle.clone();
     let mut call = pin!(handle.call(id(1), RpcType::ReadIndex, Bytes::new()));
     assert!(call.as_mut().poll(&mut cx()).is_pending());
     bed.settle();
-    // The call keeps the peer's connection for the grace, and the one for sessions is over.
+    // The call keeps the peer's connection for the grace, and the one for sessions ends before it.
     handle.stop(Duration::from_secs(2));
+    bed.settle();
+    bed.command(0, conn, Command::Close(CloseReason::Superseded));
     bed.pass(Duration::from_secs(10));
     assert!(bed.nodes[0].host.workers.is_empty());
 }
