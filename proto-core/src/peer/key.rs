@@ -2,8 +2,8 @@
 
 use std::{fmt, iter, mem};
 
-use aws_lc_rs::hmac;
-use subtle::ConstantTimeEq;
+use hmac::{Hmac, KeyInit, Mac};
+use sha2::Sha256;
 use zeroize::Zeroizing;
 
 use crate::limits::CLUSTER_KEYS_MAX;
@@ -51,31 +51,36 @@ pub type Tag = [u8; TAG_LEN];
 /// Bytes of a tag.
 pub const TAG_LEN: usize = 32;
 
-/// An HMAC-SHA256 key, ready to use.
+/// An HMAC-SHA256 key, ready to use: both of its padded blocks are hashed already. Wiped when dropped.
 #[derive(Clone)]
-pub struct MacKey(hmac::Key);
+pub struct MacKey(Hmac<Sha256>);
 
 impl MacKey {
     /// Takes the key's bytes.
     #[must_use]
     pub fn new(bytes: &[u8; 32]) -> Self {
-        Self(hmac::Key::new(hmac::HMAC_SHA256, bytes))
+        // A key that is shorter than a block is followed by zeros (RFC 2104 2).
+        let mut block = Zeroizing::new([0; 64]);
+        block[..bytes.len()].copy_from_slice(bytes);
+        Self(Hmac::new((&*block).into()))
     }
 
     /// The tag over parts, as if they were one piece.
     #[must_use]
     pub fn tag(&self, parts: &[&[u8]]) -> Tag {
-        let mut context = hmac::Context::with_key(&self.0);
-        parts.iter().for_each(|part| context.update(part));
-        let mut tag = [0; TAG_LEN];
-        tag.copy_from_slice(context.sign().as_ref());
-        tag
+        self.over(parts).finalize().into_bytes().into()
     }
 
     /// Tells in constant time whether a tag is the one over these parts.
     #[must_use]
     pub fn verifies(&self, parts: &[&[u8]], tag: &Tag) -> bool {
-        self.tag(parts).ct_eq(tag).into()
+        self.over(parts).verify(tag.into()).is_ok()
+    }
+
+    fn over(&self, parts: &[&[u8]]) -> Hmac<Sha256> {
+        let mut mac = self.0.clone();
+        parts.iter().for_each(|part| mac.update(part));
+        mac
     }
 }
 
