@@ -258,10 +258,12 @@ pub const ENVELOPE_BUFFER_FIRST: usize = 64 << 10;
 /// Peer RPC: bytes that the envelopes of one connection may declare and hold together, until the application lets go of
 /// their bodies: two of the largest.
 pub const RPC_UNREAD_PER_CONNECTION: u64 = 2 * (RPC_LEN_MAX as u64 + 64);
-/// Peer RPC: bytes that may have come on a connection of which no request was accepted, and be held: one of the largest.
+/// Peer RPC: bytes that may have come, of requests that are not whole, on a connection on which none was accepted: one of the
+/// largest.
 pub const RPC_UNREAD_UNPROVED: u64 = RPC_LEN_MAX as u64 + 64;
 /// Peer RPC: as [`RPC_UNREAD_UNPROVED`] for all connections of a process, half of what requests have: whoever has a certificate
-/// and not the cluster's key keeps no request of those out who have it, however many connections they make.
+/// and not the cluster's key keeps none of those out who have it but the first requests of their connections, however many
+/// connections they make.
 pub const RPC_UNREAD_UNPROVED_IN_ALL: u64 = 4 * RPC_UNREAD_UNPROVED;
 /// Peer RPC: as [`RPC_UNREAD_PER_CONNECTION`] for all connections of a process, of its requests and of its answers.
 pub const RPC_UNREAD_OF_A_KIND: u64 = 4 * RPC_UNREAD_PER_CONNECTION;

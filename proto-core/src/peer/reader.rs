@@ -19,17 +19,26 @@ pub struct EnvelopeReader {
     budget: Budget,
     terms: Terms,
     buffer: Vec<u8>,
-    /// Length of the envelope and what was charged for it, once the header is whole.
-    declared: Option<(usize, Charge)>,
+    declared: Option<Declared>,
 }
 
 /// What an envelope is charged for while it is read.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug)]
 pub enum Terms {
     /// The length that its header declares, so that what has begun can be read to its end.
     Declared,
-    /// The memory that it takes: the word of one who has proved nothing is worth nothing.
-    Taken,
+    /// The memory that it takes: the word of one who has proved nothing is worth nothing. Until it is whole, and can be
+    /// judged, this budget of all such senders is charged the same.
+    Taken(Budget),
+}
+
+/// What is known of an envelope once its header is whole.
+#[derive(Debug)]
+struct Declared {
+    /// Its length in bytes.
+    total: usize,
+    charge: Charge,
+    of_strangers: Option<Charge>,
 }
 
 /// The bytes of an envelope.
@@ -83,7 +92,7 @@ impl EnvelopeReader {
             }
             self.declared = Some(self.judge_header(&self.buffer)?);
         }
-        let Some((total, _)) = self.declared else {
+        let Some(Declared { total, .. }) = self.declared else {
             return Ok(());
         };
         let missing = total.saturating_sub(self.buffer.len());
@@ -106,10 +115,10 @@ impl EnvelopeReader {
         let got = self.buffer.len();
         match self.declared {
             None if got == 0 => Ok(None),
-            Some((total, charge)) if got == total => {
+            Some(declared) if got == declared.total => {
                 let whole = Bytes::from_owner(Charged {
                     bytes: self.buffer,
-                    _charge: charge,
+                    _charge: declared.charge,
                 });
                 Unverified::parse(self.layout, whole).map(Some)
             }
@@ -117,16 +126,21 @@ impl EnvelopeReader {
         }
     }
 
-    fn judge_header(&self, bytes: &[u8]) -> Result<(usize, Charge), EnvelopeError> {
+    fn judge_header(&self, bytes: &[u8]) -> Result<Declared, EnvelopeError> {
         let (_, inner_len) = Header::decode(self.layout, bytes)?;
         let len = total_len(self.layout, inner_len);
         let over = EnvelopeError::OverBudget { len };
         let total = usize::try_from(len).map_err(|_| over)?;
-        let charged = match self.terms {
-            Terms::Declared => len,
-            Terms::Taken => len.min(self.buffer.capacity() as u64),
+        let (charged, strangers) = match &self.terms {
+            Terms::Declared => (len, None),
+            Terms::Taken(strangers) => (len.min(self.buffer.capacity() as u64), Some(strangers)),
         };
-        Ok((total, self.budget.charge(charged).ok_or(over)?))
+        let of_strangers = strangers.map(|budget| budget.charge(charged).ok_or(over));
+        Ok(Declared {
+            total,
+            charge: self.budget.charge(charged).ok_or(over)?,
+            of_strangers: of_strangers.transpose()?,
+        })
     }
 
     /// Has the buffer grow by doubling, and at its end to the exact length.
@@ -136,8 +150,9 @@ impl EnvelopeReader {
         if needed > self.buffer.capacity() {
             let doubled = self.buffer.capacity().saturating_mul(2);
             let capacity = needed.max(doubled).max(ENVELOPE_BUFFER_FIRST).min(total);
-            if let (Terms::Taken, Some((_, charge))) = (self.terms, &mut self.declared)
-                && !charge.grow(capacity as u64)
+            if let Some(declared) = &mut self.declared
+                && let Some(of_strangers) = &mut declared.of_strangers
+                && !(of_strangers.grow(capacity as u64) && declared.charge.grow(capacity as u64))
             {
                 let len = total as u64;
                 return Err(EnvelopeError::OverBudget { len });
@@ -245,7 +260,11 @@ mod tests {
     fn of_a_stranger_only_what_came_is_charged() {
         let first = ENVELOPE_BUFFER_FIRST as u64;
         let budget = Budget::new(3 * first);
-        let stranger = || EnvelopeReader::new(Layout::Plain, budget.clone(), Terms::Taken);
+        let strangers = Budget::new(2 * first + 1);
+        let stranger = || {
+            let terms = Terms::Taken(strangers.clone());
+            EnvelopeReader::new(Layout::Plain, budget.clone(), terms)
+        };
         let mut r = stranger();
         r.feed(&header(RPC_LEN_MAX)).unwrap();
         assert!(
@@ -261,12 +280,15 @@ mod tests {
         let over = Err(EnvelopeError::OverBudget { len });
         assert_eq!(r.feed(&vec![0; ENVELOPE_BUFFER_FIRST]), over);
         drop(r);
-        assert_eq!(budget.used(), 0);
+        assert_eq!((budget.used(), strangers.used()), (0, 0));
         let whole = sealed(&[7; 100]);
         let mut r = stranger();
         r.feed(&whole).unwrap();
-        assert_eq!(budget.used(), whole.len() as u64);
-        assert!(r.finish().unwrap().is_some());
+        let len = whole.len() as u64;
+        assert_eq!((budget.used(), strangers.used()), (len, len));
+        let read = r.finish().unwrap();
+        assert!(read.is_some());
+        assert_eq!((budget.used(), strangers.used()), (len, 0));
     }
 
     #[test]

@@ -91,7 +91,8 @@ pub(crate) fn envelope_error(line: &Value) -> Result<(), Failure> {
 /// Opens an envelope at once and out of a stream in pieces, which must agree as far as a stream can.
 fn parse(whole: &Bytes, ring: &KeyRing) -> Result<Result<(Header, Bytes), EnvelopeError>, Failure> {
     let at_once = Unverified::parse(Layout::Plain, whole.clone());
-    let mut reader = EnvelopeReader::new(Layout::Plain, Budget::new(u64::MAX), Terms::Taken);
+    let terms = Terms::Taken(Budget::new(u64::MAX));
+    let mut reader = EnvelopeReader::new(Layout::Plain, Budget::new(u64::MAX), terms);
     let mut pieces = whole.chunks(1 + whole.len() / 7);
     let fed = pieces.try_for_each(|piece| reader.feed(piece));
     let streamed = fed.and_then(|()| reader.finish());

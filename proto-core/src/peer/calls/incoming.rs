@@ -21,7 +21,7 @@ use crate::{
 pub struct Incoming {
     layout: Layout,
     budget: Budget,
-    /// The budget for what comes before a request was accepted; none any more once one was.
+    /// What comes before a request was accepted is charged to this one, too, until it is whole; none any more once one was.
     unproved: Option<Budget>,
     calls: InOrder<Slot, Call>,
     /// Until when running calls may go on, once no more are taken.
@@ -62,15 +62,14 @@ pub enum StreamRefused {
 }
 
 impl Incoming {
-    /// Begins without calls. The budget is the connection's, below the process's; `strangers` is that of all connections
-    /// on which nothing was accepted yet.
+    /// Begins without calls. The budget is the connection's, below the process's; `strangers` bounds, beside it, what is read
+    /// on all connections on which nothing was accepted yet.
     #[must_use]
     pub fn new(layout: Layout, budget: Budget, strangers: &Budget) -> Self {
-        let unproved = Some(strangers.child(RPC_UNREAD_UNPROVED));
         Self {
             layout,
             budget,
-            unproved,
+            unproved: Some(strangers.child(RPC_UNREAD_UNPROVED)),
             calls: InOrder::default(),
             draining: None,
         }
@@ -93,11 +92,11 @@ impl Incoming {
         if self.calls.len() >= RPC_CALLS_PER_CONNECTION {
             return Err(StreamRefused::TooMany);
         }
-        let (budget, terms) = match &self.unproved {
-            Some(unproved) => (unproved, Terms::Taken),
-            None => (&self.budget, Terms::Declared),
+        let terms = match &self.unproved {
+            Some(unproved) => Terms::Taken(unproved.clone()),
+            None => Terms::Declared,
         };
-        let reader = EnvelopeReader::new(self.layout, budget.clone(), terms);
+        let reader = EnvelopeReader::new(self.layout, self.budget.clone(), terms);
         let call = Call::Reading {
             reader,
             until: None,
@@ -218,7 +217,7 @@ mod tests {
     };
 
     fn incoming(budget: &Budget) -> Incoming {
-        let mut calls = Incoming::new(Layout::Plain, budget.child(1_000), budget);
+        let mut calls = Incoming::new(Layout::Plain, budget.child(1_000), &Budget::new(0));
         calls.is_proved();
         calls
     }
@@ -254,7 +253,8 @@ mod tests {
     #[test]
     fn what_a_stranger_declares_is_not_believed() {
         let (now, budget) = (start(), Budget::new(u64::MAX));
-        let mut calls = Incoming::new(Layout::Plain, budget.clone(), &budget);
+        let strangers = Budget::new(u64::MAX);
+        let mut calls = Incoming::new(Layout::Plain, budget.clone(), &strangers);
         let mut head = request()[..21].to_vec();
         head[17..].copy_from_slice(&(64_u32 << 20).to_le_bytes());
         for slot in 1..=20 {
@@ -267,6 +267,20 @@ mod tests {
         calls.open(Slot(21)).unwrap();
         assert_eq!(calls.handle_bytes(now, Slot(21), &head), None);
         assert_eq!(budget.used() - before, (64 << 20) + 53);
+    }
+
+    #[test]
+    fn a_first_request_that_is_held_leaves_the_room_of_strangers() {
+        let (now, budget, strangers) = (start(), Budget::new(1_000), Budget::new(1_000));
+        let mut calls = Incoming::new(Layout::Plain, budget.clone(), &strangers);
+        calls.open(Slot(1)).unwrap();
+        assert_eq!(calls.handle_bytes(now, Slot(1), &request()), None);
+        assert_eq!((budget.used(), strangers.used()), (58, 58));
+        let held = calls.handle_end(Slot(1));
+        calls.is_proved();
+        assert_eq!((budget.used(), strangers.used()), (58, 0));
+        drop(held);
+        assert_eq!(budget.used(), 0);
     }
 
     #[test]

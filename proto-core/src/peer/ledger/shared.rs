@@ -50,7 +50,7 @@ impl PeerLedger {
         let unread = Budget::new(RPC_UNREAD_IN_ALL);
         let requests = unread.child(RPC_UNREAD_OF_A_KIND);
         Self {
-            strangers: requests.child(RPC_UNREAD_UNPROVED_IN_ALL),
+            strangers: Budget::new(RPC_UNREAD_UNPROVED_IN_ALL),
             requests,
             answers: unread.child(RPC_UNREAD_OF_A_KIND),
             unread,
@@ -108,7 +108,8 @@ impl PeerLedger {
         &self.requests
     }
 
-    /// The part of requests for connections on which nothing was accepted yet.
+    /// What those may take of it together, until it is whole, who have proved nothing yet. It is charged beside the part of
+    /// requests, so that what is accepted stays charged there and leaves room here.
     pub(crate) fn unread_of_strangers(&self) -> &Budget {
         &self.strangers
     }
@@ -204,10 +205,15 @@ fn locked<T: ?Sized>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::peer::{
-        bed,
-        epoch::EpochMark,
-        key::{ClusterSecret, KeyId},
+    use crate::{
+        limits::RPC_LEN_MAX,
+        peer::{
+            bed,
+            envelope::Layout,
+            epoch::EpochMark,
+            key::{ClusterSecret, KeyId},
+            reader::{EnvelopeReader, Terms},
+        },
     };
 
     fn ledger() -> PeerLedger {
@@ -238,12 +244,24 @@ mod tests {
     #[test]
     fn whoever_has_proved_nothing_leaves_room_for_who_has() {
         let ledger = ledger();
-        let strangers = ledger.unread_of_strangers();
-        let held = strangers.charge(RPC_UNREAD_UNPROVED_IN_ALL).unwrap();
-        assert!(strangers.charge(1).is_none());
+        let requests = ledger.unread_requests();
+        let stranger = |len: u64| {
+            let terms = Terms::Taken(ledger.unread_of_strangers().clone());
+            let mut reader = EnvelopeReader::new(Layout::Plain, requests.clone(), terms);
+            let mut header = [0; 21];
+            header[0] = 1;
+            header[17..].copy_from_slice(&u32::try_from(len).unwrap().to_le_bytes());
+            reader.feed(&header).unwrap();
+            reader
+                .feed(&vec![0; usize::try_from(len).unwrap()])
+                .map(|()| reader)
+        };
+        let len = u64::from(RPC_LEN_MAX);
+        let held: Vec<_> = (0..4).map(|_| stranger(len).unwrap()).collect();
+        assert!(stranger(1 << 20).is_err(), "that is all for those");
         let left = RPC_UNREAD_OF_A_KIND - RPC_UNREAD_UNPROVED_IN_ALL;
         assert!(left >= RPC_UNREAD_OF_A_KIND / 2);
-        assert!(ledger.unread_requests().charge(left).is_some());
+        assert!(requests.charge(left).is_some());
         drop(held);
         assert_eq!(ledger.unread().used(), 0);
     }
