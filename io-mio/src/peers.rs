@@ -9,7 +9,7 @@ use std::{
 };
 
 use adit_io_common::{
-    commands::{COMMANDS_PER_ROUND, Command, Commands},
+    commands::{Command, Commands},
     gateway::{NODE_LEN, StartError},
     handoff::{Receiver, Sender, handoff},
     peers::{
@@ -172,14 +172,13 @@ impl PeersLoop {
 
 impl Work for PeersLoop {
     fn take(&mut self, now: Instant, cx: &Context<'_>) -> bool {
-        let mut any = self.inputs.poll_fill(cx, &mut self.batch).is_ready();
-        let lot = self.batch.len().min(COMMANDS_PER_ROUND);
-        for input in self.batch.drain(..lot) {
+        // All of it: were any left while more is received, a peer could have the queues grow.
+        let mut any = self.inputs.poll_take(cx, &mut self.batch).is_ready();
+        for input in self.batch.drain(..) {
             self.core.take(now, input, &mut self.host);
         }
-        any |= self.commands.poll_fill(cx, &mut self.commanded).is_ready();
-        let lot = self.commanded.len().min(COMMANDS_PER_ROUND);
-        for (conn, command) in self.commanded.drain(..lot) {
+        any |= self.commands.poll_take(cx, &mut self.commanded).is_ready();
+        for (conn, command) in self.commanded.drain(..) {
             self.host.tunnel.command(now, conn, command);
         }
         any |= self.woken.poll_take(cx, &mut self.owners).is_ready();

@@ -3,7 +3,7 @@
 use std::{
     collections::VecDeque,
     future::Future,
-    io,
+    io, iter,
     pin::Pin,
     sync::Arc,
     task::{Context, Poll},
@@ -112,8 +112,10 @@ impl<R: Role> ConnectionTask<R> {
     /// Takes what has come; tells whether anything had.
     fn take_inputs(&mut self, now: Instant, cx: &mut Context<'_>) -> bool {
         let mut any = false;
-        // Answers to our own notices first: fresh connection ids must not wait behind datagrams.
-        for queue in [&self.queues.notices, &self.queues.inbox] {
+        // Answers to our own notices first: fresh connection ids must not wait behind datagrams. And those wait for the
+        // commands that are left: a peer whose requests come to commands must not be read faster than these are done.
+        let inbox = self.commands.is_empty().then_some(&self.queues.inbox);
+        for queue in iter::once(&self.queues.notices).chain(inbox) {
             if queue.poll_take(cx, &mut self.inputs).is_ready() {
                 any = true;
                 for message in self.inputs.drain(..) {
