@@ -15,7 +15,7 @@ use adit_proto_core::{
 use bytes::Bytes;
 use futures_channel::oneshot;
 
-use super::{REQUESTS_LEN, role::PeerCommand};
+use super::{REQUESTS_LEN, role::PeerCommand, shares::Share};
 use crate::{
     commands::{Command, Commands},
     handoff::{Receiver, Sender, handoff},
@@ -45,6 +45,8 @@ pub struct Responder {
     way: Option<Commands<PeerCommand>>,
     /// The application has the request.
     is_taken: bool,
+    /// Of what its node may have here, however long its connection lasts.
+    share: Option<Share>,
 }
 
 impl Responder {
@@ -53,7 +55,13 @@ impl Responder {
             slot,
             way: Some(way),
             is_taken: false,
+            share: None,
         }
+    }
+
+    /// Holds a node's part until the request is answered or dropped.
+    pub(super) fn hold(&mut self, share: Share) {
+        self.share = Some(share);
     }
 
     /// Answers. A request that goes one way is answered by the end of its stream alone, whatever the body; a body that

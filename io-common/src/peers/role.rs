@@ -1,7 +1,7 @@
 //! The role of one connection between peers: facts to the owner, requests to the application.
 
 use std::{
-    collections::{BTreeMap, BTreeSet},
+    collections::BTreeSet,
     time::{Duration, Instant},
 };
 
@@ -23,7 +23,7 @@ use bytes::Bytes;
 use super::{
     PeersInput, Request, Responder,
     forward::{self, Forwarding},
-    shares::{Share, Shares},
+    shares::Shares,
 };
 use crate::{
     commands::Commands, connection::Role, gateway::GatewayHandle, handoff::Sender, over::Over,
@@ -83,7 +83,7 @@ impl PeerParts {
             parts: self.clone(),
             own,
             caller: None,
-            asked: BTreeMap::new(),
+            asked: BTreeSet::new(),
             forwarding: None,
         }
     }
@@ -99,7 +99,7 @@ pub struct PeerConnection {
     /// Who asks on it.
     caller: Option<NodeId>,
     /// Requests that the application has, or that wait for it, whether or not anybody waits for their answers.
-    asked: BTreeMap<Slot, Share>,
+    asked: BTreeSet<Slot>,
     /// It carries sessions.
     forwarding: Option<Forwarding>,
 }
@@ -119,7 +119,7 @@ impl PeerConnection {
         }
     }
 
-    fn requested(&mut self, slot: Slot, request: Request) {
+    fn requested(&mut self, slot: Slot, mut request: Request) {
         if self.caller.is_none() {
             self.caller = Some(request.from);
             self.tell(PeersInput::Caller(self.id, request.from));
@@ -132,7 +132,8 @@ impl PeerConnection {
         let Some(share) = self.parts.shares.take(request.from) else {
             return;
         };
-        self.asked.insert(slot, share);
+        request.responder.hold(share);
+        self.asked.insert(slot);
         if request.kind == RpcType::Catalogue {
             return self.tell(PeersInput::Told(request));
         }
@@ -258,7 +259,7 @@ impl Role for PeerConnection {
 mod tests {
     use std::{
         collections::VecDeque,
-        task::{Context, Waker},
+        task::{Context, Poll, Waker},
     };
 
     use adit_proto_core::peer::interest::Interest;
@@ -267,7 +268,10 @@ mod tests {
     use crate::{
         commands::Command,
         handoff::{Receiver, handoff},
-        peers::request::requests,
+        peers::{
+            REQUESTS_PER_NODE,
+            request::{Requests, requests},
+        },
     };
 
     type Told = Receiver<(ConnId, Command<PeerCommand>)>;
@@ -296,24 +300,41 @@ mod tests {
         batch.into_iter().map(of).collect()
     }
 
+    fn connection(
+        parts: PeerParts,
+        own: &Sender<(ConnId, Command<PeerCommand>)>,
+    ) -> PeerConnection {
+        PeerConnection {
+            id: ConnId(1),
+            parts,
+            own: Commands::Shared(ConnId(1), own.clone()),
+            caller: None,
+            asked: BTreeSet::new(),
+            forwarding: None,
+        }
+    }
+
+    fn parts(requests: Sender<Request>) -> PeerParts {
+        let (owner, _inputs) = handoff(8);
+        PeerParts {
+            owner,
+            requests,
+            shares: Shares::default(),
+            gateway: None,
+        }
+    }
+
+    /// The application takes the next request, and lets go of it.
+    fn take(requests: &mut Requests) {
+        let taken = requests.poll_next(&mut Context::from_waker(Waker::noop()));
+        assert!(matches!(taken, Poll::Ready(Some(_))));
+    }
+
     #[test]
     fn one_connection_does_not_fill_the_applications_queue() {
-        let (owner, _inputs) = handoff(8);
         let (own, commands) = handoff(8);
         let (asked, _end, _requests) = requests();
-        let mut conn = PeerConnection {
-            id: ConnId(1),
-            parts: PeerParts {
-                owner,
-                requests: asked,
-                shares: Shares::default(),
-                gateway: None,
-            },
-            own: Commands::Shared(ConnId(1), own),
-            caller: None,
-            asked: BTreeMap::new(),
-            forwarding: None,
-        };
+        let mut conn = connection(parts(asked), &own);
         let last = RPC_CALLS_PER_CONNECTION as u64;
         for slot in 0..=last {
             ask(&mut conn, slot);
@@ -324,5 +345,24 @@ mod tests {
         ask(&mut conn, last + 1);
         ask(&mut conn, last + 2);
         assert_eq!(refused(&commands), [last + 2]);
+    }
+
+    #[test]
+    fn the_part_of_a_node_lasts_as_long_as_its_requests() {
+        let (own, _commands) = handoff(8);
+        let (asked, _end, mut requests) = requests();
+        let parts = parts(asked);
+        for slot in 0..REQUESTS_PER_NODE as u64 {
+            // Each on a connection that is over at once.
+            ask(&mut connection(parts.clone(), &own), slot);
+        }
+        let further = || {
+            let (own, commands) = handoff(8);
+            ask(&mut connection(parts.clone(), &own), 77);
+            refused(&commands)
+        };
+        assert_eq!(further(), [77], "the application has all of the others");
+        take(&mut requests);
+        assert!(further().is_empty());
     }
 }
