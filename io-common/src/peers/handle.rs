@@ -125,11 +125,13 @@ impl PeersHandle {
             payload,
             reply,
         };
-        let asked = self.owner.push(call);
-        asked.map_err(|rejected| match rejected {
-            Rejected::Full(_) => CallError::Busy { node },
-            Rejected::Closed(_) => CallError::Stopping,
-        })?;
+        if let Err(rejected) = self.owner.push(call) {
+            wish.is_over = true;
+            return Err(match rejected {
+                Rejected::Full(_) => CallError::Busy { node },
+                Rejected::Closed(_) => CallError::Stopping,
+            });
+        }
         let answer = answer.await;
         wish.is_over = true;
         answer.unwrap_or(Err(CallError::Stopping))
