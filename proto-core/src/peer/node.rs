@@ -233,6 +233,12 @@ impl Node {
         self.peers.get(&node)?.pooled.connection()
     }
 
+    /// Tells whether a dial is still wanted: one that took too long, or went to a former address, is not.
+    #[must_use]
+    pub fn wants(&self, dial: DialId) -> bool {
+        self.dials.contains_key(&dial)
+    }
+
     /// The next thing to be done.
     pub fn poll_step(&mut self) -> Option<NodeStep> {
         self.steps.pop_front()

@@ -44,6 +44,10 @@ impl PeersCore {
         let Some((node, port, _)) = self.lookups.remove(&dial) else {
             return;
         };
+        if !self.pool.wants(dial) {
+            // Its node has another address by now, or none, or was dialled anew.
+            return;
+        }
         let usable = found.iter().filter(|ip| self.dual_stack || ip.is_ipv4());
         let usable: Vec<IpAddr> = usable.copied().collect();
         // One address for each dial: the node's next dial takes the next one. Whoever joins knows no node yet.
@@ -131,5 +135,32 @@ mod tests {
             dialled.extend(peers.map(at));
         }
         assert_eq!(dialled.len(), 4, "{dialled:?}");
+    }
+
+    #[test]
+    fn a_name_that_is_found_after_its_dial_was_given_up_is_not_dialled() {
+        let mut bed = Bed::new(1, &[]);
+        let (now, peer) = (Instant::now(), NodeId(2));
+        let node = &mut bed.nodes[0];
+        let mut dials = BTreeSet::new();
+        for port in [1_001, 1_002] {
+            let address = format!("localhost:{port}").parse().unwrap();
+            let (reply, _) = oneshot::channel();
+            let set = PeersInput::SetPeers(vec![(peer, address)], reply);
+            node.core.take(now, set, &mut node.host);
+            node.core.take(now, PeersInput::Warm(peer), &mut node.host);
+            dials.extend(node.core.lookups.keys().copied());
+        }
+        // The first name is found last.
+        for dial in dials.iter().rev() {
+            let found = PeersInput::Resolved(*dial, vec![[127, 0, 0, 1].into()]);
+            node.core.take(now, found, &mut node.host);
+        }
+        assert_eq!(dials.len(), 2);
+        assert_eq!(node.core.dialled[&peer].0.port(), 1_002);
+        let (reply, _) = oneshot::channel();
+        node.core
+            .take(now, PeersInput::SetPeers(Vec::new(), reply), &mut node.host);
+        assert!(node.core.dialled.is_empty() && node.core.turns.is_empty());
     }
 }
