@@ -85,6 +85,8 @@ struct Link {
     shown: Option<NodeId>,
     /// Who asks on it, where a peer dialled it and has asked.
     caller: Option<NodeId>,
+    /// A call of this node was answered on it.
+    is_answered: bool,
 }
 
 /// Keeps connections to other nodes, and makes the calls on them.
@@ -101,7 +103,7 @@ pub struct PeersCore {
     numbers: BTreeMap<u64, CallId>,
     links: BTreeMap<ConnId, Link>,
     pub(super) calls: BTreeMap<NodeId, Calls>,
-    told: Option<Told>,
+    pub(super) told: Option<Told>,
     forwards: Forwards,
     replica_links: Option<PeerLinks>,
     /// Where, and by which connection, nodes were dialled last.
@@ -320,6 +322,7 @@ impl PeersCore {
                 agreed,
                 shown,
                 caller,
+                is_answered: false,
             };
             self.links.insert(conn, link);
         } else if let Event::Peer(PeerEvent::ForwardUp { node, .. }) = &event {
@@ -327,6 +330,10 @@ impl PeersCore {
             self.forwards.up(now, conn, *node);
         } else if let Event::Closed(why) = &event {
             self.closed(now, conn, why);
+        } else if let Event::Peer(PeerEvent::Answered { outcome: Ok(_), .. }) = &event
+            && let Some(link) = self.links.get_mut(&conn)
+        {
+            link.is_answered = true;
         }
         self.pool.handle_event(now, conn, event);
     }
@@ -336,7 +343,10 @@ impl PeersCore {
             return;
         }
         let node = self.pool.node_of(conn);
+        // A peer that believes nothing of what this node says closes with the same code, and does not leave.
+        let is_answered = self.links.get(&conn).is_some_and(|link| link.is_answered);
         if let (Some(told), Some(node), Closed::ByPeer(close)) = (&mut self.told, node, why)
+            && is_answered
             && close.code == u64::from(PeerClose::Shutdown.code())
         {
             told.machine.handle_goodbye(node);

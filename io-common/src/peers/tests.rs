@@ -3,7 +3,7 @@
 use std::{future::Future, pin::pin, task::Poll, time::Duration};
 
 use adit_proto_core::{
-    close::CloseReason,
+    close::{CloseReason, Closed, PeerClose},
     gateway::{AttemptError, dispatch::AgentEvent},
     id::{AgentId, AttemptId, ConnId, SessionId},
     output::Event,
@@ -140,6 +140,30 @@ fn a_peer_that_moves_is_told_anew() {
     let elsewhere = vec![(id(1), "10.0.0.9:4434".parse().unwrap())];
     bed.tell(0, PeersInput::SetPeers(elsewhere, reply));
     assert_eq!(bed.nodes[0].core.pool.calls(), 0);
+}
+
+#[test]
+fn a_peer_leaves_only_where_it_has_answered_before() {
+    // One that does not believe this node closes with the same code.
+    for has_answered in [false, true] {
+        let (mut bed, _conn) = forwarding();
+        bed.nodes[1].is_deaf = !has_answered;
+        let conn = bed.nodes[0].core.pool.connection(id(1)).unwrap();
+        bed.abandon(0, conn);
+        bed.pass(Duration::from_millis(1_500));
+        let conn = bed.nodes[0].core.pool.connection(id(1)).unwrap();
+        let holds = |bed: &Bed| {
+            let told = bed.nodes[0].core.told.as_ref().unwrap();
+            told.machine.held_by(id(1)).is_some()
+        };
+        assert!(holds(&bed));
+        let closed = Closed::ByPeer(PeerClose {
+            code: 0,
+            reason: "node shutdown".to_owned(),
+        });
+        bed.tell(0, PeersInput::Event(conn, Event::Closed(closed)));
+        assert_eq!(holds(&bed), !has_answered);
+    }
 }
 
 #[test]

@@ -91,8 +91,9 @@ impl Failure {
     pub fn is_unexecuted(&self) -> bool {
         match self {
             Self::Link { written, .. } => !written,
-            Self::Refused(_) | Self::Identity | Self::NotTried => true,
-            Self::Reset | Self::BadAnswer(_) => false,
+            Self::Refused(_) | Self::NotTried => true,
+            // Records may have changed while the call ran.
+            Self::Identity | Self::Reset | Self::BadAnswer(_) => false,
         }
     }
 }
@@ -236,6 +237,18 @@ mod tests {
         assert!(drawn.iter().all(|wait| *wait <= RPC_BACKOFF_MAX));
         let (low, high) = (Duration::from_millis(500), Duration::from_millis(4_500));
         assert!(drawn.iter().any(|wait| *wait < low) && drawn.iter().any(|wait| *wait > high));
+    }
+
+    #[test]
+    fn what_a_peer_may_have_run_is_not_said_to_be_unexecuted() {
+        // The peer's records may have changed while the call ran.
+        for failure in [link(true), Failure::Reset, CUT_SHORT, Failure::Identity] {
+            assert!(!failure.is_unexecuted(), "{failure}");
+        }
+        let refused = Failure::Refused(Refusal::Identity);
+        for failure in [link(false), UNREACHED, Failure::NotTried, refused] {
+            assert!(failure.is_unexecuted(), "{failure}");
+        }
     }
 
     #[test]

@@ -73,7 +73,7 @@ pub(crate) struct CallerSide {
     pub(crate) caller: Caller,
     pub(crate) agreed: Capabilities,
     pub(crate) outgoing: Outgoing,
-    /// A call was answered: the peer has taken this node for who it is.
+    /// A call was answered, or refused for something else: the peer has taken this node for who it is.
     pub(crate) is_believed: bool,
     /// Calls without a stream, oldest first.
     pub(crate) waiting: VecDeque<Wanted>,

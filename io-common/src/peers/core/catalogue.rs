@@ -26,8 +26,8 @@ use crate::{
 };
 
 /// The catalogue, and the gateway that it is for.
-pub(super) struct Told {
-    pub(super) machine: Catalogue,
+pub(in crate::peers) struct Told {
+    pub(in crate::peers) machine: Catalogue,
     gateway: GatewayHandle,
     /// What each peer is being told: one thing at a time, as what is held may be long.
     under_way: BTreeMap<NodeId, UnderWay>,

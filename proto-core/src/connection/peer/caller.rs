@@ -167,7 +167,11 @@ impl Connection {
                 error.close().is_some().then_some(*error)
             }
         };
-        side.is_believed |= matches!(judged, Ok(Answer::Body(_)));
+        side.is_believed |= match &judged {
+            Ok(Answer::Body(_)) => true,
+            Ok(Answer::Refused(refusal)) => *refusal != Refusal::Identity,
+            Ok(Answer::Taken) | Err(_) => false,
+        };
         let outcome = match judged {
             Ok(Answer::Body(body)) => Ok(body),
             Ok(Answer::Taken) => Ok(Bytes::new()),
