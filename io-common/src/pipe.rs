@@ -1,6 +1,7 @@
 //! A user's end of a session without a socket: for an ingress whose users' bytes are wrapped in a protocol.
 
 use std::{
+    collections::VecDeque,
     future::poll_fn,
     io::{self, IoSlice},
     sync::{Arc, Mutex, MutexGuard, PoisonError},
@@ -10,7 +11,7 @@ use std::{
 use bytes::{Bytes, BytesMut};
 
 /// One end of a pair that works like a TCP connection within the process: bytes both ways, each direction with an end
-/// of its own, at most [`PIPE_LEN`] bytes under way in each.
+/// of its own, and so many bytes under way in each at most as the pair was made for. What was read takes no memory any more.
 ///
 /// An end that is dropped before [`shutdown`](Self::shutdown) resets the pair, as a socket that is lost must
 /// never look like a clean end: the other end reads what came before, and then
@@ -22,11 +23,17 @@ pub struct Pipe {
     own: usize,
 }
 
-/// Bytes under way in each direction of a [`Pipe`].
+/// Bytes under way in each direction of [`Pipe::pair`].
 pub const PIPE_LEN: usize = 64 << 10;
+/// Least room that is made at a time, so that a writer of single bytes takes little more than these.
+const CHUNK_MIN: usize = 4 << 10;
 
-#[derive(Debug, Default)]
-struct Shared(Mutex<State>);
+#[derive(Debug)]
+struct Shared {
+    state: Mutex<State>,
+    /// Bytes that may be under way in each direction.
+    capacity: usize,
+}
 
 #[derive(Debug, Default)]
 struct State {
@@ -40,7 +47,10 @@ struct State {
 /// One direction.
 #[derive(Debug, Default)]
 struct Way {
-    bytes: BytesMut,
+    /// Never an empty one.
+    chunks: VecDeque<BytesMut>,
+    /// Bytes in all of them.
+    len: usize,
     /// Whoever writes has said all.
     finished: bool,
     /// Whoever reads is gone.
@@ -52,7 +62,40 @@ struct Way {
 impl Shared {
     /// A panic elsewhere leaves the pair as it was: every change below is a single step.
     fn lock(&self) -> MutexGuard<'_, State> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Way {
+    /// Takes the next bytes, `max` at most.
+    fn take(&mut self, max: usize) -> Option<Bytes> {
+        let mut first = self.chunks.pop_front()?;
+        if first.len() > max {
+            let rest = first.split_off(max);
+            self.chunks.push_front(rest);
+        }
+        self.len = self.len.saturating_sub(first.len());
+        Some(first.freeze())
+    }
+
+    /// Adds bytes; those of one write, or of many small ones, are one chunk.
+    fn put(&mut self, slices: &[IoSlice<'_>], mut room: usize) -> usize {
+        let wanted = slices.iter().map(|slice| slice.len()).sum();
+        let taken = room.min(wanted);
+        let fits = |last: &BytesMut| last.capacity() - last.len() >= taken;
+        if taken > 0 && !self.chunks.back().is_some_and(fits) {
+            let chunk = BytesMut::with_capacity(taken.max(CHUNK_MIN));
+            self.chunks.push_back(chunk);
+        }
+        if let Some(last) = self.chunks.back_mut() {
+            for slice in slices {
+                let slice = slice.get(..room).unwrap_or(slice);
+                last.extend_from_slice(slice);
+                room -= slice.len();
+            }
+        }
+        self.len += taken;
+        taken
     }
 }
 
@@ -73,10 +116,19 @@ impl State {
 }
 
 impl Pipe {
-    /// Makes both ends.
+    /// Makes both ends, with [`PIPE_LEN`] bytes under way in each direction.
     #[must_use]
     pub fn pair() -> (Self, Self) {
-        let shared = Arc::<Shared>::default();
+        Self::pair_of(PIPE_LEN)
+    }
+
+    /// Makes both ends, with `capacity` bytes under way in each direction, at least 1.
+    #[must_use]
+    pub fn pair_of(capacity: usize) -> (Self, Self) {
+        let shared = Arc::new(Shared {
+            state: Mutex::default(),
+            capacity,
+        });
         let end = |own| Self {
             shared: Arc::clone(&shared),
             own,
@@ -108,7 +160,7 @@ impl Pipe {
         let mut state = self.shared.lock();
         let reset = state.reset;
         let way = &mut state.ways[1 - self.own];
-        if way.bytes.is_empty() {
+        let Some(bytes) = way.take(max) else {
             return match reset {
                 Some(why) => Poll::Ready(Err(io::Error::new(io::ErrorKind::ConnectionReset, why))),
                 None if way.finished => Poll::Ready(Ok(Bytes::new())),
@@ -117,10 +169,10 @@ impl Pipe {
                     Poll::Pending
                 }
             };
-        }
-        let len = max.min(way.bytes.len());
-        let bytes = way.bytes.split_to(len).freeze();
-        let writer = way.writer.take();
+        };
+        // Whoever writes may be on another thread: it is woken for a good part, and not for each.
+        let is_worth_while = way.len <= self.shared.capacity / 2;
+        let writer = way.writer.take_if(|_| is_worth_while);
         drop(state);
         wake(writer);
         Poll::Ready(Ok(bytes))
@@ -141,18 +193,12 @@ impl Pipe {
         if reset || way.unread || way.finished {
             return Poll::Ready(Err(io::ErrorKind::BrokenPipe.into()));
         }
-        let wanted: usize = slices.iter().map(|slice| slice.len()).sum();
-        let room = PIPE_LEN - way.bytes.len();
-        if room == 0 && wanted > 0 {
+        let room = self.shared.capacity.saturating_sub(way.len);
+        if room == 0 && slices.iter().any(|slice| !slice.is_empty()) {
             way.writer = Some(cx.waker().clone());
             return Poll::Pending;
         }
-        for slice in slices {
-            let left = PIPE_LEN - way.bytes.len();
-            way.bytes
-                .extend_from_slice(slice.get(..left).unwrap_or(slice));
-        }
-        let len = room.min(wanted);
+        let len = way.put(slices, room);
         let reader = way.reader.take();
         drop(state);
         wake(reader);
@@ -286,6 +332,22 @@ mod tests {
             near.poll_write(&cx(), &[IoSlice::new(&bytes)]),
             Poll::Ready(Ok(1_000))
         ));
+    }
+
+    #[test]
+    fn single_bytes_take_little_more_than_themselves() {
+        let (mut near, mut far) = Pipe::pair_of(4 * CHUNK_MIN);
+        for n in 0..4 * CHUNK_MIN {
+            write(&mut near, &n.to_le_bytes()[..1]);
+        }
+        assert_eq!(near.shared.lock().ways[0].chunks.len(), 4);
+        let mut got = Vec::new();
+        while got.len() < 4 * CHUNK_MIN {
+            got.extend_from_slice(&read(&mut far).unwrap());
+        }
+        let sent = (0..4 * CHUNK_MIN).map(|n| n.to_le_bytes()[0]);
+        assert!(sent.eq(got));
+        assert!(near.shared.lock().ways[0].chunks.is_empty());
     }
 
     #[test]

@@ -54,6 +54,10 @@ pub(super) enum Asked {
     },
 }
 
+/// Bytes under way within the process, in each direction, of a session that a peer has handed over. Its two connections may
+/// be on two threads, and with 64 KiB these mostly woke each other.
+const FORWARD_PIPE_LEN: usize = 1 << 20;
+
 /// By what a wish is given up.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) enum Asker {
@@ -74,7 +78,7 @@ impl Asked {
             // A user who went away meanwhile drops the session, which ends it.
             (Self::User { reply, .. }, outcome) => drop(reply.send(outcome)),
             (Self::Peer { place, commands }, Ok(pending)) => {
-                let (near, far) = Pipe::pair();
+                let (near, far) = Pipe::pair_of(FORWARD_PIPE_LEN);
                 pending.attach(far, Bytes::new());
                 let accept = PeerCommand::Accept(place.1, Carried::new(near));
                 // A connection that has ended drops the pipe, and so resets the session.
