@@ -46,7 +46,7 @@ fn attempt(cause: &AttemptError) -> (u8, Answer) {
         AttemptError::Dial(_) => of(1, Reply::HostUnreachable, 502),
         AttemptError::TimedOut => of(2, Reply::TtlExpired, 504),
         AttemptError::NoCredit => of(3, Reply::GeneralFailure, 503),
-        AttemptError::ConnectionLost | AttemptError::Malformed(_) => {
+        AttemptError::ConnectionLost | AttemptError::Malformed(_) | AttemptError::PeerLost => {
             of(4, Reply::GeneralFailure, 502)
         }
         _ => of(5, Reply::GeneralFailure, 502),
@@ -83,6 +83,7 @@ mod tests {
             (all(vec![A::TimedOut]), 6, 504),
             (all(vec![A::NoCredit]), 1, 503),
             (all(vec![A::ConnectionLost]), 1, 502),
+            (all(vec![A::PeerLost]), 1, 502),
             (all(vec![A::Malformed(DecodeError::UnexpectedEnd)]), 1, 502),
             (all(vec![A::ConnectionLost, A::TimedOut]), 6, 504),
             (all(vec![A::TimedOut, refused(), A::NoCredit]), 5, 502),

@@ -221,6 +221,12 @@ fn the_key_of_replica_links_is_exchanged_under_traffic() {
         error.contains("the peer has profile B, with the current key")
     };
     (peers.gateways[0].process()).logged_that("the profile that would fit", said, 1);
+    let reason = |line: &Value| {
+        let reason = line["reason"].as_str().unwrap_or_default();
+        line["message"] == "no session"
+            && reason.contains("the connection to the gateway that has the agent failed")
+    };
+    (peers.gateways[0].process()).logged_that("what the user is told", reason, 1);
     let key = fs::read_to_string(&new).unwrap();
     for gateway in &peers.gateways {
         let tells_key = |line: &Value| line.to_string().contains(key.trim());

@@ -16,6 +16,11 @@ pub enum LinkError {
     /// The replica is not one to dial: the caller's fault.
     #[error(transparent)]
     Dial(#[from] DialError),
+    /// The name of its address is not known here: a lack of this machine, or of the list.
+    #[error(
+        "its name cannot be looked up: {0}; see its address in the list, and this machine's resolver"
+    )]
+    Unknown(#[source] io::Error),
     /// There is no connection to its address.
     #[error("no connection to the replica: {0}; see that it runs, and its address in the list")]
     Connect(#[source] io::Error),
@@ -69,6 +74,7 @@ impl LinkError {
     pub fn is_local(&self) -> bool {
         match self {
             Self::Dial(_)
+            | Self::Unknown(_)
             | Self::Local(_)
             | Self::GivenUp
             | Self::Socket(_)

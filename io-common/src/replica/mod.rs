@@ -14,6 +14,7 @@ mod sealed_leg;
 mod tests;
 
 use std::{
+    fmt::Display,
     io,
     net::{SocketAddr, TcpStream},
     sync::Arc,
@@ -128,10 +129,10 @@ impl Replica {
         Ok(Handshake::new(now, machine, tcp, peer, None, lines))
     }
 
-    /// Writes down that there is no connection to `target`, at the address `peer`, and gives the error back.
+    /// Writes down that there is no connection to `target`, at the address or name `peer`, and gives the error back.
     pub fn tell_unconnected(
         &self,
-        peer: SocketAddr,
+        peer: impl Display,
         target: ReplicaId,
         error: LinkError,
     ) -> LinkError {

@@ -6,7 +6,7 @@ use adit_io_common::{
     gateway::{Bytes as Moved, GatewayHandle, Place},
     over::Over,
     pump::Traffic,
-    replica::{CONNECT_TIMEOUT, Link, Replica},
+    replica::{CONNECT_TIMEOUT, Link, LinkError, Replica},
 };
 use adit_proto_core::{
     gateway::AttemptError,
@@ -64,7 +64,7 @@ impl Opening {
         let mut report = Report::new(self.gateway.clone(), self.place, self.attempt);
         let opened = tokio::select! {
             biased;
-            _given_up = controls.ended() => Err(AttemptError::ConnectionLost),
+            _given_up = controls.ended() => Err(AttemptError::PeerLost),
             opened = timeout(OPEN_TIMEOUT, self.open()) => opened.unwrap_or(Err(AttemptError::TimedOut)),
         };
         match opened {
@@ -78,13 +78,13 @@ impl Opening {
     }
 
     async fn open(&self) -> Result<LinkLeg, AttemptError> {
-        let lost = |_| AttemptError::ConnectionLost;
+        let lost = |_| AttemptError::PeerLost;
         let permit = self.way.handshakes.acquire().await;
         let mut dialling = self.counters.dialling();
         let dialled = self.way.dial().await;
         dialling.is_there = dialled.is_ok();
         drop((permit, dialling));
-        let mut leg = dialled.map_err(|_| AttemptError::ConnectionLost)?;
+        let mut leg = dialled.map_err(|_| AttemptError::PeerLost)?;
         say(&mut leg, &self.forward.to_record())
             .await
             .map_err(lost)?;
@@ -96,7 +96,7 @@ impl Opening {
             },
             Err(error) => {
                 tracing::debug!(peer = %self.forward.to, %error, "a peer's answer to a forwarded session is not taken");
-                Err(AttemptError::ConnectionLost)
+                Err(AttemptError::PeerLost)
             }
         }
     }
@@ -151,7 +151,8 @@ impl Way {
         match found {
             Ok(found) => found.take(ADDRESSES_MAX).collect(),
             Err(error) => {
-                tracing::debug!(address = %self.address, %error, "the name of a replica is not known");
+                let error = LinkError::Unknown(error);
+                (self.replica).tell_unconnected(&self.address, self.peer, error);
                 Vec::new()
             }
         }

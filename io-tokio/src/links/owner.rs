@@ -346,7 +346,7 @@ impl Owner {
         let node = self.ways.get(&conn).copied();
         let way = node.and_then(|node| Some((node, self.way(node)?)));
         let cause = match way {
-            None => AttemptError::ConnectionLost,
+            None => AttemptError::PeerLost,
             Some((node, _)) if !self.opens.take(node) => AttemptError::NoCredit,
             Some((node, way)) => {
                 let (place, controls, moved) = self.begin(conn, node);

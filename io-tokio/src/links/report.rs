@@ -71,7 +71,7 @@ impl Report {
 
 impl Drop for Report {
     fn drop(&mut self) {
-        self.failed(AttemptError::ConnectionLost);
+        self.failed(AttemptError::PeerLost);
         self.over(Traffic::begin(), Over::ConnectionLost);
         if let State::Over = self.state {
             let slot = self.place.1;

@@ -123,7 +123,7 @@ async fn an_operator_ends_a_session_and_a_stop_ends_all() {
     assert!(matches!(two.event().await, AgentEvent::Closed));
     // What comes later is told that the way is there no more.
     open(&way, 2);
-    assert_eq!(two.failed().await, AttemptError::ConnectionLost);
+    assert_eq!(two.failed().await, AttemptError::PeerLost);
 }
 
 #[tokio::test]
@@ -136,7 +136,7 @@ async fn a_gateway_that_is_gone_resets_its_sessions() {
     read_end(&mut agent).await.unwrap_err();
     assert_eq!(two.over().await.2, Over::PeerReset);
     open(&way, 2);
-    assert_eq!(two.failed().await, AttemptError::ConnectionLost);
+    assert_eq!(two.failed().await, AttemptError::PeerLost);
 }
 
 #[tokio::test]
@@ -204,7 +204,7 @@ async fn who_is_not_who_it_says_carries_nothing() {
         let (_, way) = two.up(to).await;
         open(&way, 1);
         let cause = two.failed().await;
-        assert_eq!(cause, AttemptError::ConnectionLost, "{from} {to}");
+        assert_eq!(cause, AttemptError::PeerLost, "{from} {to}");
     }
     assert!(one.batch.is_empty() && one.inputs_are_empty());
 }

@@ -107,7 +107,7 @@ impl Connection {
                 debug_assert!(false, "no key for a header");
                 self.link
                     .abandon(StreamRef::Session(slot), session_code::CANCELLED);
-                let cause = AttemptError::ConnectionLost;
+                let cause = AttemptError::PeerLost;
                 self.events
                     .push_back(Event::SessionRefused { attempt, cause });
                 continue;
@@ -244,12 +244,12 @@ impl Connection {
                 (Ok(Some(answer)), _) => return self.opening_answered(slot, outcome(answer)),
                 (Err(_), _) => {
                     self.counters.setups_malformed += 1;
-                    return self.opening_answered(slot, Err(AttemptError::ConnectionLost));
+                    return self.opening_answered(slot, Err(AttemptError::PeerLost));
                 }
                 (Ok(None), Ok(ReadState::More)) => {}
                 (Ok(None), Ok(ReadState::Blocked)) => return,
                 (Ok(None), Ok(ReadState::End) | Err(Broken::ByPeer(_) | Broken::Gone)) => {
-                    return self.opening_answered(slot, Err(AttemptError::ConnectionLost));
+                    return self.opening_answered(slot, Err(AttemptError::PeerLost));
                 }
             }
         }
@@ -299,7 +299,7 @@ impl Connection {
     /// The peer abandoned a session that is not open yet.
     pub(super) fn forward_broken(&mut self, slot: Slot, code: u64) {
         if self.opener().is_some() {
-            return self.opening_answered(slot, Err(AttemptError::ConnectionLost));
+            return self.opening_answered(slot, Err(AttemptError::PeerLost));
         }
         let Some(taking) = self.take_taking(slot) else {
             return;
@@ -390,7 +390,7 @@ impl ForwardHandle<'_> {
         }
         let deadline = now + limits::OPEN_TIMEOUT;
         let cause = match self.conn.opener() {
-            None => AttemptError::ConnectionLost,
+            None => AttemptError::PeerLost,
             Some(opener) if opener.waiting.len() >= limits::OPENS_WAITING_MAX => {
                 AttemptError::NoCredit
             }

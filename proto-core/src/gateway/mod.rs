@@ -78,6 +78,8 @@ pub enum OpenCause {
     ConnectionLost,
     /// The agents' answers were no messages.
     Malformed,
+    /// The connections to the peers that have the agents failed.
+    PeerLost,
     /// No agent advertises the target.
     NoRoute,
     /// The agents that advertise it do not answer.
@@ -92,13 +94,14 @@ pub enum OpenCause {
 
 impl OpenCause {
     /// All of them.
-    pub const ALL: [Self; 11] = [
+    pub const ALL: [Self; 12] = [
         Self::Refused,
         Self::Dial,
         Self::TimedOut,
         Self::NoCredit,
         Self::ConnectionLost,
         Self::Malformed,
+        Self::PeerLost,
         Self::NoRoute,
         Self::NoneOnline,
         Self::AgentUnknown,
@@ -116,6 +119,7 @@ impl OpenCause {
             Self::NoCredit => "no_credit",
             Self::ConnectionLost => "connection_lost",
             Self::Malformed => "malformed",
+            Self::PeerLost => "peer_lost",
             Self::NoRoute => "no_route",
             Self::NoneOnline => "none_online",
             Self::AgentUnknown => "agent_unknown",
@@ -162,7 +166,8 @@ pub enum AttemptError {
     /// The agent grants no more streams, and none was returned within the deadline, or too many opens wait already.
     #[error("the agent carries as many sessions as it allows")]
     NoCredit,
-    /// The connection to the agent ended, or the agent reset the stream, before it answered.
+    /// The connection to the agent ended, or the agent reset the stream, before it answered; a peer tells the same of its
+    /// agents.
     #[error("the connection to the agent was lost")]
     ConnectionLost,
     /// The answer was no `ConnectResponse`.
@@ -171,6 +176,12 @@ pub enum AttemptError {
     /// The gateway dialled the target itself and failed.
     #[error("dialling failed: {0}")]
     Dial(String),
+    /// There is no connection to the peer, or it ended before the peer answered, or its answer was none. Why is for logs
+    /// alone.
+    #[error(
+        "the connection to the gateway that has the agent failed; see the logs of both gateways"
+    )]
+    PeerLost,
 }
 
 impl AttemptError {
@@ -182,6 +193,7 @@ impl AttemptError {
             Self::ConnectionLost => OpenCause::ConnectionLost,
             Self::Malformed(_) => OpenCause::Malformed,
             Self::Dial(_) => OpenCause::Dial,
+            Self::PeerLost => OpenCause::PeerLost,
         }
     }
 }

@@ -191,7 +191,7 @@ impl From<OpenCause> for Status {
             OpenCause::Refused | OpenCause::Dial => Self::Refused,
             OpenCause::TimedOut => Self::TimedOut,
             OpenCause::NoCredit | OpenCause::TooMany => Self::Overload,
-            OpenCause::ConnectionLost | OpenCause::Malformed => Self::Lost,
+            OpenCause::ConnectionLost | OpenCause::Malformed | OpenCause::PeerLost => Self::Lost,
             OpenCause::NoRoute | OpenCause::NoneOnline | OpenCause::AgentUnknown => Self::NoRoute,
             OpenCause::Stopping => Self::Stopping,
         }
@@ -297,6 +297,8 @@ mod tests {
         }
         assert_eq!(back(OpenCause::TimedOut), Some(AttemptError::TimedOut));
         assert_eq!(back(OpenCause::TooMany), Some(AttemptError::NoCredit));
+        let lost = back(OpenCause::ConnectionLost);
+        assert_eq!(lost, Some(AttemptError::ConnectionLost));
         let refused = AttemptError::Refused("why".into());
         assert_eq!(back(OpenCause::NoRoute), Some(refused));
         let (status, reason) = (Status::Open, "".into());

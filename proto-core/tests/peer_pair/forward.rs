@@ -350,7 +350,7 @@ fn the_side_that_was_dialled_hands_nothing_over() {
         (conn.as_forward().unwrap()).open_session(now, AttemptId(9), forward(9));
     });
     let refused = &pair.bed.wire(two).forwards.refused;
-    assert_eq!(refused[&AttemptId(9)], AttemptError::ConnectionLost);
+    assert_eq!(refused[&AttemptId(9)], AttemptError::PeerLost);
 }
 
 #[test]

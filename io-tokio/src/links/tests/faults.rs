@@ -121,7 +121,7 @@ async fn an_attempt_that_is_cut_with_its_way_has_its_answer_first() {
     one.forwarded().await;
     let stop = Command::Stop(CloseReason::GatewayStopping);
     way.commands.push_or_stop(stop);
-    assert_eq!(two.failed().await, AttemptError::ConnectionLost);
+    assert_eq!(two.failed().await, AttemptError::PeerLost);
     assert!(matches!(two.event().await, AgentEvent::Closed));
 }
 
@@ -137,7 +137,7 @@ async fn a_dial_that_is_cut_off_is_counted() {
     let _dialled = timeout(SOON, silent.accept()).await.unwrap().unwrap();
     let cancel = Command::Role(PeerCommand::CancelOpen(AttemptId(1)));
     way.commands.push_or_stop(cancel);
-    assert_eq!(two.failed().await, AttemptError::ConnectionLost);
+    assert_eq!(two.failed().await, AttemptError::PeerLost);
     let counts = two.links.handle();
     until(|| counts.counts().dialled_open == 0).await;
     let counts = counts.counts();

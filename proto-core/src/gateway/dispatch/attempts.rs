@@ -252,6 +252,10 @@ impl Dispatch {
     }
 
     pub(super) fn handle_closed(&mut self, now: Instant, conn: ConnId) {
+        let cause = match self.peers.node_of(conn) {
+            None => AttemptError::ConnectionLost,
+            Some(_) => AttemptError::PeerLost,
+        };
         self.hub.unregister(conn);
         self.peers.disconnect(conn);
         let places = (conn, Slot(0))..=(conn, Slot(u64::MAX));
@@ -260,7 +264,7 @@ impl Dispatch {
             self.carried.remove(&place);
         }
         for (attempt, _) in self.attempts_of(conn) {
-            self.handle_failed(now, conn, attempt, AttemptError::ConnectionLost);
+            self.handle_failed(now, conn, attempt, cause.clone());
         }
     }
 

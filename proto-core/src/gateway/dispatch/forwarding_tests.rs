@@ -105,6 +105,22 @@ fn the_more_specific_route_wins_wherever_it_is() {
 }
 
 #[test]
+fn a_user_is_told_which_of_two_connections_was_lost() {
+    let mut bed = Bed::with(&[(1, "10.0.0.0/8")]);
+    join(&mut bed, 7, holding(&[], "10.0.0.0/8"));
+    bed.open(1, "10.1.1.1:22");
+    bed.event(1, AgentEvent::Closed);
+    bed.event(107, AgentEvent::Closed);
+    let of_peer = AttemptFailure {
+        agent: None,
+        peer: Some(NodeId(7)),
+        cause: AttemptError::PeerLost,
+    };
+    let all = OpenError::AllFailed(vec![failure(1, AttemptError::ConnectionLost), of_peer]);
+    assert_eq!(bed.out(), [ask(1, 1, 1), ask(107, 2, 1), failed(1, all)]);
+}
+
+#[test]
 fn an_agent_that_is_asked_for_by_its_id_may_be_a_peers() {
     let mut bed = Bed::with(&[(1, "10.0.0.0/8")]);
     bed.open_pinned(1, "10.1.1.1:22", 9);
