@@ -29,7 +29,7 @@ pub mod pki;
 pub mod presence;
 pub mod process;
 #[cfg(feature = "gateway")]
-mod regular;
+pub mod regular;
 pub mod run;
 #[cfg(feature = "gateway")]
 mod share;

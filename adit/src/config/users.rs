@@ -2,7 +2,6 @@
 
 use std::{
     fmt, io,
-    os::unix::fs::PermissionsExt,
     path::{Path, PathBuf},
     sync::Arc,
 };
@@ -10,7 +9,6 @@ use std::{
 use adit_proto_core::{gateway::dispatch::DirectRule, target::Target};
 use sha2::{Digest, Sha256};
 use subtle::{Choice, ConstantTimeEq};
-use zeroize::Zeroizing;
 
 use crate::regular;
 
@@ -76,11 +74,11 @@ impl Users {
     /// # Errors
     /// [`UsersError`].
     pub fn read(path: &Path) -> Result<Self, UsersError> {
-        let mode = std::fs::metadata(path)?.permissions().mode();
-        if mode & 0o007 != 0 {
+        let file = regular::open(path)?;
+        if regular::mode(&file)? & 0o007 != 0 {
             return Err(UsersError::Exposed(path.to_owned()));
         }
-        let bytes = Zeroizing::new(regular::read(path)?);
+        let bytes = regular::read_open(file)?;
         let text = str::from_utf8(&bytes);
         Self::parse(text.map_err(|error| io::Error::new(io::ErrorKind::InvalidData, error))?)
     }
@@ -191,6 +189,8 @@ const LEN_MAX: usize = 255;
 
 #[cfg(test)]
 mod tests {
+    use std::os::unix::fs::PermissionsExt;
+
     use super::*;
 
     // printf %s%s pepper secret | sha256sum

@@ -55,13 +55,7 @@ fn roots_of(
     let Some(file) = file.filter(|_| r.reads_named_files()) else {
         return Some(Vec::new());
     };
-    let read = regular::pem(&file.value)
-        .map_err(|error| error.to_string())
-        .and_then(|roots: Vec<_>| match roots.is_empty() {
-            true => Err("holds no certificate".to_owned()),
-            false => Ok(roots),
-        });
-    match read {
+    match regular::pem(&file.value) {
         Ok(roots) => Some(roots),
         Err(error) => {
             r.problem(file.source, format!("{}: {error}", file.value.display()));

@@ -21,7 +21,7 @@ use hyper_util::{
     service::TowerToHyperService,
 };
 use rustls::{ServerConfig, crypto::aws_lc_rs};
-use rustls_pki_types::{CertificateDer, PrivateKeyDer, pem};
+use rustls_pki_types::{CertificateDer, PrivateKeyDer};
 use tokio::{
     io::{AsyncRead, AsyncWrite},
     net::TcpListener,
@@ -39,7 +39,7 @@ use crate::{
     http::{Ends, ListenerCounters},
     live::Live,
     pki::server::ServerCert,
-    regular,
+    regular::{self, PemError},
     share::Shares,
 };
 
@@ -132,13 +132,8 @@ impl OperatorCert {
             let path = path.to_owned();
             move |cause| ListenError::Pem { path, cause }
         };
-        let chain: Vec<_> = regular::pem(cert).map_err(failed(cert))?;
-        if chain.is_empty() {
-            return Err(failed(cert)(pem::Error::NoItemsFound));
-        }
-        let keys: Vec<PrivateKeyDer<'static>> = regular::pem(key).map_err(failed(key))?;
-        let first = keys.into_iter().next().ok_or(pem::Error::NoItemsFound);
-        let key = first.map_err(failed(key))?;
+        let chain = regular::pem(cert).map_err(failed(cert))?;
+        let key = regular::first_pem(key).map_err(failed(key))?;
         Ok(Self { chain, key })
     }
 
@@ -176,7 +171,7 @@ pub enum ListenError {
         /// The file.
         path: PathBuf,
         /// What is wrong.
-        cause: pem::Error,
+        cause: PemError,
     },
     /// Key and certificate do not work together.
     #[error("the listener's certificate cannot be used: {0}")]

@@ -2,7 +2,6 @@
 
 use std::{
     fmt,
-    os::unix::fs::PermissionsExt,
     path::{Path, PathBuf},
 };
 
@@ -89,14 +88,12 @@ impl ClusterKey {
             path: path.to_owned(),
             cause,
         };
-        let mode = std::fs::metadata(path)
-            .map_err(failed)?
-            .permissions()
-            .mode();
-        if mode & 0o077 != 0 {
+        let file = regular::open(path).map_err(failed)?;
+        // Of the file that is open: what is at the path may be another one by now.
+        if regular::mode(&file).map_err(failed)? & 0o077 != 0 {
             return Err(ClusterKeyError::Exposed(path.to_owned()));
         }
-        Self::read_credential(path)
+        Self::new(&regular::read_open(file).map_err(failed)?)
     }
 
     /// Reads a file whose access is the service manager's affair: a list of it shows as the group's mode.
@@ -108,7 +105,7 @@ impl ClusterKey {
             path: path.to_owned(),
             cause,
         };
-        Self::new(&Zeroizing::new(regular::read(path).map_err(failed)?))
+        Self::new(&regular::read(path).map_err(failed)?)
     }
 
     /// The number that tells keys apart in envelopes. It follows from the key, so that nobody has to configure it.
@@ -235,7 +232,7 @@ fn advice(error: &KeyError) -> String {
 
 #[cfg(test)]
 mod tests {
-    use std::fs;
+    use std::{fs, os::unix::fs::PermissionsExt};
 
     use super::*;
 

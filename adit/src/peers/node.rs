@@ -10,12 +10,12 @@ use adit_proto_core::peer::{
     identity::{Leaf, SpkiPin},
 };
 use rcgen::{KeyPair, PublicKeyData};
-use rustls_pki_types::{CertificateDer, PrivateKeyDer, pem};
+use rustls_pki_types::{CertificateDer, PrivateKeyDer};
 use x509_parser::extensions::GeneralName;
 
 use crate::{
     pki::{parse, spki_sha256},
-    regular,
+    regular::{self, PemError},
 };
 
 /// What a node shows, and whom it believes.
@@ -36,7 +36,7 @@ pub enum NodeFileError {
         /// The file.
         path: PathBuf,
         /// What is wrong.
-        cause: pem::Error,
+        cause: PemError,
     },
     /// The certificate does not parse.
     #[error("{} holds no usable certificate", .0.display())]
@@ -55,13 +55,15 @@ impl NodeFiles {
     /// # Errors
     /// [`NodeFileError`], naming the file.
     pub fn read(cert: &Path, key: &Path, ca: &Path) -> Result<Self, NodeFileError> {
-        let chain: Vec<CertificateDer<'static>> = blocks(cert)?;
-        let keys: Vec<PrivateKeyDer<'static>> = blocks(key)?;
-        let roots = blocks(ca)?;
-        let bad = || NodeFileError::Certificate(cert.to_owned());
-        let (Some(first), Some(own)) = (chain.first(), keys.into_iter().next()) else {
-            return Err(bad());
+        let of = |path: &Path| {
+            let path = path.to_owned();
+            move |cause| NodeFileError::Pem { path, cause }
         };
+        let chain: Vec<CertificateDer<'static>> = regular::pem(cert).map_err(of(cert))?;
+        let own: PrivateKeyDer<'static> = regular::first_pem(key).map_err(of(key))?;
+        let roots = regular::pem(ca).map_err(of(ca))?;
+        let bad = || NodeFileError::Certificate(cert.to_owned());
+        let first = chain.first().ok_or_else(bad)?;
         let leaf = Leaf::from_der(first).map_err(|_| bad())?;
         if !has_name(first) {
             return Err(NodeFileError::Name(cert.to_owned()));
@@ -131,18 +133,6 @@ impl fmt::Debug for NodeFiles {
             .field("leaf", &self.leaf)
             .finish_non_exhaustive()
     }
-}
-
-fn blocks<T: pem::PemObject>(path: &Path) -> Result<Vec<T>, NodeFileError> {
-    let none = || Err(pem::Error::NoItemsFound);
-    let read = regular::pem(path).and_then(|all: Vec<T>| match all.is_empty() {
-        true => none(),
-        false => Ok(all),
-    });
-    read.map_err(|cause| NodeFileError::Pem {
-        path: path.to_owned(),
-        cause,
-    })
 }
 
 fn has_name(der: &[u8]) -> bool {
