@@ -33,7 +33,7 @@ pub enum Host {
 #[non_exhaustive]
 pub enum TargetError {
     /// There is no `:port` at the end.
-    #[error("no port: write HOST:PORT")]
+    #[error("it has no port")]
     NoPort,
     /// The port is not a decimal number from 1 to 65535.
     #[error("the port is not a number from 1 to 65535")]

@@ -48,7 +48,11 @@ impl Flat {
         let mut flat = Self::default();
         for error in errors {
             let line = error.span().map_or(0, |span| line_of(text, span.start));
-            let message = error.message().trim().replace('\n', "; ");
+            let key = error.span().and_then(|span| text.get(span));
+            let message = match (error.message().trim(), key) {
+                (DUPLICATE, Some(key)) => format!("`{key}` is there twice; keep one"),
+                (message, _) => message.replace('\n', "; "),
+            };
             flat.errors.push((line, message));
         }
         flat.take_table(text, "", table.get_ref());
@@ -142,3 +146,6 @@ fn item(text: &str, value: &Spanned<DeValue<'_>>) -> Item {
 fn line_of(text: &str, at: usize) -> usize {
     1 + text.bytes().take(at).filter(|&b| b == b'\n').count()
 }
+
+/// What the parser says of a key or section that was there before; it marks the key, and does not name it.
+const DUPLICATE: &str = "duplicate key";

@@ -70,7 +70,7 @@ const BAD: &[(&str, &str)] = &[
     ),
     (
         "[tunnel]\npublic_endpoint = \"gw\"",
-        "gateway.toml:2: `tunnel.public_endpoint`: `gw`: no port",
+        "gateway.toml:2: `tunnel.public_endpoint`: `gw`: it has no port; write HOST:PORT, as",
     ),
     (
         "[enroll]\ncert = \"c\"",
@@ -157,7 +157,18 @@ const BAD: &[(&str, &str)] = &[
         "gateway.toml:2: `log.format`: write `text`, `json` or `auto`",
     ),
     ("[limits]\nagents = -1", "gateway.toml:2: `limits.agents`"),
-    ("a = 1\na = 2", "gateway.toml:2: duplicate key"),
+    (
+        "threads = 1\nthreads = 2",
+        "gateway.toml:2: `threads` is there twice; keep one",
+    ),
+    (
+        "[tunnel]\nlisten = \"[::]:1\"\n[tunnel]\n",
+        "gateway.toml:3: `tunnel` is there twice; keep one",
+    ),
+    (
+        "log = { level = \"info\", level = \"debug\" }",
+        "gateway.toml:1: `level` is there twice; keep one",
+    ),
     ("[tunnel\n", "gateway.toml:1: "),
 ];
 
