@@ -1,7 +1,7 @@
 //! The CA of gateways among themselves. It is apart from the agents' CA: whoever has a certificate of one is nobody to
 //! the other (design 8.14).
 
-use std::fmt;
+use std::{fmt, path::PathBuf};
 
 use adit_proto_core::peer::{NodeId, PEER_SERVER_NAME};
 use rcgen::{
@@ -83,17 +83,23 @@ impl PeerCa {
     }
 
     /// Writes a node's certificate, its key and this authority's certificate into a directory. A key that is there is
-    /// kept, so that the node's pin is.
+    /// kept, so that the node's pin is; a certificate that is there gives way to the next one where `renews` says so.
     ///
     /// # Errors
-    /// [`PkiError`]
+    /// [`PkiError::Issued`] where something would be replaced that is not to be, and the others of [`PkiError`].
     pub fn issue(
         &self,
         out: &StateDir,
         now: UnixTime,
         node: NodeId,
         spiffe_id: Option<&str>,
+        renews: bool,
     ) -> Result<IssuedNode, PkiError> {
+        if let Some(path) = self.replaced(out)?
+            && !renews
+        {
+            return Err(PkiError::Issued(path));
+        }
         let kept = out.read_secret_text(NODE_KEY_FILE)?;
         let kept_key = kept.is_some();
         let key = match kept {
@@ -110,6 +116,16 @@ impl PeerCa {
             not_after: parse(der)?.validity().not_after.timestamp(),
             kept_key,
         })
+    }
+
+    /// The file in a directory that a node's certificate would replace: that of a node, or of another authority.
+    fn replaced(&self, out: &StateDir) -> Result<Option<PathBuf>, PkiError> {
+        if out.read(NODE_CERT_FILE)?.is_some() {
+            return Ok(Some(out.file(NODE_CERT_FILE)));
+        }
+        let other = out.read(CA_CERT_FILE)?;
+        let other = other.filter(|known| *known != self.cert_pem.as_bytes());
+        Ok(other.map(|_| out.file(CA_CERT_FILE)))
     }
 }
 
@@ -184,8 +200,8 @@ mod tests {
         assert!(PeerCa::init(&dir, NOW).unwrap());
         assert!(!PeerCa::init(&dir, NOW).unwrap());
         let ca = PeerCa::open(&dir).unwrap();
-        let first = ca.issue(&out, NOW, NodeId(2), Some(ID)).unwrap();
-        let again = ca.issue(&out, NOW, NodeId(2), Some(ID)).unwrap();
+        let first = ca.issue(&out, NOW, NodeId(2), Some(ID), false).unwrap();
+        let again = ca.issue(&out, NOW, NodeId(2), Some(ID), true).unwrap();
         assert!(!first.kept_key && again.kept_key);
         assert_eq!(first.pin, again.pin);
         let file = |name| out.file(name);
@@ -209,12 +225,45 @@ mod tests {
     }
 
     #[test]
+    fn what_is_there_is_replaced_only_where_that_is_asked_for() {
+        let (root, dir, out) = scratch();
+        PeerCa::init(&dir, NOW).unwrap();
+        let ca = PeerCa::open(&dir).unwrap();
+        ca.issue(&out, NOW, NodeId(2), None, false).unwrap();
+        let files = || [NODE_CERT_FILE, NODE_KEY_FILE, CA_CERT_FILE].map(|f| out.read(f).unwrap());
+        let before = files();
+        let refused = ca.issue(&out, NOW, NodeId(3), None, false).unwrap_err();
+        let text = refused.to_string();
+        assert!(
+            text.contains("out/node-cert.pem") && text.contains("--force"),
+            "{text}"
+        );
+        assert_eq!(files(), before);
+
+        // The directory of a node of another cluster.
+        let other = StateDir::open(root.path().join("other")).unwrap();
+        PeerCa::init(&other, NOW).unwrap();
+        let other = PeerCa::open(&other).unwrap();
+        out.remove(NODE_CERT_FILE).unwrap();
+        let before = files();
+        let refused = other.issue(&out, NOW, NodeId(2), None, false).unwrap_err();
+        assert!(refused.to_string().contains("out/peer-ca-cert.pem"));
+        assert_eq!(files(), before);
+        // A crash may leave the key alone, and the CA's certificate beside a former one.
+        assert!(
+            ca.issue(&out, NOW, NodeId(2), None, false)
+                .unwrap()
+                .kept_key
+        );
+    }
+
+    #[test]
     fn files_of_others_are_refused() {
         let (_root, dir, out) = scratch();
         PeerCa::init(&dir, NOW).unwrap();
         PeerCa::open(&dir)
             .unwrap()
-            .issue(&out, NOW, NodeId(2), None)
+            .issue(&out, NOW, NodeId(2), None, false)
             .unwrap();
         let (cert, key) = (out.file(NODE_CERT_FILE), out.file(NODE_KEY_FILE));
         let ca = out.file(CA_CERT_FILE);

@@ -117,6 +117,9 @@ pub enum PkiError {
     /// No authority of peers has been made in this folder.
     #[error("there is no CA of peers in {}; make one with `adit peers init`", .0.display())]
     NoPeerAuthority(PathBuf),
+    /// A node's directory holds what would be replaced.
+    #[error("{} is there already, and is left as it is; `--force` replaces it, and keeps the node's key", .0.display())]
+    Issued(PathBuf),
     /// The authority of an earlier rotation is still trusted.
     #[error(
         "the CA of the last rotation is still trusted; retire it first with `adit ca retire`, or wait until its last \

@@ -89,7 +89,10 @@ fn genkey(args: &PeersGenkey) -> Result<(), CommandFailure> {
         true => Ok(()),
         false => Err(CommandFailure::message(
             Code::Failure,
-            format!("{} is there already, and is left as it is", path.display()),
+            format!(
+                "{} is there already, and is left as it is; name another file",
+                path.display()
+            ),
         )),
     }
 }
@@ -145,7 +148,7 @@ fn issue(ctx: &Context<'_>, args: &PeersIssue) -> Result<(), CommandFailure> {
     let ca = PeerCa::open(&StateDir::open_existing(&args.ca).map_err(state)?).map_err(failed)?;
     let out = StateDir::open(&args.out).map_err(state)?;
     let (node, spiffe) = (NodeId(args.node), args.spiffe.as_deref());
-    let issued = ca.issue(&out, UnixTime::now(), node, spiffe);
+    let issued = ca.issue(&out, UnixTime::now(), node, spiffe, args.force);
     let issued = issued.map_err(failed)?;
     let view = Issued {
         id: args.node,

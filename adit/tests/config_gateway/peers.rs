@@ -27,7 +27,8 @@ fn section(dir: &Path) -> String {
     let open = |path: &Path| StateDir::open(path).unwrap();
     if PeerCa::init(&open(&ca), now).unwrap() {
         let ca = PeerCa::open(&open(&ca)).unwrap();
-        ca.issue(&open(&out), now, NodeId(1), None).unwrap();
+        let out = open(&out);
+        ca.issue(&out, now, NodeId(1), None, false).unwrap();
     }
     let [cert, key, root] = [NODE_CERT_FILE, NODE_KEY_FILE, CA_CERT_FILE].map(|f| out.join(f));
     format!("[peers]\nnode = 1\ncert = {cert:?}\nkey = {key:?}\nca = {root:?}\n")

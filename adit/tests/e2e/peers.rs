@@ -34,11 +34,12 @@ fn certificates_are_issued_and_a_gateway_runs_with_them() {
     let site = Site::new();
     let path = |name: &str| site.path(name).to_string_lossy().into_owned();
     let (ca, one, two) = (path("peer-ca"), path("one"), path("two"));
-    let issue = |node: &str, out: &str| {
+    let issue_with = |node: &str, out: &str, rest: &[&str]| {
         let address = format!("127.0.0.1:1{node}");
         let args = ["--node", node, "--address", &address, "--out", out];
-        site.run(&[&["peers", "issue", "--ca", &ca][..], &args].concat())
+        site.run(&[&["peers", "issue", "--ca", &ca][..], &args, rest].concat())
     };
+    let issue = |node: &str, out: &str| issue_with(node, out, &[]);
     issue("1", &one).fails(1, &["peer-ca"]);
     assert!(site.run(&["peers", "init", &ca]).out.contains("made a CA"));
     assert!(site.run(&["peers", "init", &ca]).out.contains("it stays"));
@@ -51,13 +52,16 @@ fn certificates_are_issued_and_a_gateway_runs_with_them() {
     );
     let key = fs::metadata(format!("{two}/node-key.pem")).unwrap();
     assert_eq!(key.permissions().mode() & 0o777, 0o600);
+    issue("1", &two).fails(1, &["node-cert.pem is there already", "--force"]);
+    assert_eq!(issue("2", &two).code, 1);
     // The same key, and so the same pin.
     let spki = |text: &str| {
         text.lines()
             .find(|l| l.starts_with("spki"))
             .map(str::to_owned)
     };
-    assert_eq!(spki(&issue("2", &two).out), spki(&block.out));
+    let renewed = issue_with("2", &two, &["--force"]);
+    assert_eq!(spki(&renewed.out), spki(&block.out));
     site.run(&["peers", "genkey", "--out", &path("key")]);
     let section = format!(
         "[peers]\nnode = 1\nlisten = \"127.0.0.1:0\"\ncert = \"{one}/node-cert.pem\"\nkey = \"{one}/node-key.pem\"\n\

@@ -73,7 +73,7 @@ fn a_gateway_joins_those_that_run_and_renews_its_certificate() {
     ping(&user, b"in");
 
     // The next certificate of the same key, and then one of another key, which the other gateway is told of first.
-    cluster.issue(1, "node-2");
+    cluster.renew(1, "node-2");
     cluster.reload(1, |text| text);
     ping(&user, b"the old session");
     ping(&cluster.socks(0, &target).unwrap(), b"a new one");

@@ -89,11 +89,20 @@ impl Cluster {
 
     /// Makes certificate and key of a gateway in a folder, and gives the entry for the others.
     pub(crate) fn issue(&self, nth: usize, folder: &str) -> String {
+        self.issue_with(nth, folder, &[])
+    }
+
+    /// Makes the next certificate of the key in a gateway's folder.
+    pub(crate) fn renew(&self, nth: usize, folder: &str) {
+        self.issue_with(nth, folder, &["--force"]);
+    }
+
+    fn issue_with(&self, nth: usize, folder: &str, rest: &[&str]) -> String {
         let (node, port) = ((nth + 1).to_string(), self.ports[nth]);
         let (address, out) = (format!("127.0.0.1:{port}"), self.path(folder));
         let (ca, args) = (self.path("peer-ca"), ["--address", &address, "--out", &out]);
         let command = ["peers", "issue", "--ca", &ca, "--node", &node];
-        let ran = self.site.run(&[&command[..], &args].concat());
+        let ran = self.site.run(&[&command[..], &args, rest].concat());
         assert_eq!(ran.code, 0, "{ran:?}");
         ran.out
     }
