@@ -226,8 +226,10 @@ impl<R: Role, L: Leg> Worker<R, L> {
         }
     }
 
-    fn glance(&self) -> Glance {
+    fn glance(&mut self) -> Glance {
+        let peer = self.conn.as_peer();
         Glance {
+            certificate_end: peer.and_then(|peer| peer.certificate_end()),
             remote: self.conn.remote(),
             rtt: self.conn.rtt(),
             moved: self.sessions.traffic(),

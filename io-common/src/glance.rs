@@ -11,6 +11,8 @@ pub struct Glance {
     pub remote: SocketAddr,
     /// Smoothed round-trip time.
     pub rtt: Duration,
+    /// When a peer's certificate ends, in seconds of Unix time; none of an agent's connection.
+    pub certificate_end: Option<i64>,
     /// Bytes from the user and to the user of each session whose socket was handed over.
     pub moved: BTreeMap<Slot, (u64, u64)>,
 }

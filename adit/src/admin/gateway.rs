@@ -15,7 +15,7 @@ use super::{
         AdminError, Answer, CaView, ErrorKind, GatewayStatus, HealthView, Reloaded, Request,
         TokenCreated, TokenRequest, VersionInfo,
     },
-    rows::{AgentDetails, AgentRow, DeletedAgent, DrainedAgent, ExplanationView, PeerRow},
+    rows::{AgentDetails, AgentRow, DeletedAgent, DrainedAgent, ExplanationView, PeersView},
 };
 use crate::{
     control::{Actor, Control, ControlError},
@@ -28,7 +28,7 @@ pub type TokenMaker =
     Arc<dyn Fn(TokenRequest) -> BoxFuture<Result<TokenCreated, String>> + Send + Sync>;
 
 /// Tells of the peers.
-pub type PeerLister = Arc<dyn Fn() -> BoxFuture<Vec<PeerRow>> + Send + Sync>;
+pub type PeerLister = Arc<dyn Fn() -> BoxFuture<PeersView> + Send + Sync>;
 
 /// What a gateway's socket answers from.
 #[derive(Clone)]
@@ -193,7 +193,7 @@ impl AdminBackend {
         if !view.peers.is_empty() {
             let known = (self.peers)().await;
             for candidate in &mut view.peers {
-                let row = known.iter().find(|row| row.id == candidate.node);
+                let row = known.peers.iter().find(|row| row.id == candidate.node);
                 candidate.forward = row.map(|row| row.forward.clone()).unwrap_or_default();
             }
         }

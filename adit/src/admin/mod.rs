@@ -23,7 +23,7 @@ pub use protocol::{
 };
 pub use rows::{
     AgentDetails, AgentRow, CandidateRow, DeletedAgent, DrainedAgent, ExplanationView,
-    PassedOverRow, PeerCandidateRow, PeerRow, SessionRow, TokenRow, UsageRow,
+    PassedOverRow, PeerCandidateRow, PeerRow, PeersView, SessionRow, TokenRow, UsageRow,
 };
 #[cfg(feature = "gateway")]
 pub use server::BoxFuture;

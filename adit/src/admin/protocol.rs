@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
 use super::rows::{
-    AgentDetails, AgentRow, DeletedAgent, DrainedAgent, ExplanationView, PeerRow, SessionRow,
+    AgentDetails, AgentRow, DeletedAgent, DrainedAgent, ExplanationView, PeersView, SessionRow,
     TokenRow, UsageRow,
 };
 
@@ -132,7 +132,7 @@ pub enum Answer {
     /// To [`Request::SessionsShow`], and to [`Request::SessionsKill`] as it was before.
     Session(SessionRow),
     /// To [`Request::PeersList`].
-    Peers(Vec<PeerRow>),
+    Peers(PeersView),
     /// To [`Request::RouteExplain`].
     Explanation(ExplanationView),
     /// To [`Request::TokenCreate`].

@@ -169,6 +169,16 @@ pub struct PeerCandidateRow {
     pub forward: String,
 }
 
+/// The peers of a gateway.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PeersView {
+    /// When the certificate ends that the gateway shows them, in Unix seconds; none without peers, and where nobody proves
+    /// anything.
+    pub own_certificate_ends_unix_s: Option<i64>,
+    /// By their ids.
+    pub peers: Vec<PeerRow>,
+}
+
 /// A peer of a gateway.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct PeerRow {
@@ -193,6 +203,9 @@ pub struct PeerRow {
     pub forward: String,
     /// `closed`, `open` or `half-open`.
     pub breaker: String,
+    /// When the certificate ends that it has shown, in Unix seconds; none without a connection that was dialled.
+    #[serde(default)]
+    pub certificate_ends_unix_s: Option<i64>,
     /// Why the last attempt to connect, or the last call, came to nothing; none once one has succeeded.
     pub last_refusal: Option<String>,
 }

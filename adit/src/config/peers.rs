@@ -166,6 +166,15 @@ impl PeersConfig {
         }
     }
 
+    /// When the certificate ends that this gateway shows, in seconds of Unix time; none where it needs none.
+    #[must_use]
+    pub fn certificate_end(&self) -> Option<i64> {
+        match &self.security {
+            PeerSecurity::Mutual(Some(own)) => Some(own.files.not_after()),
+            PeerSecurity::Mutual(None) | PeerSecurity::Insecure => None,
+        }
+    }
+
     /// Tells whether sessions go to each peer that is there before and after on the same, and over replica links to any
     /// or none.
     fn forwards_alike(&self, new: &Self) -> bool {

@@ -36,7 +36,7 @@ use prometheus_client::{
 
 use self::peers::Peers;
 use super::{Causes, HttpCounters, ListenerCounters, Refusal};
-use crate::{admin::UsageRow, ingress, store::AgentDirectory, usage::Usage};
+use crate::{admin::UsageRow, ingress, peers::ends::Own, store::AgentDirectory, usage::Usage};
 
 /// Where the figures come from.
 #[derive(Clone, Debug)]
@@ -55,8 +55,8 @@ pub struct MetricsParts {
     pub ingress: Vec<(Box<str>, Arc<ingress::Counters>)>,
     /// How much of each bound is used.
     pub usage: Usage,
-    /// Other gateways; none where none are configured.
-    pub peers: Option<PeersHandle>,
+    /// Other gateways, and the certificate that they see; none where none are configured.
+    pub peers: Option<(PeersHandle, Own)>,
     /// Replica links that carry sessions; none where none do.
     pub links: Option<LinksHandle>,
 }
@@ -72,7 +72,7 @@ async fn scrape(State(parts): State<Arc<MetricsParts>>) -> Result<Response, Refu
     let gateway = parts.gateway.counters().await;
     let gateway = gateway.map_err(|_| Refusal::NotReady("the gateway is stopping"))?;
     let peers = match &parts.peers {
-        Some(handle) => Some(Peers::ask(handle).await),
+        Some((handle, own)) => Some(Peers::ask(handle, own).await),
         None => None,
     };
     let page = Page {

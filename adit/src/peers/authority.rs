@@ -217,6 +217,7 @@ mod tests {
         };
         assert_eq!(read.leaf(), &expected);
         assert_eq!((read.chain().len(), read.roots().len()), (1, 1));
+        assert_eq!(read.not_after(), again.not_after);
         let cert = parse(&read.chain()[0]).unwrap();
         let root = parse(&read.roots()[0]).unwrap();
         assert!(cert.verify_signature(Some(root.public_key())).is_ok());

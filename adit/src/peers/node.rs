@@ -7,7 +7,7 @@ use std::{
 
 use adit_proto_core::peer::{
     PEER_SERVER_NAME,
-    identity::{Leaf, SpkiPin},
+    identity::{Leaf, SpkiPin, not_after},
 };
 use rcgen::{KeyPair, PublicKeyData};
 use rustls_pki_types::{CertificateDer, PrivateKeyDer};
@@ -24,6 +24,7 @@ pub struct NodeFiles {
     key: PrivateKeyDer<'static>,
     roots: Vec<CertificateDer<'static>>,
     leaf: Leaf,
+    not_after: i64,
 }
 
 /// Files that are of no use to a node.
@@ -65,6 +66,10 @@ impl NodeFiles {
         let bad = || NodeFileError::Certificate(cert.to_owned());
         let first = chain.first().ok_or_else(bad)?;
         let leaf = Leaf::from_der(first).map_err(|_| bad())?;
+        let mut ends = Vec::new();
+        for der in &chain {
+            ends.push(not_after(der).map_err(|_| bad())?);
+        }
         if !has_name(first) {
             return Err(NodeFileError::Name(cert.to_owned()));
         }
@@ -74,6 +79,7 @@ impl NodeFiles {
             return Err(other());
         }
         Ok(Self {
+            not_after: ends.into_iter().min().ok_or_else(bad)?,
             chain,
             key: own,
             roots,
@@ -99,6 +105,12 @@ impl NodeFiles {
         &self.roots
     }
 
+    /// When the first of the chain ends, in seconds of Unix time: no peer takes it from then on.
+    #[must_use]
+    pub fn not_after(&self) -> i64 {
+        self.not_after
+    }
+
     /// What peers know this node by.
     #[must_use]
     pub fn leaf(&self) -> &Leaf {
@@ -113,6 +125,7 @@ impl Clone for NodeFiles {
             key: self.key.clone_key(),
             roots: self.roots.clone(),
             leaf: self.leaf.clone(),
+            not_after: self.not_after,
         }
     }
 }

@@ -28,10 +28,11 @@ pub(super) fn peers(ctx: &Context<'_>, verb: &PeersVerb) -> Result<(), CommandFa
 }
 
 fn list(ctx: &Context<'_>, json: Json) -> Result<(), CommandFailure> {
-    let Answer::Peers(peers) = ctx.ask_gateway(&Request::PeersList {})? else {
+    let Answer::Peers(view) = ctx.ask_gateway(&Request::PeersList {})? else {
         return Err(odd_answer());
     };
-    ctx.print(json.json, &peers, |mut out| {
+    // For programs, a list of peers; the gateway's own certificate is among its metrics.
+    ctx.print(json.json, &view.peers, |mut out| {
         let heading = [
             "ID",
             "ADDRESS",
@@ -42,9 +43,14 @@ fn list(ctx: &Context<'_>, json: Json) -> Result<(), CommandFailure> {
             "ROUTES",
             "FORWARD",
             "BREAKER",
+            "CERTIFICATE ENDS",
             "LAST REFUSAL",
         ];
-        output::table(&mut out, &heading, peers.iter().map(row).collect())
+        output::table(&mut out, &heading, view.peers.iter().map(row).collect())?;
+        match view.own_certificate_ends_unix_s.map(output::unix_time) {
+            Some(ends) => writeln!(out, "this gateway's own certificate ends {ends}"),
+            None => Ok(()),
+        }
     })
 }
 
@@ -68,6 +74,7 @@ fn row(peer: &PeerRow) -> Vec<String> {
         peer.routes.to_string(),
         peer.forward.clone(),
         peer.breaker.clone(),
+        or_none(peer.certificate_ends_unix_s.map(output::unix_time)),
         or_none(peer.last_refusal.clone()),
     ]
 }

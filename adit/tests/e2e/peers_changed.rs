@@ -12,7 +12,9 @@ use serde_json::{Value, json};
 
 use crate::harness::{
     SOON, beside_others,
+    clock::{Clock, DAY},
     cluster::Cluster,
+    console::metrics,
     process::Process,
     site::Gateway,
     targets::{Refusing, Target, echo, expect, ping},
@@ -96,6 +98,51 @@ fn a_gateway_joins_those_that_run_and_renews_its_certificate() {
     cluster.gateways[0].start();
     cluster.sees(0, 1);
     ping(&cluster.socks(0, &target).unwrap(), b"by the new key");
+}
+
+#[test]
+fn certificates_that_end_soon_are_told_of() {
+    let _machine = beside_others();
+    let mut cluster = Cluster::new(&["tokio", "mio"]);
+    let clock = Clock::new(&cluster.site, "later");
+    // Of 825 days.
+    clock.set(800 * DAY + DAY / 2);
+    let one = &mut cluster.gateways[0];
+    one.spawn_through(|command| clock.on(command));
+    let own = "the certificate that this gateway shows its peers ends soon";
+    let is_own = |line: &Value| {
+        line["message"].as_str().is_some_and(|m| m.starts_with(own)) && line["days"] == 24
+    };
+    one.process().logged_that(own, is_own, 1);
+    cluster.gateways[1].start();
+    until("the peer's certificate is seen", SOON, || {
+        cluster.peer(0, 2)["certificate_ends_unix_s"].as_i64()
+    });
+    cluster.reload(0, |text| text);
+    let is_other = |line: &Value| {
+        line["message"] == "the certificate of a peer ends soon" && line["peer"] == "n2"
+    };
+    let process = cluster.process(0);
+    process.logged_that("of the peer's", is_other, 1);
+    process.logged_that("of its own again", is_own, 2);
+    let listed = cluster.gateways[0].ask(&["peers", "list"]).out;
+    let ends = "this gateway's own certificate ends 20";
+    assert!(
+        listed.contains("CERTIFICATE ENDS") && listed.contains(ends),
+        "{listed}"
+    );
+    let now = metrics(&cluster.gateways[0]);
+    for node in [1, 2] {
+        let end = format!("adit_peer_certificate_end_seconds{{peer=\"{node}\"}}");
+        assert!(now.value(&end) > 1_700_000_000);
+    }
+    // The other one's clock is right.
+    let soon = |line: &Value| {
+        line["message"]
+            .as_str()
+            .is_some_and(|m| m.contains("ends soon"))
+    };
+    assert!(!cluster.process(1).has(soon));
 }
 
 #[test]

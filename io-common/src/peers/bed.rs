@@ -50,7 +50,8 @@ pub(super) struct Bed {
     pub(super) nodes: Vec<TestNode>,
     now: Instant,
     ca: (Vec<u8>, Issuer<'static, KeyPair>),
-    pairs: Vec<(Vec<u8>, Vec<u8>)>,
+    /// Certificate and key of each.
+    pub(super) pairs: Vec<(Vec<u8>, Vec<u8>)>,
 }
 
 pub(super) struct TestNode {

@@ -52,6 +52,8 @@ pub struct PeerRow {
     pub remote: Option<SocketAddr>,
     /// Smoothed round-trip time on it.
     pub rtt: Option<Duration>,
+    /// When the certificate ends that the node has shown on that connection, in seconds of Unix time.
+    pub certificate_end: Option<i64>,
     /// Connections that the node has dialled, and asked something on.
     pub calls_us: usize,
     /// Calls to it that are over.
@@ -195,6 +197,7 @@ impl PeersHandle {
                 && let Ok(glance) = glance.await
             {
                 (row.remote, row.rtt) = (Some(glance.remote), Some(glance.rtt));
+                row.certificate_end = glance.certificate_end;
             }
             rows.push(row);
         }

@@ -10,6 +10,7 @@ use adit_proto_core::{
     peer::{
         catalogue::Holding,
         forward::{Forward, Status},
+        identity::not_after,
         node::CallError,
         retry::Failure,
         rpc_type::RpcType,
@@ -78,6 +79,24 @@ fn why_a_call_has_no_answer_is_listed_until_one_has() {
         bed.tell(0, PeersInput::List(reply));
         let rows = rows.try_recv().unwrap().unwrap();
         assert_eq!(rows[0].0.refusal.is_some(), wanted, "{:?}", rows[0].0);
+    }
+}
+
+#[test]
+fn the_end_of_a_peers_certificate_is_listed_while_it_is_connected() {
+    let mut bed = Bed::new(2, &[]);
+    let handle = bed.nodes[0].handle.clone();
+    for is_connected in [false, true] {
+        let mut list = pin!(handle.list());
+        assert!(list.as_mut().poll(&mut cx()).is_pending());
+        bed.settle();
+        let Poll::Ready(Ok(rows)) = list.poll(&mut cx()) else {
+            panic!("it is listed at once");
+        };
+        let end = is_connected.then(|| not_after(&bed.pairs[1].0).unwrap());
+        assert_eq!(rows[0].certificate_end, end);
+        handle.warm(id(1));
+        bed.pass(Duration::from_secs(1));
     }
 }
 

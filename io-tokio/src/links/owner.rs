@@ -331,6 +331,7 @@ impl Owner {
         Glance {
             remote: (Ipv6Addr::UNSPECIFIED, 0).into(),
             rtt: Duration::ZERO,
+            certificate_end: None,
             moved: moved.collect(),
         }
     }

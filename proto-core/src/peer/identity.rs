@@ -46,6 +46,15 @@ pub struct Leaf {
 #[error("the leaf certificate does not parse")]
 pub struct BadLeaf;
 
+/// Reads when a certificate ends, in seconds of Unix time. Nothing is verified here.
+///
+/// # Errors
+/// [`BadLeaf`]
+pub fn not_after(der: &[u8]) -> Result<i64, BadLeaf> {
+    let (_, cert) = X509Certificate::from_der(der).map_err(|_| BadLeaf)?;
+    Ok(cert.validity().not_after.timestamp())
+}
+
 impl Leaf {
     /// Reads a certificate. Nothing is verified here: TLS has done that.
     ///
@@ -219,6 +228,16 @@ mod tests {
         assert_eq!(Leaf::from_der(&der), Ok(Leaf { spki, spiffe_id }));
         let (der, _) = certificate(&[]);
         assert_eq!(Leaf::from_der(&der).unwrap().spiffe_id, None);
+    }
+
+    #[test]
+    fn the_end_of_a_certificate_is_read() {
+        let key = KeyPair::generate().unwrap();
+        let mut params = CertificateParams::default();
+        params.not_after = rcgen::date_time_ymd(2030, 1, 2);
+        let der = params.self_signed(&key).unwrap().der().to_vec();
+        assert_eq!(not_after(&der), Ok(1_893_542_400));
+        assert_eq!(not_after(&der[..der.len() / 2]), Err(BadLeaf));
     }
 
     #[test]

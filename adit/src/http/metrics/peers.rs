@@ -17,6 +17,7 @@ use adit_proto_core::peer::{
 use prometheus_client::{encoding::NoLabelSet, metrics::MetricType};
 
 use super::Out;
+use crate::peers::ends::Own;
 
 /// Everything of the peers at one moment.
 #[derive(Debug)]
@@ -27,6 +28,7 @@ pub(super) struct Peers {
     jumps: Vec<(NodeId, u64)>,
     /// Bytes that are declared and not yet handled.
     buffered: u64,
+    own: Option<(NodeId, i64)>,
 }
 
 /// What is counted of sessions on replica links.
@@ -50,8 +52,9 @@ pub(super) fn links(counts: LinkCounts, out: &mut Out<'_>) -> fmt::Result {
 
 impl Peers {
     /// Asks for all of it; peers that have stopped list none.
-    pub(super) async fn ask(handle: &PeersHandle) -> Self {
+    pub(super) async fn ask(handle: &PeersHandle, own: &Own) -> Self {
         Self {
+            own: *own.get(),
             rows: handle.list().await.unwrap_or_default(),
             counters: handle.counters(),
             jumps: handle.ledger().jumps(),
@@ -79,6 +82,14 @@ impl Peers {
             "peer_rpc_breaker_state",
             "Whether a peer is called: 0 closed, it is; 1 half-open, one call tries it; 2 open, it is not",
             breakers,
+        )?;
+        let shown = self.rows.iter();
+        let shown = shown.filter_map(|row| Some((row.status.node, row.certificate_end?)));
+        let ends = self.own.into_iter().chain(shown);
+        out.of_nodes(
+            "peer_certificate_end_seconds",
+            "Unix time at which the certificate ends that a gateway of the cluster shows; this one, and peers that it has dialled",
+            ends.map(|(node, end)| (node, u64::try_from(end).unwrap_or_default())),
         )?;
         out.of_nodes(
             "peer_rpc_replay_window_jump",

@@ -153,7 +153,7 @@ impl Served<'_> {
             ],
             ingress: ingress.collect(),
             usage: self.usage(doors, websockets),
-            peers: self.peers.handle(),
+            peers: self.peers.handle().map(|peers| (peers, self.peers.own())),
             links: self.peers.links(),
         });
         watch_router(metrics, self.health)

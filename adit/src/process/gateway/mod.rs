@@ -290,7 +290,7 @@ impl GatewayProcess {
                     let _outcome = self.reload(&source).await;
                 }
                 Some(order) = self.orders.recv() => self.take(order, &source).await,
-                _ = due.tick() => self.certificates.check().await,
+                _ = due.tick() => self.check_certificates().await,
                 why = self.gateway.failed() => {
                     return Err(CommandFailure::message(Code::Failure, format!("the tunnel failed: {why}")));
                 }

@@ -34,19 +34,25 @@ use tokio::{runtime::Handle, time::timeout};
 use self::security::{NoJoins, ring, security};
 use super::{GatewayState, failure};
 use crate::{
-    admin::{PeerLister, PeerRow},
+    admin::{PeerLister, PeerRow, PeersView},
     config::{Driver, GatewayConfig, PeersConfig},
     exit::{Code, CommandFailure},
-    peers::boot_epoch,
+    live::Live,
+    peers::{
+        boot_epoch,
+        ends::{self, Ends, Own, Shown},
+    },
+    process::unix_now,
     state::StateDir,
 };
 
 /// The peers of a running gateway; nothing where none are configured.
-#[derive(Default)]
 pub(super) struct Peers {
     running: Option<Running>,
     /// Links on which sessions go to some of them, whichever driver carries the rest.
     links: Option<Links>,
+    own: Own,
+    ends: Ends,
 }
 
 enum Running {
@@ -66,7 +72,12 @@ impl Peers {
     ) -> Result<Self, CommandFailure> {
         let driver = config.driver;
         let Some(config) = &config.peers else {
-            return Ok(Self::default());
+            return Ok(Self {
+                running: None,
+                links: None,
+                own: Arc::new(Live::new(None)),
+                ends: Ends::default(),
+            });
         };
         let start = boot_epoch::next(&state.dir).map_err(failure)?;
         let (node, env) = (config.node, env(state)?);
@@ -112,6 +123,8 @@ impl Peers {
         Ok(Self {
             running: Some(running),
             links,
+            own: Arc::new(Live::new(own(config))),
+            ends: Ends::default(),
         })
     }
 
@@ -128,20 +141,52 @@ impl Peers {
         self.links.as_ref().map(Links::handle)
     }
 
+    /// The certificate of this gateway, as it is now.
+    pub(super) fn own(&self) -> Own {
+        Arc::clone(&self.own)
+    }
+
     /// What lists them.
     pub(super) fn lister(&self) -> PeerLister {
-        let handle = self.handle();
+        let (handle, own) = (self.handle(), self.own());
         Arc::new(move || {
-            let handle = handle.clone();
+            let (handle, own) = (handle.clone(), own.get());
             Box::pin(async move {
                 let Some(handle) = handle else {
-                    return Vec::new();
+                    return PeersView::default();
                 };
                 // One that has stopped has none.
                 let rows = handle.list().await.unwrap_or_default();
-                rows.into_iter().map(row).collect()
+                PeersView {
+                    own_certificate_ends_unix_s: own.map(|(_, end)| end),
+                    peers: rows.into_iter().map(row).collect(),
+                }
             })
         })
+    }
+
+    /// Another configuration is in force.
+    pub(super) fn configured(&mut self, config: &PeersConfig) {
+        self.own.set(own(config));
+        self.ends.forget();
+    }
+
+    /// Tells of certificates that end soon: that of this gateway, and those of peers that are connected.
+    pub(super) async fn check_certificates(&mut self) {
+        let Some(handle) = self.handle() else {
+            return;
+        };
+        // Who does not answer now is looked at the next time.
+        let rows = timeout(LIST_PATIENCE, handle.list()).await;
+        let rows = rows.map_or_else(|_| Vec::new(), Result::unwrap_or_default);
+        let shown = rows
+            .iter()
+            .filter_map(|row| Some((Shown::By(row.status.node), row.certificate_end?)));
+        let own = self.own.get().map(|(_, end)| (Shown::Here, end));
+        let now = i64::try_from(unix_now().as_secs()).unwrap_or(i64::MAX);
+        for (whose, end) in self.ends.due(now, own.into_iter().chain(shown)) {
+            ends::tell(now, whose, end);
+        }
     }
 
     /// Waits for an end that never comes by itself, and tells why it did.
@@ -226,6 +271,10 @@ fn env(state: &GatewayState) -> Result<adit_proto_core::env::Env, CommandFailure
     Ok(system_env(Some(secrets))?)
 }
 
+fn own(config: &PeersConfig) -> Option<(NodeId, i64)> {
+    Some((config.node, config.certificate_end()?))
+}
+
 fn addresses(config: &PeersConfig) -> Vec<(NodeId, Target)> {
     let peers = config.peers.iter();
     peers.map(|peer| (peer.id, peer.address.clone())).collect()
@@ -282,9 +331,12 @@ fn row(known: Known) -> PeerRow {
         routes: known.routes,
         forward: if known.is_linked { "replica" } else { "quic" }.to_owned(),
         breaker: breaker.to_owned(),
+        certificate_ends_unix_s: known.certificate_end,
         last_refusal: known.refusal,
     }
 }
 
+/// How long connections have to tell of themselves.
+const LIST_PATIENCE: Duration = Duration::from_secs(2);
 /// Time for calls that are under way when a gateway stops; each takes a round trip.
 const LEAVE_GRACE: Duration = Duration::from_secs(1);

@@ -68,6 +68,7 @@ impl GatewayProcess {
             && let (Some(handle), Some(peers)) = (self.peers.handle(), &new.peers)
         {
             peers::configure(&handle, self.peers.links().as_ref(), peers).await?;
+            self.peers.configured(peers);
             self.reloadable.config.peers = new.peers.clone();
         }
         let restart = self.reloadable.take(&new);
@@ -75,8 +76,14 @@ impl GatewayProcess {
         if let (Some(shown), Some(config)) = (&self.operator_tls, operator) {
             shown.set(config);
         }
-        self.certificates.check().await;
+        self.check_certificates().await;
         Ok(restart)
+    }
+
+    /// Looks at all certificates: makes those that this gateway makes, and tells of the others.
+    pub(super) async fn check_certificates(&mut self) {
+        self.certificates.check().await;
+        self.peers.check_certificates().await;
     }
 }
 

@@ -43,6 +43,7 @@ impl PeersCore {
                 calls: self.calls.get(&status.node).copied().unwrap_or_default(),
                 rtt: None,
                 remote: None,
+                certificate_end: None,
                 agents: held.map_or(0, |held| held.agents.len()),
                 routes: held.map_or(0, |held| held.subnets.len() + held.domains.len()),
                 is_linked: PeerLinks::with(self.replica_links.as_ref(), status.node).is_some(),

@@ -11,6 +11,7 @@ use crate::{
         NodeId,
         capabilities::Capabilities,
         frame::PAYLOAD_LEN_MAX,
+        identity::not_after,
         retry::Failure,
         role::{Farewell, Phase, Wanted},
         rpc_type::RpcType,
@@ -81,6 +82,13 @@ impl PeerHandle<'_> {
     #[must_use]
     pub fn node(&mut self) -> Option<NodeId> {
         self.conn.peer_role()?.phase.node()
+    }
+
+    /// When the certificate ends that the node at the other end showed as the connection began, in seconds of Unix time; none
+    /// before the handshake is over.
+    #[must_use]
+    pub fn certificate_end(&self) -> Option<i64> {
+        not_after(&self.conn.link.leaf()?).ok()
     }
 
     /// Makes a call. [`PeerEvent::Answered`](crate::peer::event::PeerEvent::Answered) follows, once: within
