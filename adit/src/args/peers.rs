@@ -10,7 +10,7 @@ use super::Json;
 /// `peers`.
 #[derive(Debug, Subcommand)]
 pub enum PeersVerb {
-    /// List the peers of the running gateway: connection, round trip, what each holds, and why one was refused
+    /// List the peers of the running gateway: connection, round trip, what each holds, when its certificate ends, and why one was refused
     #[command(after_help = help!("  adit peers list\n  adit peers list --json"))]
     List(Json),
     /// Draw a key that all gateways of a cluster share: 32 random bytes as 64 hex digits
