@@ -248,6 +248,7 @@ pub(super) fn peers(r: &mut Reader<'_>, around: &Surroundings) -> Option<Option<
     let given = [&cert, &key, &ca, &current, &previous];
     let Some(node) = node else {
         let is_empty = given.iter().all(|one| one.is_none()) && entries.is_empty();
+        let is_empty = is_empty && listen.source == Source::Default;
         if is_empty && !insecure.value && network.is_none() && links.is_empty() {
             return Some(None);
         }

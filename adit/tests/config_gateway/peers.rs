@@ -98,7 +98,7 @@ fn a_full_section_is_understood() {
 #[test]
 fn without_the_section_there_are_no_peers() {
     let dir = tempfile::tempdir().unwrap();
-    for text in ["", "[peers]\n", "[peers]\nlisten = \"[::]:9\"\n"] {
+    for text in ["", "[peers]\n"] {
         let loaded = load_with(dir.path(), text, &[], &[]).unwrap();
         assert_eq!(loaded.config.peers, None);
     }
@@ -163,6 +163,7 @@ const BAD: &[(&str, &str)] = &[
         "the key of replica links is missing",
     ),
     ("replica_profile = \"c\"", "write \"b\" or \"a\""),
+    ("replica_key_file = \"/nowhere\"", "/nowhere"),
     ("insecure = true", "`peers.insecure_network = \"loopback\"`"),
     (
         "insecure = true\ninsecure_network = \"loopback\"",
@@ -189,6 +190,14 @@ fn what_is_wrong_is_said() {
             "`peers.node` is missing",
         ),
         (peer(2, ""), "`peers.node` is missing"),
+        (
+            "[peers]\nlisten = \"[::]:9\"\n".to_owned(),
+            "`peers.node` is missing",
+        ),
+        (
+            "[peers]\nreplica_profile = \"a\"\n".to_owned(),
+            "`peers.node` is missing",
+        ),
         ("[peers]\nnode = 0\n".to_owned(), "`0` is no node id"),
         (
             "[peers]\nnode = 1\n".to_owned(),
@@ -365,6 +374,7 @@ fn replica_links_take_a_key_an_address_and_each_peers_own() {
     let moved = load(dir.path(), &moved, &[cluster, key]).unwrap();
     let change = PeersConfig::change(Some(&config), Some(&moved));
     assert_eq!(change.restart, ["peers.replica_listen"]);
+    assert!(change.keys, "the links shake hands by another profile");
     let quic = text.clone() + &peer(2, &format!("spki = \"{PIN}\""));
     let quic = load(dir.path(), &quic, &[cluster]).unwrap();
     let change = PeersConfig::change(Some(&config), Some(&quic));

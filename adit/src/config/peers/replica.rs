@@ -32,7 +32,7 @@ pub struct ReplicaConfig {
 /// What stands in the file.
 pub(super) struct Raw {
     listen: Sourced<SocketAddr>,
-    profile: Profile,
+    profile: Sourced<Profile>,
     current: Option<Sourced<PathBuf>>,
     previous: Option<Sourced<PathBuf>>,
 }
@@ -64,14 +64,19 @@ impl Raw {
             .map(|name| r.optional(&format!("peers.{name}"), Kind::Text, parse::path));
         Some(Self {
             listen: listen?,
-            profile: profile?.value,
+            profile: profile?,
             current: current?,
             previous: previous?,
         })
     }
 
     pub(super) fn is_empty(&self) -> bool {
-        self.current.is_none() && self.previous.is_none()
+        let built_in = [&self.listen.source, &self.profile.source];
+        built_in.iter().all(|source| **source == Source::Default) && !self.has_keys()
+    }
+
+    fn has_keys(&self) -> bool {
+        self.current.is_some() || self.previous.is_some()
     }
 
     /// Judges it with the rest of the section. The outer option is none after a problem, the inner one where no peer is
@@ -96,6 +101,10 @@ impl Raw {
             .flat_map(|(peer, source)| problems(peer).map(|said| (source.clone(), said)))
             .collect();
         if linked.count() == 0 {
+            if self.has_keys() {
+                // A key of no use is found now, and not on the day it is needed.
+                KEYS.read(r, around, &node.source, [self.current, self.previous])?;
+            }
             return Some(None);
         }
         if !is_replica(node.value) {
@@ -115,7 +124,7 @@ impl Raw {
         let keys = KEYS.read(r, around, &node.source, [self.current, self.previous])?;
         Some(Some(ReplicaConfig {
             listen: self.listen.value,
-            profile: self.profile,
+            profile: self.profile.value,
             keys,
         }))
     }
@@ -144,9 +153,12 @@ fn problems(peer: &PeerConfig) -> impl Iterator<Item = String> + use<> {
     [number, seal, address].into_iter().flatten()
 }
 
-/// Tells whether the keys of a gateway that runs are others now.
+/// Tells whether the keys of a gateway that runs, or how they are used, are others now.
 pub(super) fn has_other_keys(now: Option<&ReplicaConfig>, new: Option<&ReplicaConfig>) -> bool {
-    now.zip(new).is_some_and(|(now, new)| now.keys != new.keys)
+    let differ = |(now, new): (&ReplicaConfig, &ReplicaConfig)| {
+        now.keys != new.keys || now.profile != new.profile
+    };
+    now.zip(new).is_some_and(differ)
 }
 
 pub(super) fn is_at_one_place(now: Option<&ReplicaConfig>, new: Option<&ReplicaConfig>) -> bool {
