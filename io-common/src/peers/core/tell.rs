@@ -79,6 +79,10 @@ impl Teller {
         node: Option<NodeId>,
         why: &Closed,
     ) {
+        if matches!(why, Closed::Local) {
+            // This node's own doing: the peer is gone, or is dialled elsewhere or anew.
+            return;
+        }
         if let Some(count) = self.failed.entry(node).or_default().note(now) {
             tracing::warn!(%conn, peer = name(node), %why, count, "no connection with a peer; are both of one cluster, and is each known to the other?");
         }

@@ -29,8 +29,8 @@ use crate::{
 
 /// One per node, in an `Arc`: every connection of the node judges by it, whichever thread it is on.
 ///
-/// Locks are held for single looks and changes, never across a call to outside; a node's window has a lock of its own,
-/// so that no node waits for another (peer-rpc 7.5). Nothing here can be waited for.
+/// Locks are held for single looks and changes, and across no call to outside but the application's [`EpochHook`], which may
+/// not wait; a node's window has a lock of its own, so that no node waits for another (peer-rpc 7.5).
 pub struct PeerLedger {
     outbound: Outbound,
     windows: Mutex<BTreeMap<NodeId, Arc<Mutex<ReplayWindow>>>>,
