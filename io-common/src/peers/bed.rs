@@ -1,5 +1,7 @@
 //! Peers in virtual time: whole nodes but for their sockets, joined by a network that loses nothing.
 
+mod gateway;
+
 use std::{
     collections::{BTreeMap, VecDeque},
     io::{self, IoSlice},
@@ -18,7 +20,6 @@ use adit_proto_core::{
     peer::{
         NodeId, PEER_SERVER_NAME,
         breaker::BreakerSettings,
-        catalogue::Holding,
         config::PeerConfig,
         directory::Directory,
         epoch::EpochMark,
@@ -32,6 +33,7 @@ use adit_proto_core::{
 use bytes::{Bytes, BytesMut};
 use rcgen::{BasicConstraints, CertificateParams, IsCa, Issuer, KeyPair, SanType};
 
+use self::gateway::TestGateway;
 use super::{
     CatalogueConfig, INPUTS_LEN, PeerCommand, PeerConnection, PeerParts, PeersConfig, PeersCore,
     PeersHandle, PeersHost, PeersInput, Requests,
@@ -40,7 +42,6 @@ use crate::{
     clock::system_env,
     commands::{Command, Commands},
     connection::{Driver, Worker},
-    gateway::{Forwarded, FromConnection, FromPeers, GatewayHandle, NodeInput, PeerCarriage},
     handoff::{Receiver, Sender, handoff},
     leg::Leg,
     socket::Socket,
@@ -52,6 +53,8 @@ pub(super) struct Bed {
     ca: (Vec<u8>, Issuer<'static, KeyPair>),
     /// Certificate and key of each.
     pub(super) pairs: Vec<(Vec<u8>, Vec<u8>)>,
+    /// Nodes that take themselves for another than the others do.
+    mistaken: BTreeMap<usize, NodeId>,
 }
 
 pub(super) struct TestNode {
@@ -67,23 +70,13 @@ pub(super) struct TestNode {
     pub(super) gateway: Option<TestGateway>,
 }
 
-/// What the gateway of a node is told.
-pub(super) struct TestGateway {
-    handle: GatewayHandle,
-    inputs: Receiver<NodeInput>,
-    pub(super) holding: Holding,
-    pub(super) peers: BTreeMap<NodeId, Holding>,
-    pub(super) carriages: Vec<(ConnId, PeerCarriage)>,
-    pub(super) forwarded: Vec<Forwarded>,
-    pub(super) given_up: Vec<(ConnId, Slot)>,
-    pub(super) told: Vec<(ConnId, FromConnection)>,
-}
-
 pub(super) struct Host {
     endpoint: Endpoint,
     pub(super) workers: BTreeMap<ConnId, Worker<PeerConnection, NoLeg>>,
     commands: Sender<(ConnId, Command<PeerCommand>)>,
     pub(super) stopping: bool,
+    /// Connections that there were.
+    pub(super) carried: usize,
 }
 
 /// No session has a socket here.
@@ -107,6 +100,11 @@ impl JoinCheck for NoJoins {
 impl Bed {
     /// So many nodes with numbers from 1, who know each other; those named are gateways.
     pub(super) fn new(count: usize, gateways: &[usize]) -> Self {
+        Self::mistaken(count, gateways, &[])
+    }
+
+    /// The same, of which some have another number in their own configuration.
+    pub(super) fn mistaken(count: usize, gateways: &[usize], numbers: &[(usize, u64)]) -> Self {
         let mut params = CertificateParams::new(Vec::new()).unwrap();
         params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
         let key = KeyPair::generate().unwrap();
@@ -116,6 +114,7 @@ impl Bed {
             now: Instant::now(),
             ca: (ca, Issuer::new(params, key)),
             pairs: Vec::new(),
+            mistaken: numbers.iter().map(|(n, of)| (*n, NodeId(*of))).collect(),
         };
         bed.pairs = (0..count).map(|_| bed.issue()).collect();
         for nth in 0..count {
@@ -133,12 +132,20 @@ impl Bed {
         (cert.der().to_vec(), key.serialize_der())
     }
 
-    fn security(&self, nth: usize) -> PeerSecurity {
+    /// The number that a node takes for its own.
+    fn own_id(&self, nth: usize) -> NodeId {
+        self.mistaken.get(&nth).copied().unwrap_or_else(|| id(nth))
+    }
+
+    fn security(&self, local: usize) -> PeerSecurity {
         let mut topology = Directory::default();
         for (nth, (cert, _)) in self.pairs.iter().enumerate() {
             let leaf = Leaf::from_der(cert).unwrap();
             let record = NodeRecord {
-                node: id(nth),
+                node: match nth == local {
+                    true => self.own_id(nth),
+                    false => id(nth),
+                },
                 spki_pins: PinSet::new([leaf.spki]).unwrap(),
                 spiffe_id: None,
                 address: String::new(),
@@ -146,9 +153,9 @@ impl Bed {
             topology.set(record).unwrap();
         }
         PeerSecurity::Mutual(Arc::new(PeerTls {
-            local: id(nth),
-            cert_chain: vec![self.pairs[nth].0.clone()],
-            key: self.pairs[nth].1.clone().into(),
+            local: self.own_id(local),
+            cert_chain: vec![self.pairs[local].0.clone()],
+            key: self.pairs[local].1.clone().into(),
             roots: vec![self.ca.0.clone()],
             crls: Vec::new(),
             identities: Arc::new(topology),
@@ -172,7 +179,7 @@ impl Bed {
                 .map(|other| (id(other), Target::from(addr(other))))
                 .collect(),
             catalogue: gateway.as_ref().map(|gateway| CatalogueConfig {
-                local: id(nth),
+                local: self.own_id(nth),
                 epoch: 1,
                 lost_epoch: Box::new(|known, done| done(Ok(known + 1))),
                 gateway: gateway.handle.clone(),
@@ -191,6 +198,7 @@ impl Bed {
                 workers: BTreeMap::new(),
                 commands: to_commands,
                 stopping: false,
+                carried: 0,
             },
             handle,
             requests,
@@ -340,43 +348,6 @@ impl TestNode {
     }
 }
 
-impl TestGateway {
-    fn new() -> Self {
-        let (node, inputs) = handoff(1_024);
-        let (orders, _none) = handoff(1);
-        let env = system_env(None).unwrap();
-        Self {
-            handle: GatewayHandle::new(node, orders, Arc::default(), env),
-            inputs,
-            holding: Holding::default(),
-            peers: BTreeMap::new(),
-            carriages: Vec::new(),
-            forwarded: Vec::new(),
-            given_up: Vec::new(),
-            told: Vec::new(),
-        }
-    }
-
-    fn take(&mut self, input: NodeInput) {
-        if let NodeInput::Connection(conn, told) = input {
-            return self.told.push((conn, told));
-        }
-        let NodeInput::Peers(told) = input else {
-            panic!("{input:?} is not of peers");
-        };
-        match told {
-            FromPeers::Watch(_) => {}
-            FromPeers::Collect(done) => done(self.holding.clone()),
-            FromPeers::Holds(peer, holding) => {
-                self.peers.insert(peer, holding);
-            }
-            FromPeers::Connected(conn, way) => self.carriages.push((conn, way)),
-            FromPeers::Forwarded(forwarded) => self.forwarded.push(forwarded),
-            FromPeers::GivenUp(place) => self.given_up.push(place),
-        }
-    }
-}
-
 impl Host {
     /// One round of every connection; gives the datagrams that are sent.
     fn run(&mut self, now: Instant) -> Vec<(SocketAddr, Bytes)> {
@@ -401,6 +372,7 @@ impl PeersHost for Host {
     }
 
     fn carry(&mut self, now: Instant, conn: Connection, parts: &PeerParts) {
+        self.carried += 1;
         let id = conn.id();
         let role = parts.role(&conn, Commands::Shared(id, self.commands.clone()));
         self.workers.insert(id, Worker::new(now, conn, role, 1));

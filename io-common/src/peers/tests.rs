@@ -101,6 +101,24 @@ fn the_end_of_a_peers_certificate_is_listed_while_it_is_connected() {
 }
 
 #[test]
+fn gateways_of_which_one_has_a_wrong_number_seldom_connect_and_say_why() {
+    let mut bed = Bed::mistaken(2, &[0, 1], &[(0, 9)]);
+    bed.pass(Duration::from_secs(30));
+    let carried = |bed: &Bed| [0, 1].map(|nth: usize| bed.nodes[nth].host.carried);
+    let before = carried(&bed);
+    bed.pass(Duration::from_secs(600));
+    for (nth, (before, after)) in before.into_iter().zip(carried(&bed)).enumerate() {
+        // Each dials once for a pause of its breaker, which is 10 s long.
+        let more = after - before;
+        assert!(more <= 2 * 60 + 2, "{nth}: {more}");
+        let (reply, mut rows) = oneshot::channel();
+        bed.tell(nth, PeersInput::List(reply));
+        let row = &rows.try_recv().unwrap().unwrap()[0].0;
+        assert!(row.refusal.is_some() && row.status.failures >= 5, "{row:?}");
+    }
+}
+
+#[test]
 fn a_node_that_is_no_gateway_takes_no_sessions_and_keeps_no_connection_for_them() {
     let mut bed = Bed::new(2, &[1]);
     let conn = bed.dial_forward(1, 0);

@@ -144,10 +144,11 @@ impl Node {
                 );
                 let is_known = is_of_all && self.connection(node) != Some(conn);
                 self.attempt_over(now, id, verdict.breaker.filter(|_| !is_known));
+                // Why a call is over is told before the end of its connection, with which whoever called may forget it.
+                self.retry_or_end(now, id, &failure, verdict.retry);
                 if verdict.evict {
                     self.evict(node, conn);
                 }
-                self.retry_or_end(now, id, &failure, verdict.retry);
             }
         }
         self.close_if_spent(conn);

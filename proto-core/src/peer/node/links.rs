@@ -16,7 +16,6 @@ use crate::{
     output::Event,
     peer::{
         NodeId,
-        breaker::Pass,
         event::PeerEvent,
         retry::{self, Failure},
     },
@@ -124,10 +123,9 @@ impl Node {
                 self.set_role(conn, LinkRole::To(node));
                 if let Some(peer) = self.peers.get_mut(&node) {
                     peer.pooled = Pooled::Up(conn);
-                    if peer.waiting.is_empty() || dial.pass != Pass::Free {
-                        // It was made for no call that could tell.
-                        peer.breaker.succeeded(now);
-                    }
+                    // A node that does not believe this one's messages lets it connect all the same: the first answer tells
+                    // whether the node is back, and the next call may be the one that tries.
+                    peer.breaker.released(dial.pass);
                 }
                 self.steps.push_back(NodeStep::Reach(node, Reach::Up));
                 self.advance(now, node);

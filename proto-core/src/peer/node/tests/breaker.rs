@@ -128,3 +128,57 @@ fn a_probe_of_a_dial_that_is_given_up_makes_room_for_another() {
     bed.node.warm(bed.now, PEER);
     bed.dial();
 }
+
+/// A connection that comes up, and whose first call is refused.
+fn distrusted(bed: &mut Bed) {
+    let dial = bed.dial();
+    let conn = bed.up(dial);
+    let call = bed.call(RpcType::Ping);
+    bed.steps();
+    bed.answer(conn, call, Err(Failure::Refused(Refusal::Identity)));
+    bed.event(conn, Event::Closed(Closed::Local));
+    bed.steps();
+}
+
+#[test]
+fn a_node_that_lets_connect_and_refuses_every_message_is_left_alone() {
+    let mut bed = Bed::new();
+    for round in 1..=5 {
+        bed.node.warm(bed.now, PEER);
+        distrusted(&mut bed);
+        assert_eq!(bed.node.peers().next().unwrap().failures, round);
+    }
+    // From here on there is one connection for each pause.
+    for _ in 0..3 {
+        bed.now += BREAKER_COOLDOWN - Duration::from_nanos(1);
+        bed.node.warm(bed.now, PEER);
+        assert_eq!(bed.steps(), []);
+        bed.now += Duration::from_nanos(1);
+        bed.node.warm(bed.now, PEER);
+        distrusted(&mut bed);
+    }
+}
+
+#[test]
+fn a_node_is_back_once_it_has_answered() {
+    let (mut bed, conn) = open();
+    bed.event(conn, Event::Closed(Closed::PathDead));
+    bed.steps();
+    bed.now += BREAKER_COOLDOWN;
+    bed.node.warm(bed.now, PEER);
+    let dial = bed.dial();
+    let conn = bed.up(dial);
+    bed.steps();
+    let state = |bed: &Bed| bed.node.peers().next().unwrap().breaker;
+    assert_eq!(state(&bed), BreakerState::HalfOpen);
+    // The first call is let through at once, and is the only one.
+    let (probe, other) = (bed.call(RpcType::Ping), bed.call(RpcType::Ping));
+    let steps = bed.steps();
+    assert_eq!(steps[0], made(conn, probe, RpcType::Ping));
+    assert!(matches!(
+        steps[1..],
+        [NodeStep::Answered { call, outcome: Err(CallError::CircuitOpen { .. }) }] if call == other
+    ));
+    bed.answer(conn, probe, Ok(Bytes::new()));
+    assert_eq!(state(&bed), BreakerState::Closed);
+}
