@@ -50,6 +50,7 @@ fn one_peer_does_not_pass_for_another() {
     let process = cluster.0.process(0);
     let line = process.logged(NOT_BELIEVED);
     assert!(says(&line["why"], "not that of the gateway that they name"));
+    assert_eq!(line["peer"], "n3", "by its certificate");
     // Whose name was taken is not affected.
     assert_eq!(cluster.0.peer(0, 2)["connected"], true);
     cluster.gets_nothing();
@@ -66,6 +67,8 @@ fn a_peer_without_the_key_of_the_cluster_is_not_believed() {
     for nth in [0, 1] {
         let is_refusal = |line: &Value| {
             line["message"] == NOT_BELIEVED
+                && line["peer"] == "n3"
+                && line["remote"].is_string()
                 && says(&line["why"], "not made with this cluster's key")
         };
         (cluster.0.process(nth)).logged_that("the refusal", is_refusal, 1);

@@ -202,7 +202,7 @@ impl PeersCore {
         }
         self.pool.handle_timeout(now);
         self.catalogue_timeout(now);
-        self.teller.distrusted(now, &self.ledger.counters());
+        self.teller.disbelief(now, &self.ledger.disbelief());
         self.perform(now, host);
     }
 

@@ -40,6 +40,7 @@ pub mod catalogue;
 pub mod config;
 pub mod counters;
 pub mod directory;
+pub mod disbelief;
 pub mod envelope;
 pub mod epoch;
 pub mod event;

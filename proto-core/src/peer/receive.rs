@@ -147,6 +147,11 @@ impl Callee {
         self.bound
     }
 
+    /// What the peer has shown in the handshake.
+    pub(crate) fn leaf(&self) -> Option<&Result<Leaf, BadLeaf>> {
+        self.leaf.as_ref()
+    }
+
     /// All steps in one, for an owner that holds all windows.
     ///
     /// # Errors

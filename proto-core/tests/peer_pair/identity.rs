@@ -69,6 +69,12 @@ fn a_member_that_claims_to_be_another_is_closed_with_code_two() {
     let ledger = &bed.member(node).ledger;
     assert_eq!((ledger.high(NodeId(4)), ledger.high(NodeId(1))), (0, 0));
     assert_eq!(ledger.counters().auth_fail[&AuthFail::Identity], 1);
+    // It is known by its certificate, whoever it says to be.
+    let by = ledger.disbelief().iter().next().unwrap();
+    assert_eq!(
+        (by.0, by.1.count),
+        ((Some(NodeId(1)), AuthFail::Identity), 1)
+    );
 }
 
 #[test]
@@ -115,8 +121,11 @@ fn a_node_with_another_cluster_key_is_not_answered_and_believes_nobody() {
         let at = bed.connect(one, four, 4);
         let unanswered = Failure::BadAnswer(ResponseError::Unanswered);
         assert_eq!(bed.ask(at, RpcType::Ping, b""), Err(unanswered));
-        let counters = bed.member(four).ledger.counters();
-        assert_eq!(counters.auth_fail[&AuthFail::Mac], 1);
+        let ledger = &bed.members[four.0].ledger;
+        assert_eq!(ledger.counters().auth_fail[&AuthFail::Mac], 1);
+        let (of, by) = ledger.disbelief().iter().next().unwrap();
+        assert_eq!(of, (Some(NodeId(1)), AuthFail::Mac));
+        assert_eq!((by.count, by.remote), (1, bed.addr(one)));
     }
 }
 

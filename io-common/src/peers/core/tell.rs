@@ -8,7 +8,8 @@ use adit_proto_core::{
     id::ConnId,
     peer::{
         NodeId,
-        counters::{AuthFail, PeerCounters},
+        counters::AuthFail,
+        disbelief::{Disbelief, Disbelieved},
         negotiate::Agreed,
         node::Reach,
     },
@@ -25,7 +26,7 @@ pub(super) struct Teller {
     failed: BTreeMap<Option<NodeId>, Burst>,
     undiallable: BTreeMap<Option<NodeId>, Burst>,
     /// Messages that were not believed, and how many of them were told of.
-    distrusted: BTreeMap<AuthFail, (u64, Burst)>,
+    disbelieved: BTreeMap<(Option<NodeId>, AuthFail), (u64, Burst)>,
 }
 
 impl Default for Teller {
@@ -35,7 +36,7 @@ impl Default for Teller {
             paths: Lines::new("path to a peer changed"),
             failed: BTreeMap::new(),
             undiallable: BTreeMap::new(),
-            distrusted: BTreeMap::new(),
+            disbelieved: BTreeMap::new(),
         }
     }
 }
@@ -88,14 +89,14 @@ impl Teller {
         }
     }
 
-    /// Tells of messages that are not believed. Who sent them is not said, as that is what is not believed.
-    pub(super) fn distrusted(&mut self, now: Instant, counters: &PeerCounters) {
-        for (reason, count) in &counters.auth_fail {
-            let (told, burst) = self.distrusted.entry(*reason).or_default();
-            if *told < *count && burst.note(now).is_some() {
-                let more = *count - std::mem::replace(told, *count);
-                let why = why(*reason);
-                tracing::warn!(why, count = more, "messages of peers are not believed");
+    /// Tells of messages that are not believed. The peer is the one whose certificate was shown, whoever they say to be of.
+    pub(super) fn disbelief(&mut self, now: Instant, disbelief: &Disbelief) {
+        for (of, Disbelieved { count, remote }) in disbelief.iter() {
+            let (told, burst) = self.disbelieved.entry(of).or_default();
+            if *told < count && burst.note(now).is_some() {
+                let more = count - std::mem::replace(told, count);
+                let (peer, why) = (name(of.0), why(of.1));
+                tracing::warn!(peer, %remote, why, count = more, "messages of peers are not believed");
             }
         }
     }
@@ -104,6 +105,7 @@ impl Teller {
     pub(super) fn forget(&mut self, node: NodeId) {
         self.failed.remove(&Some(node));
         self.undiallable.remove(&Some(node));
+        self.disbelieved.retain(|of, _| of.0 != Some(node));
     }
 
     pub(super) fn reach(&self, node: NodeId, reach: Reach) {

@@ -19,11 +19,12 @@ use crate::{
         calls::Received,
         capabilities::Capabilities,
         config::PeerNode,
-        counters::{CallResult, Side},
+        counters::{AuthFail, CallResult, Side},
         envelope::{EnvelopeError, Sealed, Unverified},
         epoch::EpochHook,
         event::PeerEvent,
         fault::RpcFault,
+        forward::role::node_of,
         frame::{Frame, PAYLOAD_LEN_MAX},
         interest::Interest,
         key::Tag,
@@ -192,6 +193,11 @@ impl Connection {
         };
         let ledger = role.node.ledger();
         ledger.count(|c| c.refused(&refused.cause));
+        if let Some(reason) = AuthFail::of_request(&refused.cause) {
+            let shown = || node_of(&role.node, None, side.callee.leaf()).ok();
+            let node = side.callee.bound().or_else(shown);
+            ledger.disbelieve(node, self.link.remote(), reason);
+        }
         let fault = if let ReceiveError::Identity(error) = refused.cause {
             Some(RpcFault::Identity(error))
         } else if let ReceiveError::Frame(error) = refused.cause {

@@ -17,7 +17,7 @@ use crate::{
         calls::Answered,
         capabilities::Capabilities,
         config::PeerNode,
-        counters::{CallResult, Side},
+        counters::{AuthFail, CallResult, Side},
         envelope::Sealed,
         epoch::EpochHook,
         event::PeerEvent,
@@ -163,7 +163,11 @@ impl Connection {
         let fault = match &judged {
             Ok(_) => None,
             Err(error) => {
-                role.node.ledger().count(|c| c.distrusted(error));
+                let ledger = role.node.ledger();
+                ledger.count(|c| c.distrusted(error));
+                if let Some(reason) = AuthFail::of_response(error) {
+                    ledger.disbelieve(side.caller.called(), self.link.remote(), reason);
+                }
                 error.close().is_some().then_some(*error)
             }
         };

@@ -7,6 +7,7 @@
 use std::{
     collections::BTreeMap,
     fmt,
+    net::SocketAddr,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
 
@@ -19,7 +20,8 @@ use crate::{
     peer::{
         NodeId,
         budget::Budget,
-        counters::PeerCounters,
+        counters::{AuthFail, PeerCounters},
+        disbelief::Disbelief,
         epoch::{EpochHook, StaleEpoch},
         key::{KeyError, KeyRing},
         receive::{Callee, Identified, ReceiveError, Refused, Request},
@@ -41,6 +43,7 @@ pub struct PeerLedger {
     strangers: Budget,
     answers: Budget,
     counters: Mutex<PeerCounters>,
+    disbelief: Mutex<Disbelief>,
 }
 
 impl PeerLedger {
@@ -59,6 +62,7 @@ impl PeerLedger {
             keys: Mutex::new(Arc::new(keys)),
             epochs: Mutex::new(epochs),
             counters: Mutex::default(),
+            disbelief: Mutex::default(),
         }
     }
 
@@ -122,6 +126,7 @@ impl PeerLedger {
     /// Forgets a node that left the cluster.
     pub fn forget(&self, node: NodeId) {
         locked(&self.windows).remove(&node);
+        locked(&self.disbelief).forget(node);
     }
 
     /// The highest number that came from a node; 0 where none did.
@@ -145,6 +150,17 @@ impl PeerLedger {
     #[must_use]
     pub fn counters(&self) -> PeerCounters {
         locked(&self.counters).clone()
+    }
+
+    /// Says whose messages were not believed.
+    #[must_use]
+    pub fn disbelief(&self) -> Disbelief {
+        locked(&self.disbelief).clone()
+    }
+
+    /// A message on the connection of a node, or of nobody that records know, was not believed.
+    pub(crate) fn disbelieve(&self, node: Option<NodeId>, remote: SocketAddr, reason: AuthFail) {
+        locked(&self.disbelief).note(node, remote, reason);
     }
 
     /// Counts something.
