@@ -5,7 +5,7 @@ mod gateway;
 use std::{
     collections::{BTreeMap, VecDeque},
     io::{self, IoSlice},
-    net::SocketAddr,
+    net::{IpAddr, SocketAddr},
     sync::Arc,
     task::{Context, Poll, Waker},
     time::{Duration, Instant},
@@ -66,7 +66,7 @@ pub(super) struct TestNode {
     /// What it is told waits.
     pub(super) is_deaf: bool,
     commands: Receiver<(ConnId, Command<PeerCommand>)>,
-    addr: SocketAddr,
+    pub(super) addr: SocketAddr,
     pub(super) gateway: Option<TestGateway>,
 }
 
@@ -75,8 +75,8 @@ pub(super) struct Host {
     pub(super) workers: BTreeMap<ConnId, Worker<PeerConnection, NoLeg>>,
     commands: Sender<(ConnId, Command<PeerCommand>)>,
     pub(super) stopping: bool,
-    /// Connections that there were.
-    pub(super) carried: usize,
+    /// Connections that there were, and where to.
+    pub(super) carried: Vec<(ConnId, SocketAddr)>,
 }
 
 /// No session has a socket here.
@@ -85,9 +85,12 @@ pub(super) enum NoLeg {}
 
 #[derive(Default)]
 struct Said {
-    datagrams: Vec<(SocketAddr, Bytes)>,
+    datagrams: Vec<Datagram>,
     notices: Vec<ToEndpoint>,
 }
+
+/// From where, where the connection says, and to whom.
+type Datagram = (Option<IpAddr>, SocketAddr, Bytes);
 
 struct NoJoins;
 
@@ -198,7 +201,7 @@ impl Bed {
                 workers: BTreeMap::new(),
                 commands: to_commands,
                 stopping: false,
-                carried: 0,
+                carried: Vec::new(),
             },
             handle,
             requests,
@@ -241,19 +244,18 @@ impl Bed {
             let mut any = false;
             for node in &mut self.nodes {
                 any |= node.turn(self.now);
-                let datagrams = node.host.run(self.now);
-                said.extend(
-                    datagrams
-                        .into_iter()
-                        .map(|(to, bytes)| (node.addr, to, bytes)),
-                );
+                let own = node.addr;
+                let from = |ip: Option<IpAddr>| (ip.unwrap_or(own.ip()), own.port()).into();
+                let datagrams = node.host.run(self.now).into_iter();
+                said.extend(datagrams.map(|(ip, to, bytes)| (from(ip), to, bytes)));
             }
             if !any && said.is_empty() {
                 return;
             }
             for (from, to, bytes) in said {
-                let node = self.nodes.iter_mut().find(|node| node.addr == to);
-                node.unwrap().receive(self.now, from, &bytes);
+                let mut nodes = self.nodes.iter_mut();
+                let node = nodes.find(|node| [node.addr, elsewhere(node.addr)].contains(&to));
+                node.unwrap().receive(self.now, (from, to), &bytes);
             }
         }
         panic!("it does not come to rest");
@@ -325,10 +327,10 @@ impl TestNode {
         }
     }
 
-    fn receive(&mut self, now: Instant, remote: SocketAddr, bytes: &[u8]) {
+    fn receive(&mut self, now: Instant, (remote, to): (SocketAddr, SocketAddr), bytes: &[u8]) {
         let path = PathMeta {
             remote,
-            local_ip: None,
+            local_ip: Some(to.ip()),
             ecn: None,
         };
         let mut reply = Vec::new();
@@ -350,7 +352,7 @@ impl TestNode {
 
 impl Host {
     /// One round of every connection; gives the datagrams that are sent.
-    fn run(&mut self, now: Instant) -> Vec<(SocketAddr, Bytes)> {
+    fn run(&mut self, now: Instant) -> Vec<Datagram> {
         let mut said = Said::default();
         for worker in self.workers.values_mut() {
             while worker.run(now, &mut said) {}
@@ -372,8 +374,8 @@ impl PeersHost for Host {
     }
 
     fn carry(&mut self, now: Instant, conn: Connection, parts: &PeerParts) {
-        self.carried += 1;
         let id = conn.id();
+        self.carried.push((id, conn.remote()));
         let role = parts.role(&conn, Commands::Shared(id, self.commands.clone()));
         self.workers.insert(id, Worker::new(now, conn, role, 1));
     }
@@ -405,8 +407,8 @@ impl Driver for Said {
     fn send(&mut self, transmit: &Transmit, bytes: &[u8]) -> bool {
         let size = transmit.segment_size.unwrap_or(transmit.size);
         let datagrams = bytes[..transmit.size].chunks(size);
-        let datagrams =
-            datagrams.map(|bytes| (transmit.destination, Bytes::copy_from_slice(bytes)));
+        let (from, to) = (transmit.src_ip, transmit.destination);
+        let datagrams = datagrams.map(|bytes| (from, to, Bytes::copy_from_slice(bytes)));
         self.datagrams.extend(datagrams);
         true
     }
@@ -455,6 +457,12 @@ pub(super) fn id(nth: usize) -> NodeId {
 
 fn addr(nth: usize) -> SocketAddr {
     format!("10.0.0.{}:4434", nth + 1).parse().unwrap()
+}
+
+/// The other address at which a node is reached, too.
+pub(super) fn elsewhere(addr: SocketAddr) -> SocketAddr {
+    let other = addr.to_string().replacen("10.0.0.", "10.0.1.", 1);
+    other.parse().unwrap()
 }
 
 pub(super) fn cx() -> Context<'static> {

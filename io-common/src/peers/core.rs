@@ -277,6 +277,7 @@ impl PeersCore {
     }
 
     fn set_peer(&mut self, now: Instant, node: NodeId, address: Target) {
+        self.heed_address(node, &address);
         self.pool.set_peer(now, node, address);
         self.calls.entry(node).or_default();
         if let Some(told) = &mut self.told {

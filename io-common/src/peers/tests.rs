@@ -1,6 +1,6 @@
 //! Whole nodes in virtual time.
 
-use std::{future::Future, pin::pin, task::Poll, time::Duration};
+use std::{future::Future, net::SocketAddr, pin::pin, task::Poll, time::Duration};
 
 use adit_proto_core::{
     close::{CloseReason, Closed, PeerClose},
@@ -22,7 +22,7 @@ use uuid::Uuid;
 
 use super::{
     PeerCommand, PeersInput,
-    bed::{Bed, cx, id},
+    bed::{Bed, cx, elsewhere, id},
 };
 use crate::{
     commands::Command,
@@ -104,7 +104,7 @@ fn the_end_of_a_peers_certificate_is_listed_while_it_is_connected() {
 fn gateways_of_which_one_has_a_wrong_number_seldom_connect_and_say_why() {
     let mut bed = Bed::mistaken(2, &[0, 1], &[(0, 9)]);
     bed.pass(Duration::from_secs(30));
-    let carried = |bed: &Bed| [0, 1].map(|nth: usize| bed.nodes[nth].host.carried);
+    let carried = |bed: &Bed| [0, 1].map(|nth: usize| bed.nodes[nth].host.carried.len());
     let before = carried(&bed);
     bed.pass(Duration::from_secs(600));
     for (nth, (before, after)) in before.into_iter().zip(carried(&bed)).enumerate() {
@@ -262,6 +262,40 @@ fn one_connection_is_kept_to_each_peer_that_holds_anything() {
         .push_or_stop(Command::Close(CloseReason::NodeStopping));
     bed.pass(Duration::from_secs(10));
     assert_eq!(bed.nodes[0].gateway().carriages.len(), 2);
+}
+
+#[test]
+fn new_sessions_go_to_a_peers_new_address_at_once_and_others_stay_where_they_are() {
+    let (mut bed, old) = forwarding();
+    let way = carriage(&mut bed, 0, old);
+    assert!(open(&mut bed, &way, 1).is_empty());
+    let moved = elsewhere(bed.nodes[1].addr);
+    let (reply, _done) = oneshot::channel();
+    bed.tell(0, PeersInput::SetPeers(vec![(id(1), moved.into())], reply));
+    bed.settle();
+    // The gateway gives it no further session.
+    assert_eq!(told(&mut bed, 0), [AgentEvent::Suspect]);
+    bed.pass(Duration::from_secs(1));
+    let [_, (new, _)] = bed.nodes[0].gateway().carriages[..] else {
+        panic!("it is dialled at once");
+    };
+    let carried = |conn| move |(id, _): &&(ConnId, SocketAddr)| *id == conn;
+    let remote = bed.nodes[0].host.carried.iter().find(carried(new)).unwrap();
+    assert_eq!(remote.1, moved);
+    // However long its session lasts, the former connection stays.
+    bed.pass(Duration::from_millis(1_500));
+    let [asked] = &std::mem::take(&mut bed.nodes[1].gateway().forwarded)[..] else {
+        panic!("one session");
+    };
+    let refuse = PeerCommand::RefuseOpen(asked.place.1, Status::NoRoute, "no agent".into());
+    asked.commands.push_or_stop(Command::Role(refuse));
+    bed.settle();
+    let cause = AttemptError::Refused("no agent".to_owned());
+    let attempt = AttemptId(1);
+    assert_eq!(told(&mut bed, 0), [AgentEvent::Failed { attempt, cause }]);
+    bed.pass(Duration::from_secs(3));
+    assert_eq!(told(&mut bed, 0), [AgentEvent::Closed]);
+    assert!(bed.nodes[0].host.workers.contains_key(&new));
 }
 
 #[test]

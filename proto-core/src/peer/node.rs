@@ -227,6 +227,12 @@ impl Node {
         })
     }
 
+    /// Where a node is dialled.
+    #[must_use]
+    pub fn address(&self, node: NodeId) -> Option<&Target> {
+        self.peers.get(&node).map(|peer| &peer.address)
+    }
+
     /// The connection to a node on which calls are made.
     #[must_use]
     pub fn connection(&self, node: NodeId) -> Option<ConnId> {

@@ -7,7 +7,7 @@ use std::{
 
 use adit_proto_core::{
     gateway::dispatch::AgentEvent,
-    id::CallId,
+    id::{CallId, ConnId},
     peer::{
         NodeId,
         catalogue::{Catalogue, CatalogueError, CatalogueOutput},
@@ -114,8 +114,7 @@ impl PeersCore {
                     && let Some(conn) = self.forwards.started(request.from, stamp.epoch)
                 {
                     // Before the node learns what the peer holds now: what comes must not go there.
-                    let suspect = FromConnection::Event(AgentEvent::Suspect);
-                    told.gateway.told_by_connection(conn, suspect);
+                    self.avoid_forward(conn);
                 }
                 request.responder.answer(answer);
             }
@@ -125,6 +124,14 @@ impl PeersCore {
                 }
                 request.responder.fail();
             }
+        }
+    }
+
+    /// Has the gateway give a connection no further session.
+    pub(super) fn avoid_forward(&self, conn: ConnId) {
+        if let Some(told) = &self.told {
+            let suspect = FromConnection::Event(AgentEvent::Suspect);
+            told.gateway.told_by_connection(conn, suspect);
         }
     }
 

@@ -10,11 +10,13 @@ use adit_proto_core::{
     close::{CloseReason, Closed},
     endpoint::Protocol,
     id::ConnId,
+    limits::RPC_DRAIN_GRACE,
     peer::NodeId,
+    target::Target,
 };
 
 use super::{PeersCore, PeersHost, tell::Undiallable};
-use crate::commands::Command;
+use crate::{commands::Command, peers::PeerCommand};
 
 /// What is known of these connections, whoever dialled them.
 #[derive(Debug, Default)]
@@ -26,6 +28,8 @@ pub(super) struct Forwards {
     starts: BTreeMap<NodeId, u64>,
     /// Connections to the former process of a peer, to be closed.
     stale: Vec<ConnId>,
+    /// Connections to a peer's former address, to be closed once their sessions have ended.
+    left: Vec<ConnId>,
 }
 
 /// The way to one peer.
@@ -128,6 +132,14 @@ impl Forwards {
         Some(conn)
     }
 
+    /// A peer is elsewhere, where the next connection goes as soon as calls reach it there. Gives the former one, which is to
+    /// be used for no further session.
+    fn moved(&mut self, node: NodeId) -> Option<ConnId> {
+        let conn = self.ways.remove(&node)?.conn()?;
+        self.left.push(conn);
+        Some(conn)
+    }
+
     /// A node is no peer any more; gives its connections, which are to be closed.
     pub(super) fn remove(&mut self, node: NodeId) -> Vec<ConnId> {
         self.ways.remove(&node);
@@ -167,6 +179,10 @@ impl PeersCore {
         for conn in std::mem::take(&mut self.forwards.stale) {
             host.command(now, conn, Command::Close(CloseReason::Superseded));
         }
+        for conn in std::mem::take(&mut self.forwards.left) {
+            let drain = PeerCommand::Drain(RPC_DRAIN_GRACE);
+            host.command(now, conn, Command::Role(drain));
+        }
         if self.forwards_timeout().is_none_or(|at| at > now) {
             return;
         }
@@ -205,6 +221,17 @@ impl PeersCore {
                 (self.teller).undiallable(now, Some(node), &Undiallable::from(error));
                 None
             }
+        }
+    }
+
+    /// Takes a peer for one that has moved, where its address is another than before.
+    pub(super) fn heed_address(&mut self, node: NodeId, address: &Target) {
+        let is_known = self.pool.address(node).is_none_or(|known| known == address);
+        if is_known {
+            return;
+        }
+        if let Some(conn) = self.forwards.moved(node) {
+            self.avoid_forward(conn);
         }
     }
 
