@@ -282,8 +282,8 @@ pub const PEER_HELLO_TIMEOUT: Duration = Duration::from_secs(5);
 /// the cluster's key keeps no connection by keep-alives.
 pub const PEER_PROOF_TIMEOUT: Duration = Duration::from_secs(30);
 /// Peer RPC: connections for calls, and as many for forwarded sessions, that one node may have dialled here and keep: the
-/// present one, its successor, and two of processes that are gone. With a further one another is closed, first one on which
-/// nothing was accepted, then the oldest.
+/// present one, its successor, and two of processes that are gone. All together that are no node's yet have as many. With a
+/// further one another is closed, first one on which nothing was accepted, then the oldest.
 pub const PEER_INBOUND_MAX: usize = 4;
 /// Peer RPC: connections for calls that one node may have dialled here within [`RPC_TIMEOUT`]. The reference dials for each call
 /// that finds no connection, and has that call on it whichever of them it keeps (peer-rpc 9.1): as many at once as calls go over

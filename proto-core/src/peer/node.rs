@@ -40,7 +40,8 @@ use crate::{
 /// Connections that peers dial are not called on: they bring requests, which are passed on. Two nodes that dial each
 /// other at once have two connections, each for one direction. The first request of a node says that it is there: a dial to
 /// it that has had no answer for [`PEER_DIAL_PATIENCE`](crate::limits::PEER_DIAL_PATIENCE) begins anew, and its breaker lets
-/// one probe through. Of connections that one node dialled here [`PEER_INBOUND_MAX`](crate::limits::PEER_INBOUND_MAX) stay.
+/// one probe through. Of connections that one node dialled here [`PEER_INBOUND_MAX`](crate::limits::PEER_INBOUND_MAX) stay, and
+/// as many of all those together on which nobody whom records know has shown itself.
 ///
 /// Keys are exchanged in the [`PeerLedger`](super::ledger::PeerLedger), with effect on the next message. After every
 /// `handle_*` call and command poll the steps until there is none; answers may come late, and a connection that nobody

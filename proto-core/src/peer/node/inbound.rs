@@ -29,7 +29,7 @@ impl Node {
     ) {
         let inbound = Inbound {
             carries,
-            shown,
+            node: shown,
             since: now,
             is_bound: false,
             is_leaving: self.stopping,
@@ -41,18 +41,25 @@ impl Node {
         self.links.insert(conn, held);
         if self.stopping {
             self.steps.push_back(NodeStep::Drain(conn, Duration::ZERO));
-        } else if let Some(node) = shown {
-            while self.end_one_of(now, node, carries, conn) {}
+        } else {
+            while self.end_one_of(now, shown, carries, conn) {}
         }
     }
 
-    /// Ends a connection of a node that has too many, and tells whether it did. One that has proved nothing goes first, so
+    /// Ends a connection of a node that has too many, and tells whether it did. Those that are no node's yet, as of nodes that
+    /// would join, are counted as one node's: whoever has a certificate of the CA and no record holds no more. One that has proved nothing goes first, so
     /// that nobody who has a node's certificate and not the cluster's key drives out what the node uses; then the oldest.
     /// One for calls has time for a call first, up to so many of them.
-    fn end_one_of(&mut self, now: Instant, node: NodeId, carries: Carries, newest: ConnId) -> bool {
+    fn end_one_of(
+        &mut self,
+        now: Instant,
+        node: Option<NodeId>,
+        carries: Carries,
+        newest: ConnId,
+    ) -> bool {
         let of_it = self.links.iter().filter_map(|(conn, held)| {
             let inbound = held.role.inbound()?;
-            let is_of_it = inbound.shown == Some(node) && inbound.carries == carries;
+            let is_of_it = inbound.node == node && inbound.carries == carries;
             (is_of_it && !inbound.is_leaving).then_some((*conn, inbound))
         });
         let of_it: Vec<(ConnId, Inbound)> = of_it.collect();
@@ -82,11 +89,12 @@ impl Node {
         true
     }
 
-    /// Whoever dialled a connection has the cluster's key.
-    pub(super) fn mark_bound(&mut self, conn: ConnId) {
+    /// Whoever dialled a connection has the cluster's key; `node` is who that is, where it is said only here.
+    pub(super) fn mark_bound(&mut self, conn: ConnId, node: Option<NodeId>) {
         let held = self.links.get(&conn);
         if let Some(inbound) = held.and_then(|held| held.role.inbound()) {
             let bound = Inbound {
+                node: inbound.node.or(node),
                 is_bound: true,
                 ..inbound
             };
@@ -97,7 +105,10 @@ impl Node {
     /// A connection belongs to a node from here on, which so shows that it is there. What waits for a dial that began before
     /// the node did need not wait for the engine's next attempt, which comes the later the longer the dial takes.
     pub(super) fn handle_bound(&mut self, now: Instant, conn: ConnId, node: NodeId) {
-        self.mark_bound(conn);
+        self.mark_bound(conn, Some(node));
+        if !self.stopping {
+            while self.end_one_of(now, Some(node), Carries::Calls, conn) {}
+        }
         let Some(peer) = self.peers.get_mut(&node) else {
             return;
         };

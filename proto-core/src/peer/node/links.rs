@@ -73,7 +73,7 @@ impl Node {
                 node,
                 is_dialler: false,
             }) => self.handle_inbound(now, conn, Carries::Sessions, Some(node)),
-            Event::Peer(PeerEvent::ForwardRequested { .. }) => self.mark_bound(conn),
+            Event::Peer(PeerEvent::ForwardRequested { .. }) => self.mark_bound(conn, None),
             Event::Peer(PeerEvent::ForwardUp { .. }) => {}
             Event::PathSuspect => self.tell(conn, Reach::Suspect),
             Event::PathRecovered => self.tell(conn, Reach::Up),

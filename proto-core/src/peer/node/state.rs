@@ -165,8 +165,8 @@ pub(super) enum Carries {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Inbound {
     pub(super) carries: Carries,
-    /// Whose certificate it has, where records say.
-    pub(super) shown: Option<NodeId>,
+    /// Whose it is: by its certificate where records say, else by the first message that was accepted on it.
+    pub(super) node: Option<NodeId>,
     /// When it came up.
     pub(super) since: Instant,
     /// Something was accepted on it.

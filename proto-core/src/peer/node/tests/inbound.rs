@@ -160,3 +160,43 @@ fn a_request_that_was_given_up_is_not_handed_over() {
     bed.event(conn, Event::Closed(Closed::PathDead));
     assert!(bed.steps().is_empty());
 }
+
+#[test]
+fn of_those_who_are_no_node_yet_a_few_stay_together() {
+    let mut bed = Bed::new();
+    bed.event(ConnId(1), inbound(Some(PEER)));
+    // Each may have come for one call, until there are too many.
+    let last = 100 + PEER_INBOUND_BURST as u64;
+    for conn in 100..last {
+        bed.event(ConnId(conn), inbound(None));
+    }
+    assert!(bed.steps().is_empty());
+    let ended = |conn| NodeStep::Drain(ConnId(conn), Duration::ZERO);
+    bed.event(ConnId(last), inbound(None));
+    assert_eq!(bed.steps(), [ended(100)]);
+    bed.now += RPC_TIMEOUT;
+    bed.event(ConnId(last + 1), inbound(None));
+    let steps = bed.steps();
+    assert_eq!(steps.len(), PEER_INBOUND_BURST - 3);
+    assert!(!steps.contains(&ended(last + 1)) && !steps.contains(&ended(1)));
+}
+
+#[test]
+fn who_has_proved_itself_is_no_stranger_any_more() {
+    let mut bed = Bed::new();
+    for conn in 100..110 {
+        bed.event(ConnId(conn), inbound(None));
+        bed.event(ConnId(conn), bound(NodeId(conn)));
+        bed.now += RPC_TIMEOUT;
+    }
+    assert!(bed.steps().is_empty());
+    // From there on it has what any node has.
+    for conn in 110..113 {
+        bed.event(ConnId(conn), inbound(Some(NodeId(100))));
+    }
+    assert!(bed.steps().is_empty());
+    bed.event(ConnId(113), inbound(None));
+    bed.event(ConnId(113), bound(NodeId(100)));
+    let oldest = NodeStep::Drain(ConnId(100), RPC_DRAIN_GRACE);
+    assert_eq!(bed.steps(), [oldest]);
+}
