@@ -245,7 +245,7 @@ impl Bed {
             for node in &mut self.nodes {
                 any |= node.turn(self.now);
                 let own = node.addr;
-                let from = |ip: Option<IpAddr>| (ip.unwrap_or(own.ip()), own.port()).into();
+                let from = |ip: Option<IpAddr>| (ip.unwrap_or_else(|| own.ip()), own.port()).into();
                 let datagrams = node.host.run(self.now).into_iter();
                 said.extend(datagrams.map(|(ip, to, bytes)| (from(ip), to, bytes)));
             }
