@@ -105,7 +105,7 @@ impl Taking {
 
 /// Tells the peer what was decided; gives what is to be carried. A session that is not any more drops the pipe, and so is
 /// reset with the agent.
-async fn answered(mut leg: LinkLeg, word: Word) -> Option<(LinkLeg, Carried)> {
+pub(super) async fn answered(mut leg: LinkLeg, word: Word) -> Option<(LinkLeg, Carried)> {
     match word {
         Word::Accept(pipe) => {
             let answer = Answer::to_record(Status::Open, "");

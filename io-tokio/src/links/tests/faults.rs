@@ -1,6 +1,7 @@
 //! What fails or does not go on, and what must go on beside it.
 
 use std::{
+    future::poll_fn,
     io::IoSlice,
     net::{Ipv4Addr, TcpListener},
     pin::Pin,
@@ -10,12 +11,18 @@ use std::{
 };
 
 use adit_io_common::{
-    commands::Command, over::Over, peers::PeerCommand, replica::Replica, socket::Carried,
+    commands::Command,
+    leg::Leg,
+    over::Over,
+    peers::PeerCommand,
+    replica::{Link, Replica},
+    socket::Carried,
 };
 use adit_proto_core::{
     close::CloseReason,
     gateway::{AttemptError, dispatch::AgentEvent},
     id::AttemptId,
+    limits::FORWARD_HEADER_TIMEOUT,
     peer::{
         forward::{Answer, Status},
         node::Reach,
@@ -29,14 +36,16 @@ use tokio::{
     io::{AsyncRead, AsyncWriteExt, ReadBuf},
     sync::Semaphore,
     task::yield_now,
-    time::timeout,
+    time::{Instant, pause, resume, timeout},
 };
 
 use super::{
     super::{
         counters::Counters,
-        link::{hear, register, say},
+        link::{LinkLeg, hear, register, say},
         opener::{NoLink, Way},
+        session::Word,
+        taker::answered,
         *,
     },
     bed::{
@@ -281,10 +290,54 @@ async fn a_peer_that_brings_a_session_and_never_reads_holds_up_nobody_else() {
     // Bytes that are no record end it at once, whatever waits to be written.
     let garbage = [IoSlice::new(&[0; 64])];
     let socket = leg.socket();
-    assert!(adit_io_common::leg::Leg::poll_write(socket, &garbage).is_ready());
+    assert!(socket.poll_write(&garbage).is_ready());
     let counts = one.links.handle();
     until(|| counts.counts().accepted_open == 1).await;
     stuck.write_all(b"x").await.unwrap_err();
+}
+
+/// A link of which this end has written so much that nothing more is taken, with the end of a peer that does not read.
+async fn stuck() -> (LinkLeg, Link) {
+    let of = |node| {
+        Replica::new(
+            settings(node, &[], keys(KEY, None)).replica,
+            Slots::default(),
+        )
+    };
+    let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
+    let addr = listener.local_addr().unwrap();
+    let mut acceptor = Acceptor::new(of(ONE), listener).unwrap();
+    let peer = of(TWO);
+    let dialled = crate::replica::dial(&peer, addr, replica_of(ONE).unwrap());
+    let (dialled, link) = tokio::join!(dialled, acceptor.accept());
+    let mut leg = register(link).unwrap();
+    let piece = [IoSlice::new(&[0; 64 << 10])];
+    let write = |leg: &mut LinkLeg, cx: &mut Context<'_>| {
+        leg.socket().wake(cx);
+        leg.socket().poll_write(&piece)
+    };
+    while let Ok(taken) = timeout(STALL, poll_fn(|cx| write(&mut leg, cx))).await {
+        taken.unwrap();
+    }
+    (leg, dialled.unwrap())
+}
+
+#[tokio::test]
+async fn a_peer_that_does_not_read_its_answer_keeps_its_place_for_five_seconds() {
+    let refuse = Word::Refuse(Status::NoRoute, "no agent".into());
+    let (mut agent, near) = Pipe::pair();
+    for word in [refuse, Word::Accept(Carried::new(near))] {
+        let (leg, _peer) = stuck().await;
+        // From here on time passes where nothing else can happen.
+        pause();
+        let begun = Instant::now();
+        let ended = timeout(2 * FORWARD_HEADER_TIMEOUT, answered(leg, word)).await;
+        assert!(ended.expect("it waits for ever").is_none());
+        assert!(begun.elapsed() >= FORWARD_HEADER_TIMEOUT);
+        resume();
+    }
+    // Nor does its session stay with the agent.
+    read_end(&mut agent).await.unwrap_err();
 }
 
 fn target(addr: SocketAddr) -> Target {
