@@ -61,7 +61,8 @@ impl MacKey {
     pub fn new(bytes: &[u8; 32]) -> Self {
         // A key that is shorter than a block is followed by zeros (RFC 2104 2).
         let mut block = Zeroizing::new([0; 64]);
-        block[..bytes.len()].copy_from_slice(bytes);
+        let (head, _zeros) = block.split_at_mut(bytes.len());
+        head.copy_from_slice(bytes);
         Self(Hmac::new((&*block).into()))
     }
 
