@@ -264,6 +264,7 @@ impl Node {
             match timer {
                 Timer::Call(call) => self.call_timed_out(now, call),
                 Timer::Dial(dial) => self.dial_timed_out(now, dial),
+                Timer::Inbound(conn) => self.inbound_timed_out(now, conn),
             }
         }
     }

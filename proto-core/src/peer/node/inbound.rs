@@ -7,7 +7,7 @@ use std::{
 
 use super::{
     Node,
-    state::{Carries, Held, Inbound, LinkRole, Pooled},
+    state::{Carries, Held, Inbound, LinkRole, Pooled, Timer},
     step::NodeStep,
 };
 use crate::{
@@ -42,14 +42,47 @@ impl Node {
         if self.stopping {
             self.steps.push_back(NodeStep::Drain(conn, Duration::ZERO));
         } else {
-            while self.end_one_of(now, shown, carries, conn) {}
+            self.keep_few(now, shown, carries, conn);
         }
     }
 
+    /// The time of a connection for its first call is over.
+    pub(super) fn inbound_timed_out(&mut self, now: Instant, conn: ConnId) {
+        let held = self.links.get(&conn);
+        if let Some(inbound) = held.and_then(|held| held.role.inbound()) {
+            self.keep_few(now, inbound.node, inbound.carries, conn);
+        }
+    }
+
+    /// Ends what a node has too much of, now or as soon as it may.
+    fn keep_few(&mut self, now: Instant, node: Option<NodeId>, carries: Carries, newest: ConnId) {
+        if self.stopping {
+            return;
+        }
+        while self.end_one_of(now, node, carries, newest) {}
+        if self.inbound_of(node, carries).count() > PEER_INBOUND_MAX {
+            let until = now.checked_add(RPC_TIMEOUT).unwrap_or(now);
+            self.timers.insert((until, Timer::Inbound(newest)));
+        }
+    }
+
+    /// The connections of a node that are to stay.
+    fn inbound_of(
+        &self,
+        node: Option<NodeId>,
+        carries: Carries,
+    ) -> impl Iterator<Item = (ConnId, Inbound)> {
+        self.links.iter().filter_map(move |(conn, held)| {
+            let inbound = held.role.inbound()?;
+            let is_of_it = inbound.node == node && inbound.carries == carries;
+            (is_of_it && !inbound.is_leaving).then_some((*conn, inbound))
+        })
+    }
+
     /// Ends a connection of a node that has too many, and tells whether it did. Those that are no node's yet, as of nodes that
-    /// would join, are counted as one node's: whoever has a certificate of the CA and no record holds no more. One that has proved nothing goes first, so
-    /// that nobody who has a node's certificate and not the cluster's key drives out what the node uses; then the oldest.
-    /// One for calls has time for a call first, up to so many of them.
+    /// would join, are counted as one node's: whoever has a certificate of the CA and no record holds no more. One that has
+    /// proved nothing goes first, so that nobody who has a node's certificate and not the cluster's key drives out what the
+    /// node uses; then the oldest. One for calls has time for a call first, up to so many of them.
     fn end_one_of(
         &mut self,
         now: Instant,
@@ -57,12 +90,7 @@ impl Node {
         carries: Carries,
         newest: ConnId,
     ) -> bool {
-        let of_it = self.links.iter().filter_map(|(conn, held)| {
-            let inbound = held.role.inbound()?;
-            let is_of_it = inbound.node == node && inbound.carries == carries;
-            (is_of_it && !inbound.is_leaving).then_some((*conn, inbound))
-        });
-        let of_it: Vec<(ConnId, Inbound)> = of_it.collect();
+        let of_it: Vec<(ConnId, Inbound)> = self.inbound_of(node, carries).collect();
         if of_it.len() <= PEER_INBOUND_MAX {
             return false;
         }
@@ -106,9 +134,7 @@ impl Node {
     /// the node did need not wait for the engine's next attempt, which comes the later the longer the dial takes.
     pub(super) fn handle_bound(&mut self, now: Instant, conn: ConnId, node: NodeId) {
         self.mark_bound(conn, Some(node));
-        if !self.stopping {
-            while self.end_one_of(now, Some(node), Carries::Calls, conn) {}
-        }
+        self.keep_few(now, Some(node), Carries::Calls, conn);
         let Some(peer) = self.peers.get_mut(&node) else {
             return;
         };

@@ -179,4 +179,6 @@ pub(super) struct Inbound {
 pub(super) enum Timer {
     Call(CallId),
     Dial(DialId),
+    /// Of a connection that a peer dialled, beside more than stay.
+    Inbound(ConnId),
 }

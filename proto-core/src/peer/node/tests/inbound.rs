@@ -108,6 +108,20 @@ fn each_of_many_connections_that_a_node_dials_at_once_has_time_for_a_call() {
 }
 
 #[test]
+fn after_a_burst_a_few_stay_though_no_other_comes() {
+    let mut bed = Bed::new();
+    for conn in 0..10 {
+        bed.event(ConnId(conn), inbound(Some(PEER)));
+    }
+    let due = bed.node.poll_timeout();
+    assert_eq!(due, Some(bed.now + RPC_TIMEOUT));
+    bed.now += RPC_TIMEOUT;
+    bed.node.handle_timeout(bed.now);
+    assert_eq!(bed.steps().len(), 6, "four stay");
+    assert_eq!(bed.node.poll_timeout(), None);
+}
+
+#[test]
 fn of_the_connections_for_sessions_that_a_node_dials_a_few_stay() {
     let mut bed = Bed::new();
     let up = |is_dialler| {
