@@ -88,14 +88,17 @@ impl LinkError {
     }
 }
 
-/// No port of this machine's is left, or none may be used; no memory.
-const LACKS_BY_KIND: [io::ErrorKind; 3] = [
+/// No port of this machine's is left, or none may be used; its rules forbid it (EPERM and EACCES); its own interface is down; no
+/// memory. That a network is not reached may be the network's doing.
+const LACKS_BY_KIND: [io::ErrorKind; 5] = [
     io::ErrorKind::AddrNotAvailable,
     io::ErrorKind::WouldBlock,
+    io::ErrorKind::PermissionDenied,
+    io::ErrorKind::NetworkDown,
     io::ErrorKind::OutOfMemory,
 ];
-/// EPERM, ENFILE, EMFILE and ENOBUFS, for which the standard library has no kinds of their own.
-const LACKS_BY_CODE: [i32; 4] = [1, 23, 24, 105];
+/// ENFILE, EMFILE and Linux's ENOBUFS, for which the standard library has no kinds of their own.
+const LACKS_BY_CODE: [i32; 3] = [23, 24, 105];
 
 #[cfg(test)]
 mod tests {
@@ -112,12 +115,19 @@ mod tests {
             Errno::ADDRNOTAVAIL,
             Errno::NOBUFS,
             Errno::PERM,
+            Errno::ACCESS,
+            Errno::NETDOWN,
         ] {
             let error = of(lack);
             assert!(error.is_local(), "{error:?}");
             assert!(error.to_string().contains("this machine"), "{error}");
         }
-        for away in [Errno::CONNREFUSED, Errno::HOSTUNREACH, Errno::TIMEDOUT] {
+        for away in [
+            Errno::CONNREFUSED,
+            Errno::HOSTUNREACH,
+            Errno::NETUNREACH,
+            Errno::TIMEDOUT,
+        ] {
             let error = of(away);
             assert!(!error.is_local(), "{error:?}");
             assert!(error.to_string().contains("see that it runs"), "{error}");

@@ -35,11 +35,11 @@ pub(super) struct Session {
 }
 
 /// What a task is for.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub(super) enum Running {
     Session(Place, Option<AttemptId>),
     /// Whether a peer that no call reaches is reached by a link.
-    Probe(NodeId),
+    Probe(NodeId, Target),
 }
 
 impl Peer {

@@ -11,7 +11,7 @@ use adit_io_common::{
 use adit_proto_core::{
     gateway::AttemptError,
     id::AttemptId,
-    limits::OPEN_TIMEOUT,
+    limits::{FORWARD_HEADER_TIMEOUT, OPEN_TIMEOUT},
     peer::forward::{Answer, Forward},
     replica::ReplicaId,
     target::{Host, Target},
@@ -131,6 +131,14 @@ impl Way {
             }
         }
         Err(no_link)
+    }
+
+    /// Looks whether a link reaches the peer, and ends it at once.
+    pub(super) async fn probe(&self) -> Result<(), NoLink> {
+        let mut leg = self.dial().await?;
+        // It is there, whether it hears of the end or not.
+        let _heard = timeout(FORWARD_HEADER_TIMEOUT, link::finish(&mut leg)).await;
+        Ok(())
     }
 
     fn register(&self, link: Link) -> Result<LinkLeg, NoLink> {

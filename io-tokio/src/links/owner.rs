@@ -223,10 +223,17 @@ impl Owner {
             return;
         };
         peer.is_probed = true;
-        self.spawn(Running::Probe(node), async move {
+        self.spawn(Running::Probe(node, way.address.clone()), async move {
             tokio::time::sleep(pause).await;
-            way.dial().await.err()
+            way.probe().await.err()
         });
+    }
+
+    /// A session begins. Where no call reaches its peer, nothing else tells of a machine that goes then.
+    fn watch(&mut self, node: NodeId) {
+        if self.peers.get(&node).is_some_and(|peer| peer.is_down) {
+            self.probe(node, PROBE_PAUSE);
+        }
     }
 
     fn spawn(
@@ -239,11 +246,16 @@ impl Owner {
     }
 
     /// Cuts the sessions of a peer that a link does not reach, either, unless calls reach it by now.
-    fn probed(&mut self, node: NodeId, no_link: Option<NoLink>) {
+    fn probed(&mut self, node: NodeId, address: &Target, no_link: Option<NoLink>) {
         let Some(peer) = self.peers.get_mut(&node) else {
             return;
         };
         peer.is_probed = false;
+        let no_link = match peer.address == *address {
+            true => no_link,
+            // The peer is elsewhere by now, so that nothing is known of it.
+            false => Some(NoLink::Untried),
+        };
         match no_link {
             _ if !peer.is_down => {}
             Some(NoLink::Unreached) => {
@@ -366,10 +378,7 @@ impl Owner {
                     opening.run(controls).await;
                     None
                 });
-                if self.peers.get(&node).is_some_and(|peer| peer.is_down) {
-                    // Nothing else tells of a machine that goes then.
-                    self.probe(node, PROBE_PAUSE);
-                }
+                self.watch(node);
                 return;
             }
         };
@@ -405,6 +414,7 @@ impl Owner {
             taking.run(link, controls).await;
             None
         });
+        self.watch(node);
     }
 
     fn count(&self) {
@@ -466,7 +476,7 @@ impl Owner {
                 self.count();
                 self.tell_closed(place.0);
             }
-            Some(Running::Probe(node)) => self.probed(node, no_link),
+            Some(Running::Probe(node, address)) => self.probed(node, &address, no_link),
             None => {}
         }
     }
@@ -479,5 +489,8 @@ fn all_of(conn: ConnId) -> RangeInclusive<Place> {
 /// What all links that peers have dialled are on, to the gateway. From here on ways to peers are numbered: the gateway
 /// knows those of its endpoints, too, which are below.
 const TAKEN: ConnId = ConnId(1 << 41);
-/// Between two tries of a link to a peer that calls do not reach.
-const PROBE_PAUSE: Duration = Duration::from_secs(5);
+/// Between two tries of a link to a peer that calls do not reach. Tests of sockets cannot make time pass.
+const PROBE_PAUSE: Duration = match cfg!(test) {
+    true => Duration::from_millis(100),
+    false => Duration::from_secs(5),
+};

@@ -49,7 +49,8 @@ impl Taking {
             Err(error) => Err(error.to_string()),
         };
         let (leg, forward) = match begun {
-            Ok(begun) => begun,
+            Ok(Some(begun)) => begun,
+            Ok(None) => return,
             Err(error) => {
                 if self.odd.allow() {
                     tracing::warn!(%peer, %remote, error, "{ODD}");
@@ -71,12 +72,20 @@ impl Taking {
         }
     }
 
-    async fn header(&self, mut leg: LinkLeg, peer: NodeId) -> Result<(LinkLeg, Forward), String> {
+    /// Reads what the peer asks for; none where it only looked whether this gateway is there.
+    pub(super) async fn header(
+        &self,
+        mut leg: LinkLeg,
+        peer: NodeId,
+    ) -> Result<Option<(LinkLeg, Forward)>, String> {
         let heard = timeout(FORWARD_HEADER_TIMEOUT, hear(&mut leg)).await;
         let record = heard.map_err(|_| "no header came in time".to_owned())?;
         let record = record.map_err(|error| error.to_string())?;
+        if record.is_empty() {
+            return Ok(None);
+        }
         let forward = Forward::from_record(&record, peer, self.local);
-        Ok((leg, forward.map_err(|error| error.to_string())?))
+        Ok(Some((leg, forward.map_err(|error| error.to_string())?)))
     }
 
     fn ask(&self, forward: Forward, remote: SocketAddr) {

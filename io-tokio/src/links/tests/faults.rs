@@ -11,8 +11,10 @@ use std::{
 };
 
 use adit_io_common::{
-    commands::Command,
+    clock::system_env,
+    commands::{Command, Commands},
     leg::Leg,
+    lines::Lines,
     over::Over,
     peers::PeerCommand,
     replica::{Link, Replica},
@@ -21,7 +23,7 @@ use adit_io_common::{
 use adit_proto_core::{
     close::CloseReason,
     gateway::{AttemptError, dispatch::AgentEvent},
-    id::AttemptId,
+    id::{AttemptId, ConnId, Slot},
     limits::FORWARD_HEADER_TIMEOUT,
     peer::{
         forward::{Answer, Status},
@@ -45,7 +47,7 @@ use super::{
         link::{LinkLeg, hear, register, say},
         opener::{NoLink, Way},
         session::Word,
-        taker::answered,
+        taker::{ODD, Taking, answered},
         *,
     },
     bed::{
@@ -54,6 +56,19 @@ use super::{
     },
 };
 use crate::{pipe::Pipe, replica::Acceptor};
+
+/// Who takes a session at the first gateway.
+fn taking() -> Taking {
+    let ((node, _), (endpoint, _), (own, _)) = (handoff(1), handoff(1), handoff(1));
+    let (moved, env) = (Arc::default(), system_env(None).unwrap());
+    Taking {
+        gateway: GatewayHandle::new(node, endpoint, moved, env),
+        place: (ConnId(1), Slot(1)),
+        local: ONE,
+        commands: Commands::Shared(ConnId(1), own),
+        odd: Lines::new(ODD),
+    }
+}
 
 /// Waits for what another task brings about.
 async fn until(is_so: impl Fn() -> bool) {
@@ -199,6 +214,54 @@ async fn a_session_that_begins_while_no_call_reaches_the_peer_is_watched_over() 
     one.links.handle().configure(other);
     read_end(&mut user).await.unwrap_err();
     assert_eq!(two.over().await.2, Over::ConnectionLost);
+}
+
+#[tokio::test]
+async fn a_session_that_is_taken_while_no_call_reaches_the_peer_is_watched_over() {
+    let (mut one, mut two, way) = pair().await;
+    let known = settings(ONE, &[(TWO, two.address())], keys(KEY, None));
+    one.links.handle().configure(known);
+    one.up(TWO).await;
+    let reach = Reach::Down;
+    one.notices.push_or_stop(LinkNotice { node: TWO, reach });
+    assert!(matches!(one.event().await, AgentEvent::Suspect));
+    let (_user, mut agent, _) = session(&mut one, &mut two, &way).await;
+    assert_eq!(read(&mut agent, 6).await, b"early ");
+    // From here on links do not reach it, either.
+    let other = settings(TWO, &[(ONE, one.address())], keys(OTHER_KEY, None));
+    two.links.handle().configure(other);
+    read_end(&mut agent).await.unwrap_err();
+}
+
+#[tokio::test]
+async fn who_only_looks_whether_a_gateway_is_there_asks_nothing() {
+    let key = || keys(KEY, None);
+    let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
+    let way = Way {
+        replica: Replica::new(settings(TWO, &[], key()).replica, Slots::default()),
+        peer: replica_of(ONE).unwrap(),
+        address: target(listener.local_addr().unwrap()),
+        handshakes: Arc::new(Semaphore::new(1)),
+    };
+    let replica = Replica::new(settings(ONE, &[], key()).replica, Slots::default());
+    let mut acceptor = Acceptor::new(replica, listener).unwrap();
+    let taking = taking();
+    let header = async {
+        taking
+            .header(register(acceptor.accept().await).unwrap(), TWO)
+            .await
+    };
+    let (probed, asked) = tokio::join!(way.probe(), header);
+    assert_eq!(probed.err(), None);
+    assert!(matches!(asked, Ok(None)), "{asked:?}");
+    // One that is cut is another thing.
+    let cut = async { drop(way.dial().await.unwrap()) };
+    let header = async {
+        taking
+            .header(register(acceptor.accept().await).unwrap(), TWO)
+            .await
+    };
+    assert!(tokio::join!(header, cut).0.is_err());
 }
 
 #[tokio::test]
