@@ -55,6 +55,8 @@ pub(super) struct Bed {
     pub(super) pairs: Vec<(Vec<u8>, Vec<u8>)>,
     /// Nodes that take themselves for another than the others do.
     mistaken: BTreeMap<usize, NodeId>,
+    /// Everything that is sent is lost.
+    pub(super) is_cut: bool,
 }
 
 pub(super) struct TestNode {
@@ -117,6 +119,7 @@ impl Bed {
             now: Instant::now(),
             ca: (ca, Issuer::new(params, key)),
             pairs: Vec::new(),
+            is_cut: false,
             mistaken: numbers.iter().map(|(n, of)| (*n, NodeId(*of))).collect(),
         };
         bed.pairs = (0..count).map(|_| bed.issue()).collect();
@@ -252,6 +255,7 @@ impl Bed {
             if !any && said.is_empty() {
                 return;
             }
+            said.retain(|_| !self.is_cut);
             for (from, to, bytes) in said {
                 let mut nodes = self.nodes.iter_mut();
                 let node = nodes.find(|node| [node.addr, elsewhere(node.addr)].contains(&to));

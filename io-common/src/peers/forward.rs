@@ -38,7 +38,10 @@ pub(super) struct Forwarding {
 #[derive(Debug)]
 enum Side {
     /// It was dialled here, and carries sessions of this gateway's users.
-    Opener,
+    Opener {
+        /// It is to end with the sessions that it has.
+        is_leaving: bool,
+    },
     /// It carries sessions of the peer's users.
     Taker {
         /// The peer's address.
@@ -69,7 +72,7 @@ impl Forwarding {
                     commands: own.clone(),
                 };
                 gateway.told_by_peers(FromPeers::Connected(id, carriage));
-                Side::Opener
+                Side::Opener { is_leaving: false }
             }
             false => {
                 let asked = BTreeSet::new();
@@ -103,6 +106,8 @@ impl Forwarding {
                 AgentEvent::SessionEnded { slot: *slot }
             }
             Event::PathSuspect => AgentEvent::Suspect,
+            // The gateway would give it sessions again.
+            Event::PathRecovered if self.is_leaving() => return,
             Event::PathRecovered => AgentEvent::Recovered,
             Event::Closed(_) => {
                 self.all_given_up();
@@ -124,9 +129,13 @@ impl Forwarding {
             | Event::Peer(_) => return,
         };
         // The node knows none of the connections that peers dialled: it has their sessions' other ends.
-        if let Side::Opener = self.side {
+        if let Side::Opener { .. } = self.side {
             self.tell(FromConnection::Event(told));
         }
+    }
+
+    fn is_leaving(&self) -> bool {
+        matches!(self.side, Side::Opener { is_leaving: true })
     }
 
     fn requested(&mut self, slot: Slot, forward: Box<Forward>) {
@@ -189,7 +198,12 @@ impl Forwarding {
                 self.own
                     .push_or_stop(Command::Close(CloseReason::NodeStopping));
             }
-            PeerCommand::Drain(_) => forward.drain(),
+            PeerCommand::Drain(_) => {
+                if let Side::Opener { is_leaving } = &mut self.side {
+                    *is_leaving = true;
+                }
+                forward.drain();
+            }
             // Of calls.
             PeerCommand::Reconsider(_)
             | PeerCommand::Call { .. }
@@ -208,13 +222,13 @@ impl Forwarding {
 
     /// What a peer's sessions move is counted where they leave to the agent.
     pub(super) fn on_moved(&self, sent: u64, received: u64) {
-        if let Side::Opener = self.side {
+        if let Side::Opener { .. } = self.side {
             self.gateway.moved(sent, received);
         }
     }
 
     pub(super) fn on_flushing(&self, slots: BTreeSet<Slot>) {
-        if let Side::Opener = self.side
+        if let Side::Opener { .. } = self.side
             && !slots.is_empty()
         {
             self.tell(FromConnection::Flushing(slots));
@@ -222,7 +236,7 @@ impl Forwarding {
     }
 
     pub(super) fn on_session_over(&self, slot: Slot, traffic: Traffic, how: Over) {
-        if let Side::Opener = self.side {
+        if let Side::Opener { .. } = self.side {
             self.tell(FromConnection::SessionOver { slot, traffic, how });
         }
     }

@@ -299,6 +299,28 @@ fn new_sessions_go_to_a_peers_new_address_at_once_and_others_stay_where_they_are
 }
 
 #[test]
+fn a_connection_to_a_former_address_gets_no_session_though_its_path_recovers() {
+    let (mut bed, old) = forwarding();
+    let way = carriage(&mut bed, 0, old);
+    assert!(open(&mut bed, &way, 1).is_empty());
+    let (reply, _done) = oneshot::channel();
+    let moved = elsewhere(bed.nodes[1].addr).into();
+    bed.tell(0, PeersInput::SetPeers(vec![(id(1), moved)], reply));
+    bed.is_cut = true;
+    bed.pass(Duration::from_millis(3_500));
+    bed.is_cut = false;
+    bed.pass(Duration::from_secs(1));
+    let told = std::mem::take(&mut bed.nodes[0].gateway().told);
+    let of_it = |event: &AgentEvent| {
+        let is_it = |told: &&(ConnId, FromConnection)| matches!(told, (conn, FromConnection::Event(of)) if *conn == old && of == event);
+        told.iter().filter(is_it).count()
+    };
+    assert_eq!(of_it(&AgentEvent::Suspect), 2, "moved, and stalled");
+    assert_eq!(of_it(&AgentEvent::Recovered), 0);
+    assert!(bed.nodes[0].host.workers.contains_key(&old));
+}
+
+#[test]
 fn a_stop_ends_connections_for_sessions_that_carry_none() {
     let (mut bed, _conn) = forwarding();
     for node in &bed.nodes {
