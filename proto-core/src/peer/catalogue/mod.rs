@@ -61,7 +61,7 @@ enum Link {
     Up {
         /// What the peer said that it holds of this gateway.
         holds: Option<Stamp>,
-        /// The whole that was told last.
+        /// What was told last.
         told: Option<Stamp>,
         /// Until when that is waited for to be answered: meanwhile nothing else is told.
         waits_until: Option<Instant>,
@@ -135,6 +135,9 @@ pub enum CatalogueError {
         /// The start that this process was counted as.
         begun: u64,
     },
+    /// It holds a later change than the latest that it knows of.
+    #[error("node {0} holds more of this gateway than it knows of")]
+    Impossible(NodeId),
     /// What it lists is out of order, twice, or too much.
     #[error("the holding of node {0} is out of order")]
     Untidy(NodeId),
@@ -288,8 +291,8 @@ impl Catalogue {
     /// Takes the answer to a [`CatalogueOutput::Tell`]. Late and repeated ones are allowed: each says what the peer holds.
     ///
     /// # Errors
-    /// [`CatalogueError::Body`] and [`CatalogueError::Unknown`]; nothing has changed then. [`CatalogueError::TooFar`]: the
-    /// count of starts is not lifted.
+    /// [`CatalogueError::Body`], [`CatalogueError::Unknown`] and [`CatalogueError::Impossible`]; nothing has changed then.
+    /// [`CatalogueError::TooFar`]: the count of starts is not lifted.
     pub fn handle_answer(
         &mut self,
         now: Instant,
@@ -297,8 +300,12 @@ impl Catalogue {
         payload: &[u8],
     ) -> Result<(), CatalogueError> {
         let Received { held, highest } = Received::decode(payload)?;
+        let stamp = self.stamp;
         let entry = self.peers.get_mut(&peer);
         let Peer { link, .. } = entry.ok_or(CatalogueError::Unknown(peer))?;
+        if held > Some(highest) {
+            return Err(CatalogueError::Impossible(peer));
+        }
         if let Link::Up {
             holds,
             told,
@@ -306,13 +313,14 @@ impl Catalogue {
             ..
         } = link
         {
-            *holds = held;
+            // What it has of a former start is not what this one will tell under the same stamp.
+            *holds = held.filter(|held| *held <= stamp);
             // An answer to something earlier leaves what is under way under way.
             if *told <= Some(highest) {
                 *waits_until = None;
             }
         }
-        if highest > self.stamp {
+        if highest > stamp {
             let (epoch, begun) = (highest.epoch, self.begun);
             if epoch.saturating_sub(begun) >= EPOCH_LIFT_MAX {
                 return Err(CatalogueError::TooFar { peer, epoch, begun });
@@ -449,10 +457,10 @@ impl Link {
             return None;
         }
         *tell_at = later(now, CATALOGUE_REFRESH);
+        *told = Some(stamp);
         if *holds == Some(stamp) {
             return Some(Due::Unchanged);
         }
-        *told = Some(stamp);
         *waits_until = Some(later(now, CATALOGUE_ANSWER_PATIENCE));
         Some(Due::Whole)
     }

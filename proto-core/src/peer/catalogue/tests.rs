@@ -203,6 +203,30 @@ fn no_peer_lifts_the_count_of_starts_far() {
 }
 
 #[test]
+fn a_peer_that_answers_nonsense_is_told_no_sooner() {
+    let now = start();
+    let stamp = |version| Stamp { epoch: 1, version };
+    let answer = |held: Option<u64>, highest| {
+        let (held, highest) = (held.map(stamp), stamp(highest));
+        Received { held, highest }.encode().unwrap()
+    };
+    // It holds what it does not know of, or what is yet to come.
+    for highest in [1, 2] {
+        let (mut a, _) = pair(now);
+        let taken = a.handle_answer(now, B, &answer(Some(2), highest));
+        let impossible = Err(CatalogueError::Impossible(B));
+        assert_eq!(taken, if highest == 1 { impossible } else { Ok(()) });
+        outputs(&mut a);
+        a.set_local(now, holding(&[2]));
+        assert!(matches!(news(&told(&mut a)), News::Whole(_)));
+        for held in [None, Some(1), Some(2), Some(1), None, Some(2)] {
+            a.handle_answer(now, B, &answer(held, 2)).unwrap();
+            assert_eq!(outputs(&mut a), []);
+        }
+    }
+}
+
+#[test]
 fn a_goodbye_takes_effect_at_once() {
     let now = start();
     let (mut a, mut b) = pair(now);
