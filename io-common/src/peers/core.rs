@@ -24,6 +24,7 @@ use adit_proto_core::{
     output::Event,
     peer::{
         NodeId, PeerClose,
+        catalogue::Lane,
         event::PeerEvent,
         ledger::PeerLedger,
         negotiate::Agreed,
@@ -75,7 +76,7 @@ struct Caller {
 enum Whose {
     /// The number is that by which the call is given up.
     Application(u64, oneshot::Sender<Result<Bytes, CallError>>),
-    Catalogue,
+    Catalogue(Lane),
 }
 
 /// A connection whose version handshake is over.
@@ -449,8 +450,9 @@ impl PeersCore {
             return;
         };
         self.note_outcome(node, &outcome);
-        let Whose::Application(number, reply) = whose else {
-            return self.catalogue_answered(now, node, outcome);
+        let (number, reply) = match whose {
+            Whose::Application(number, reply) => (number, reply),
+            Whose::Catalogue(lane) => return self.catalogue_answered(now, node, lane, outcome),
         };
         self.numbers.remove(&number);
         if let Some(calls) = self.calls.get_mut(&node) {

@@ -10,7 +10,7 @@ use adit_proto_core::{
     id::{CallId, ConnId},
     peer::{
         NodeId,
-        catalogue::{Catalogue, CatalogueError, CatalogueOutput},
+        catalogue::{Catalogue, CatalogueError, CatalogueOutput, Lane},
         node::CallError,
         rpc_type::RpcType,
     },
@@ -29,8 +29,8 @@ use crate::{
 pub(in crate::peers) struct Told {
     pub(in crate::peers) machine: Catalogue,
     gateway: GatewayHandle,
-    /// What each peer is being told: one thing at a time, as what is held may be long.
-    under_way: BTreeMap<NodeId, UnderWay>,
+    /// What each peer is being told: one thing of each lane at a time, as what is held may be long.
+    under_way: BTreeMap<(NodeId, Lane), UnderWay>,
     /// When peers without a connection are dialled.
     warm_at: Instant,
     lost_epoch: LostEpoch,
@@ -139,14 +139,15 @@ impl PeersCore {
         &mut self,
         now: Instant,
         node: NodeId,
+        lane: Lane,
         outcome: Result<Bytes, CallError>,
     ) {
         let Some(told) = &mut self.told else {
             return;
         };
-        let done = told.under_way.remove(&node);
+        let done = told.under_way.remove(&(node, lane));
         match outcome {
-            Err(_) => told.machine.handle_unanswered(node),
+            Err(_) => told.machine.handle_unanswered(node, lane),
             Ok(answer) => match told.machine.handle_answer(now, node, &answer) {
                 Ok(()) => {}
                 Err(error @ CatalogueError::TooFar { .. }) if told.odd.allow() => {
@@ -159,31 +160,35 @@ impl PeersCore {
             },
         }
         if let Some(next) = done.and_then(|done| done.next) {
-            self.tell_peer(now, node, next);
+            self.tell_peer(now, node, lane, next);
         }
     }
 
-    fn tell_peer(&mut self, now: Instant, peer: NodeId, payload: Bytes) {
+    fn tell_peer(&mut self, now: Instant, peer: NodeId, lane: Lane, payload: Bytes) {
         let Some(told) = &mut self.told else {
             return;
         };
-        if let Some(under_way) = told.under_way.get_mut(&peer) {
+        if let Some(under_way) = told.under_way.get_mut(&(peer, lane)) {
             under_way.next = Some(payload);
             return;
         }
         let call = self.pool.call(now, peer, RpcType::Catalogue, payload);
-        told.under_way.insert(peer, UnderWay { call, next: None });
-        let whose = Whose::Catalogue;
+        let under_way = UnderWay { call, next: None };
+        told.under_way.insert((peer, lane), under_way);
+        let whose = Whose::Catalogue(lane);
         self.callers.insert(call, Caller { node: peer, whose });
     }
 
     /// A peer has no connection any more: once it has one again it is told everything anew.
     pub(super) fn untell(&mut self, now: Instant, peer: NodeId) {
-        if let Some(told) = &mut self.told
-            && let Some(UnderWay { call, .. }) = told.under_way.remove(&peer)
-        {
-            self.callers.remove(&call);
-            self.pool.cancel(now, call);
+        let Some(told) = &mut self.told else {
+            return;
+        };
+        for lane in [Lane::Whole, Lane::Brief] {
+            if let Some(UnderWay { call, .. }) = told.under_way.remove(&(peer, lane)) {
+                self.callers.remove(&call);
+                self.pool.cancel(now, call);
+            }
         }
     }
 
@@ -232,7 +237,11 @@ impl PeersCore {
                         own.push_or_stop(PeersInput::Holding(holding));
                     });
                 }
-                CatalogueOutput::Tell { peer, payload } => self.tell_peer(now, peer, payload),
+                CatalogueOutput::Tell {
+                    peer,
+                    lane,
+                    payload,
+                } => self.tell_peer(now, peer, lane, payload),
                 CatalogueOutput::Changed { peer } => {
                     let holding = told.machine.held_by(peer);
                     let holding = holding.map(|held| (**held).clone()).unwrap_or_default();

@@ -28,7 +28,8 @@ use crate::limits::{
 
 /// Tells peers what this gateway holds, and keeps what they tell.
 ///
-/// Every peer is told the whole at first and after each change, and once in [`CATALOGUE_REFRESH`] that it still holds.
+/// Every peer is told the whole at first and after each change, and once in [`CATALOGUE_REFRESH`] that what it knows still
+/// holds, also while a later whole is on its way.
 /// What a peer says counts for [`CATALOGUE_LIFETIME`](crate::limits::CATALOGUE_LIFETIME), then it is gone. After any
 /// call that takes `&mut self`, poll outputs until there is none.
 #[derive(Debug)]
@@ -61,11 +62,11 @@ enum Link {
     Up {
         /// What the peer said that it holds of this gateway.
         holds: Option<Stamp>,
-        /// What was told last.
+        /// The whole that was told last.
         told: Option<Stamp>,
-        /// Until when that is waited for to be answered: meanwhile nothing else is told.
+        /// Until when that is waited for to be answered: meanwhile no other is told.
         waits_until: Option<Instant>,
-        /// When it is told something again.
+        /// When it is told again that what it holds is not to be forgotten, and the whole where that came to nothing.
         tell_at: Instant,
     },
 }
@@ -76,10 +77,12 @@ pub enum CatalogueOutput {
     /// Say what this gateway holds, by [`Catalogue::set_local`].
     Collect,
     /// Send this to a peer, in a call of the kind `Catalogue`; to be answered by [`Catalogue::handle_answer`] or
-    /// [`Catalogue::handle_unanswered`].
+    /// [`Catalogue::handle_unanswered`]. One call of each lane is to be under way at a time; of what waits the latest counts.
     Tell {
         /// The peer.
         peer: NodeId,
+        /// Beside what it goes.
+        lane: Lane,
         /// The payload.
         payload: Bytes,
     },
@@ -102,6 +105,15 @@ pub enum CatalogueOutput {
         /// whatever all peers say.
         epoch: u64,
     },
+}
+
+/// What is told of one kind goes one after the other, and beside the other kind.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Lane {
+    /// All that is held, up to [`CATALOGUE_LEN_MAX`](crate::limits::CATALOGUE_LEN_MAX): it may take seconds.
+    Whole,
+    /// A few bytes.
+    Brief,
 }
 
 /// An announcement that was not taken: the peer's fault. What it held before stays for its time.
@@ -254,7 +266,12 @@ impl Catalogue {
         let up = |(id, peer): (&NodeId, &Peer)| matches!(peer.link, Link::Up { .. }).then_some(*id);
         for peer in self.peers.iter().filter_map(up).collect::<Vec<_>>() {
             let payload = payload.clone();
-            self.emit(CatalogueOutput::Tell { peer, payload });
+            let lane = Lane::Brief;
+            self.emit(CatalogueOutput::Tell {
+                peer,
+                lane,
+                payload,
+            });
         }
         self.is_stopped = true;
     }
@@ -332,12 +349,13 @@ impl Catalogue {
         Ok(())
     }
 
-    /// Notes that a [`CatalogueOutput::Tell`] came to nothing. It is told again with the next refresh.
-    pub fn handle_unanswered(&mut self, peer: NodeId) {
-        if let Some(Peer {
-            link: Link::Up { waits_until, .. },
-            ..
-        }) = self.peers.get_mut(&peer)
+    /// Notes that a [`CatalogueOutput::Tell`] came to nothing. The whole is told again with the next refresh.
+    pub fn handle_unanswered(&mut self, peer: NodeId, lane: Lane) {
+        if lane == Lane::Whole
+            && let Some(Peer {
+                link: Link::Up { waits_until, .. },
+                ..
+            }) = self.peers.get_mut(&peer)
         {
             *waits_until = None;
         }
@@ -402,21 +420,23 @@ impl Catalogue {
         if self.is_stopped {
             return;
         }
-        let (stamp, whole) = (self.stamp, self.whole.clone());
-        let mut unchanged = None;
-        let mut due = Vec::new();
-        for (id, peer) in &mut self.peers {
-            let news = match peer.link.due(now, stamp) {
-                Some(Due::Whole) => whole.clone(),
-                Some(Due::Unchanged) => unchanged
-                    .get_or_insert_with(|| payload(self.local, stamp, News::Unchanged))
-                    .clone(),
-                None => continue,
-            };
-            due.push((*id, news));
-        }
-        for (peer, payload) in due {
-            self.emit(CatalogueOutput::Tell { peer, payload });
+        let (node, stamp) = (self.local, self.stamp);
+        for (&peer, Peer { link, .. }) in &mut self.peers {
+            let due = link.due(now, stamp);
+            if let Some(held) = due.unchanged {
+                self.outputs.push_back(CatalogueOutput::Tell {
+                    peer,
+                    lane: Lane::Brief,
+                    payload: payload(node, held, News::Unchanged),
+                });
+            }
+            if due.is_whole {
+                self.outputs.push_back(CatalogueOutput::Tell {
+                    peer,
+                    lane: Lane::Whole,
+                    payload: self.whole.clone(),
+                });
+            }
         }
     }
 
@@ -429,14 +449,20 @@ impl Catalogue {
     }
 }
 
-enum Due {
-    Whole,
-    Unchanged,
+/// What a peer is to be told now.
+struct Due {
+    /// That what it holds under this stamp is not to be forgotten.
+    unchanged: Option<Stamp>,
+    is_whole: bool,
 }
 
 impl Link {
     /// What is to be told now; it counts as told.
-    fn due(&mut self, now: Instant, stamp: Stamp) -> Option<Due> {
+    fn due(&mut self, now: Instant, stamp: Stamp) -> Due {
+        let nothing = Due {
+            unchanged: None,
+            is_whole: false,
+        };
         let Self::Up {
             holds,
             told,
@@ -444,25 +470,26 @@ impl Link {
             tell_at,
         } = self
         else {
-            return None;
+            return nothing;
         };
-        if let Some(at) = *waits_until
-            && now < at
-        {
-            *tell_at = at.max(*tell_at);
-            return None;
+        let is_time = *tell_at <= now;
+        if is_time {
+            *tell_at = later(now, CATALOGUE_REFRESH);
         }
-        // A change is told at once; a refresh, and what came to nothing, by the clock.
-        if now < *tell_at && *told == Some(stamp) {
-            return None;
+        // A change is told at once; what came to nothing is told again by the clock.
+        let is_news = is_time || *told != Some(stamp);
+        let waits = waits_until.is_some_and(|until| now < until);
+        let is_whole = *holds != Some(stamp) && is_news && !waits;
+        if is_whole {
+            *told = Some(stamp);
+            *waits_until = Some(later(now, CATALOGUE_ANSWER_PATIENCE));
         }
-        *tell_at = later(now, CATALOGUE_REFRESH);
-        *told = Some(stamp);
-        if *holds == Some(stamp) {
-            return Some(Due::Unchanged);
+        // The whole may take longer than what the peer holds lasts. What a former start told is left to end.
+        let unchanged = holds.filter(|held| is_time && held.epoch == stamp.epoch);
+        Due {
+            unchanged,
+            is_whole,
         }
-        *waits_until = Some(later(now, CATALOGUE_ANSWER_PATIENCE));
-        Some(Due::Whole)
     }
 }
 

@@ -26,7 +26,7 @@ enum Step {
 }
 
 enum Message {
-    Told(Bytes),
+    Told(Lane, Bytes),
     Answer(Bytes),
 }
 
@@ -103,8 +103,8 @@ impl World {
             Step::Deliver(nth) if !self.wire.is_empty() => self.deliver(nth.index(self.wire.len())),
             Step::Lose(nth) if !self.wire.is_empty() => {
                 let (_, from, to, message) = self.wire.remove(nth.index(self.wire.len()));
-                if matches!(message, Message::Told(_)) {
-                    self.gateways[from].handle_unanswered(id(to));
+                if let Message::Told(lane, _) = message {
+                    self.gateways[from].handle_unanswered(id(to), lane);
                 }
             }
             Step::Deliver(_) | Step::Lose(_) => {}
@@ -145,7 +145,7 @@ impl World {
         let (now, (_, from, to, message)) = (self.now, &self.wire[nth]);
         let (from, to) = (*from, *to);
         match message {
-            Message::Told(payload) => {
+            Message::Told(_, payload) => {
                 let answer = self.gateways[to].handle_told(now, id(from), payload);
                 let message = Message::Answer(answer.unwrap());
                 self.heard.insert((from, to), now);
@@ -166,8 +166,12 @@ impl World {
                         let held = self.held[n].clone();
                         self.gateways[n].set_local(self.now, held);
                     }
-                    Out::Tell { peer, payload } => {
-                        let message = Message::Told(payload);
+                    Out::Tell {
+                        peer,
+                        lane,
+                        payload,
+                    } => {
+                        let message = Message::Told(lane, payload);
                         self.wire.push((self.now, n, index(peer), message));
                     }
                     Out::Changed { .. } | Out::EpochLost { .. } => {}

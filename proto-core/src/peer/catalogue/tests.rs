@@ -50,6 +50,16 @@ fn told(catalogue: &mut Catalogue) -> Bytes {
     }
 }
 
+/// The whole behind a refresh.
+fn whole(catalogue: &mut Catalogue) -> Bytes {
+    let refresh = match catalogue.poll_output() {
+        Some(Out::Tell { lane, payload, .. }) if lane == Lane::Brief => payload,
+        other => panic!("no refresh: {other:?}"),
+    };
+    assert_eq!(news(&refresh), News::Unchanged);
+    told(catalogue)
+}
+
 fn news(payload: &[u8]) -> News {
     Announcement::decode(payload).unwrap().news
 }
@@ -144,12 +154,54 @@ fn one_whole_is_under_way_at_a_time() {
     b.handle_told(now, A, &told(&mut a)).unwrap();
     assert_eq!(**b.held_by(A).unwrap(), holding(&[3]));
     // What is not answered is told again after a while, and what failed with the next refresh.
-    a.handle_timeout(now + ms(2) + CATALOGUE_ANSWER_PATIENCE);
-    assert!(matches!(news(&told(&mut a)), News::Whole(_)));
-    a.handle_unanswered(B);
-    let now = a.poll_timeout().unwrap();
-    a.handle_timeout(now);
-    assert!(matches!(news(&told(&mut a)), News::Whole(_)));
+    let mut now = now + ms(2) + CATALOGUE_ANSWER_PATIENCE;
+    for (unanswered, is_again) in [(Lane::Brief, false), (Lane::Whole, true)] {
+        a.handle_timeout(now);
+        assert!(matches!(news(&whole(&mut a)), News::Whole(_)));
+        a.handle_unanswered(B, unanswered);
+        now = a.poll_timeout().unwrap();
+        a.handle_timeout(now - ms(1));
+        assert_eq!(outputs(&mut a), []);
+        a.handle_timeout(now);
+        match is_again {
+            true => assert!(matches!(news(&whole(&mut a)), News::Whole(_))),
+            false => assert_eq!(news(&told(&mut a)), News::Unchanged),
+        }
+        now += CATALOGUE_ANSWER_PATIENCE;
+    }
+}
+
+#[test]
+fn what_a_peer_holds_lasts_while_the_whole_is_on_its_way() {
+    let now = start();
+    let (mut a, mut b) = pair(now);
+    let former = b.stamp_of(A);
+    a.set_local(now, holding(&[2]));
+    let slow = told(&mut a);
+    for n in 1..=20 {
+        let now = now + ms(1_000 * n);
+        a.handle_timeout(now);
+        for output in outputs(&mut a) {
+            let Out::Tell { payload, .. } = output else {
+                panic!("{output:?}");
+            };
+            let told = Announcement::decode(&payload).unwrap();
+            if told.news == News::Unchanged {
+                assert_eq!(Some(told.stamp), former);
+                let answer = b.handle_told(now, A, &payload).unwrap();
+                a.handle_answer(now, B, &answer).unwrap();
+            }
+        }
+        b.handle_timeout(now);
+        assert_eq!(b.stamp_of(A), former, "at {n} s");
+    }
+    let now = now + ms(20_500);
+    let answer = b.handle_told(now, A, &slow).unwrap();
+    assert_eq!(**b.held_by(A).unwrap(), holding(&[2]));
+    a.handle_answer(now, B, &answer).unwrap();
+    assert_eq!(a.poll_timeout(), Some(now + ms(500)));
+    a.handle_timeout(now + ms(500));
+    assert_eq!(news(&told(&mut a)), News::Unchanged);
 }
 
 #[test]
