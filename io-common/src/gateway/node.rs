@@ -29,7 +29,10 @@ use adit_proto_core::{
 use futures_channel::oneshot;
 use rand_chacha::ChaCha12Rng;
 
-use self::wishes::{Asked, Asker, Wish};
+use self::{
+    peers::HoldingWatch,
+    wishes::{Asked, Asker, Wish},
+};
 use super::{
     Confirm,
     carriage::Carriage,
@@ -74,8 +77,7 @@ pub struct Node {
     flushing: BTreeMap<ConnId, BTreeSet<Slot>>,
     /// Open sessions that an operator has ended.
     killed: BTreeSet<SessionId>,
-    /// Told when what the gateway holds may have changed.
-    holding_watch: Option<Box<dyn Fn() + Send>>,
+    watch: Option<HoldingWatch>,
     own: Sender<NodeInput>,
     failed_handshakes: Burst,
     refused_agents: Lines,
@@ -118,7 +120,7 @@ impl Node {
             spliced: BTreeSet::new(),
             flushing: BTreeMap::new(),
             killed: BTreeSet::new(),
-            holding_watch: None,
+            watch: None,
             own,
             failed_handshakes: Burst::default(),
             refused_agents: Lines::new("agent not registered"),
@@ -155,12 +157,14 @@ impl Node {
     /// When [`handle_timeout`](Self::handle_timeout) is to be called.
     #[must_use]
     pub fn poll_timeout(&self) -> Option<Instant> {
-        self.dispatch.poll_timeout()
+        let watch = self.watch.as_ref().map(|watch| watch.look_at);
+        self.dispatch.poll_timeout().into_iter().chain(watch).min()
     }
 
     /// A time may be over.
     pub fn handle_timeout(&mut self, now: Instant) {
         self.dispatch.handle_timeout(now);
+        self.look_for_silent(now);
         self.drain(now);
     }
 

@@ -329,6 +329,21 @@ impl Hub {
         }
     }
 
+    /// Tells whether nothing came from an agent on a connection for [`AGENT_SILENT`].
+    #[must_use]
+    pub fn is_silent(&self, now: Instant, conn: ConnId) -> bool {
+        let entered = self.conns.get(&conn);
+        entered.is_some_and(|entered| entered.record.silent(now) >= AGENT_SILENT)
+    }
+
+    /// When the next agent is silent unless something comes from it; none where all are. Looks at every connection.
+    #[must_use]
+    pub fn next_silence(&self, now: Instant) -> Option<Instant> {
+        let left = |e: &Entered| AGENT_SILENT.checked_sub(e.record.silent(now));
+        let left = self.conns.values().filter_map(left);
+        now.checked_add(left.filter(|left| !left.is_zero()).min()?)
+    }
+
     /// Counts the connected agents by how the best of their connections is, and tells of the fullest. Cheap: no route is
     /// looked at.
     #[must_use]

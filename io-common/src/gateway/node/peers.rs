@@ -2,15 +2,25 @@
 
 use std::time::Instant;
 
-use adit_proto_core::{gateway::dispatch::AgentEvent, id::ConnId};
+use adit_proto_core::{gateway::dispatch::AgentEvent, id::ConnId, limits::AGENT_SILENT};
 
 use super::{Node, wishes::Asker};
 use crate::gateway::{Carriage, input::FromPeers};
 
+/// Told when what the gateway holds may have changed.
+pub(super) struct HoldingWatch {
+    changed: Box<dyn Fn() + Send>,
+    /// When an agent may have fallen silent, which the clock alone tells.
+    pub(super) look_at: Instant,
+}
+
 impl Node {
     pub(super) fn told_by_peers(&mut self, now: Instant, told: FromPeers) {
         match told {
-            FromPeers::Watch(changed) => self.holding_watch = Some(changed),
+            FromPeers::Watch(changed) => {
+                let look_at = self.next_look(now);
+                self.watch = Some(HoldingWatch { changed, look_at });
+            }
             FromPeers::Collect(done) => done(self.dispatch.hub().holding(now)),
             FromPeers::Holds(peer, holding) => self.dispatch.peer_holds(now, peer, holding),
             FromPeers::Connected(conn, carriage) => {
@@ -26,7 +36,8 @@ impl Node {
     }
 
     pub(super) fn handle_event(&mut self, now: Instant, conn: ConnId, event: AgentEvent) {
-        let changes = changes_holding(&event);
+        let is_back = matches!(event, AgentEvent::Seen) && self.dispatch.hub().is_silent(now, conn);
+        let changes = is_back || changes_holding(&event);
         self.dispatch.handle_event(now, conn, event);
         if changes {
             self.holding_changed();
@@ -35,14 +46,31 @@ impl Node {
 
     /// What this gateway holds may be another set than before.
     pub(super) fn holding_changed(&self) {
-        if let Some(changed) = &self.holding_watch {
-            changed();
+        if let Some(watch) = &self.watch {
+            (watch.changed)();
         }
+    }
+
+    /// An agent may have fallen silent.
+    pub(super) fn look_for_silent(&mut self, now: Instant) {
+        if self.watch.as_ref().is_none_or(|watch| now < watch.look_at) {
+            return;
+        }
+        let look_at = self.next_look(now);
+        if let Some(watch) = &mut self.watch {
+            watch.look_at = look_at;
+            (watch.changed)();
+        }
+    }
+
+    /// No agent that comes, or is seen, after this is silent before the next look.
+    fn next_look(&self, now: Instant) -> Instant {
+        let next = self.dispatch.hub().next_silence(now);
+        next.unwrap_or(now + AGENT_SILENT)
     }
 }
 
-/// Tells whether an event may change what the gateway holds. An agent that falls silent is noticed by the clock alone; its
-/// routes are told of until something else changes.
+/// Tells whether an event may change what the gateway holds. That an agent falls silent is no event.
 fn changes_holding(event: &AgentEvent) -> bool {
     match event {
         AgentEvent::Registered { .. }

@@ -1,3 +1,5 @@
+mod holding;
+
 use std::{
     collections::VecDeque,
     net::{TcpListener, TcpStream},

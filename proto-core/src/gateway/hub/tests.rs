@@ -172,6 +172,24 @@ fn ties_go_to_the_fewest_sessions_then_to_the_newest_routes() {
 }
 
 #[test]
+fn it_is_known_when_the_next_agent_falls_silent() {
+    let mut bed = Bed::new();
+    let start = bed.now;
+    assert_eq!(bed.hub.next_silence(start), None);
+    bed.enter(1, 1, "10.0.0.0/8");
+    bed.enter(2, 2, "10.0.0.0/8");
+    bed.now = start + AGENT_SILENT / 3;
+    bed.hub.seen(bed.now, ConnId(1));
+    assert_eq!(bed.hub.next_silence(bed.now), Some(start + AGENT_SILENT));
+    bed.now = start + AGENT_SILENT;
+    let second = start + AGENT_SILENT / 3 + AGENT_SILENT;
+    assert_eq!(bed.hub.next_silence(bed.now), Some(second));
+    let silent = [1, 2, 3].map(|conn| bed.hub.is_silent(bed.now, ConnId(conn)));
+    assert_eq!(silent, [false, true, false]);
+    assert_eq!(bed.hub.next_silence(second), None);
+}
+
+#[test]
 fn suspect_and_silent_agents_are_for_pinned_sessions_only() {
     let mut bed = Bed::new();
     bed.enter(1, 1, "10.0.0.0/8");
