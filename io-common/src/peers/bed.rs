@@ -474,7 +474,7 @@ pub(super) fn cx() -> Context<'static> {
 }
 
 /// Everything that waits.
-fn all<T>(queue: &Receiver<T>) -> VecDeque<T> {
+pub(super) fn all<T>(queue: &Receiver<T>) -> VecDeque<T> {
     let mut batch = VecDeque::new();
     let _any = queue.poll_take(&cx(), &mut batch);
     batch

@@ -104,6 +104,10 @@ impl PeersCore {
         let Some(told) = &mut self.told else {
             return request.responder.fail();
         };
+        // What was given up while it waited must not be executed; nobody waits for the refusal.
+        if !request.interest.lasts() {
+            return;
+        }
         match told
             .machine
             .handle_told(now, request.from, &request.payload)
