@@ -4,6 +4,7 @@ use std::{
     collections::{BTreeMap, BTreeSet},
     fmt,
     net::{SocketAddr, TcpStream},
+    sync::Arc,
 };
 
 use adit_proto_core::{
@@ -144,7 +145,14 @@ pub enum FromPeers {
     /// Tell what the gateway holds.
     Collect(Box<dyn FnOnce(Holding) + Send>),
     /// A peer holds this, in the place of what it held.
-    Holds(NodeId, Holding),
+    Holds {
+        /// Which.
+        peer: NodeId,
+        /// What; nothing where it is gone.
+        holding: Arc<Holding>,
+        /// Called once that is so.
+        taken: Box<dyn FnOnce() + Send>,
+    },
     /// Sessions may be forwarded on this connection; what happens on it is told as of an agent's.
     Connected(ConnId, PeerCarriage),
     /// A peer hands a session over.

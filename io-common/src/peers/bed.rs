@@ -313,13 +313,7 @@ impl TestNode {
             any = true;
             self.host.command(now, conn, command);
         }
-        if let Some(gateway) = &mut self.gateway {
-            for input in all(&gateway.inputs) {
-                any = true;
-                gateway.take(input);
-            }
-        }
-        any
+        any | self.gateway.as_mut().is_some_and(TestGateway::turn)
     }
 
     fn expire(&mut self, now: Instant) {

@@ -260,6 +260,7 @@ impl PeersCore {
                 }
             }
             PeersInput::Told(request) => self.told(now, request),
+            PeersInput::Taken(peer) => self.taken(peer),
             PeersInput::HoldingChanged => {
                 if let Some(told) = &mut self.told {
                     told.machine.handle_changed(now);

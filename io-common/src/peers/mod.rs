@@ -136,6 +136,8 @@ pub enum PeersInput {
     Caller(ConnId, NodeId),
     /// A peer says what it holds.
     Told(Request),
+    /// The gateway has taken what a peer holds.
+    Taken(NodeId),
     /// What the gateway holds may be another set than before.
     HoldingChanged,
     /// What the gateway holds.

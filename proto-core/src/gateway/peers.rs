@@ -1,6 +1,6 @@
 //! What other gateways hold, and on which connections sessions are forwarded to them (design 8.8, 8.15).
 
-use std::{cmp::Reverse, collections::BTreeMap};
+use std::{cmp::Reverse, collections::BTreeMap, sync::Arc};
 
 use super::{
     AttemptError, OpenCause,
@@ -20,7 +20,7 @@ use crate::{
 /// The peers of a gateway, as far as routing is concerned.
 #[derive(Debug, Default)]
 pub struct Peers {
-    nodes: BTreeMap<NodeId, Holding>,
+    nodes: BTreeMap<NodeId, Arc<Holding>>,
     conns: BTreeMap<ConnId, Forwarding>,
     /// A routing table names by a number whose a route is; here it is the node's.
     table: RouteTable,
@@ -48,7 +48,7 @@ pub struct PeerChoice {
 
 impl Peers {
     /// Takes what a peer holds in the place of what it held; an empty holding forgets the peer.
-    pub(super) fn set_holding(&mut self, node: NodeId, holding: Holding) {
+    pub(super) fn set_holding(&mut self, node: NodeId, holding: Arc<Holding>) {
         let key = ConnId(node.0);
         if holding.is_empty() {
             self.nodes.remove(&node);
@@ -101,7 +101,7 @@ impl Peers {
     /// What a peer holds.
     #[must_use]
     pub fn held_by(&self, node: NodeId) -> Option<&Holding> {
-        self.nodes.get(&node)
+        self.nodes.get(&node).map(Arc::as_ref)
     }
 
     /// Sessions that are carried by a peer, or being opened through it.
@@ -247,7 +247,7 @@ mod tests {
     fn peers(holdings: &[(u64, Holding)]) -> Peers {
         let mut peers = Peers::default();
         for (n, holding) in holdings {
-            peers.set_holding(NodeId(*n), holding.clone());
+            peers.set_holding(NodeId(*n), Arc::new(holding.clone()));
             peers.connect(ConnId(10 * n), NodeId(*n));
         }
         peers
@@ -281,7 +281,7 @@ mod tests {
         assert_eq!((found[0].conn, found[0].route), (ConnId(11), None));
         peers.disconnect(ConnId(11));
         assert!(peers.is_advertised(&"10.1.1.1".parse().unwrap()));
-        peers.set_holding(NodeId(1), Holding::default());
+        peers.set_holding(NodeId(1), Arc::default());
         assert!(!peers.is_advertised(&"10.1.1.1".parse().unwrap()));
         assert!(peers.held_by(NodeId(1)).is_none());
     }

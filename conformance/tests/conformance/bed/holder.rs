@@ -73,8 +73,13 @@ async fn serve(inputs: Receiver<NodeInput>, state: Arc<Mutex<State>>) {
             match told {
                 FromPeers::Watch(changed) => state.watch = Some(changed),
                 FromPeers::Collect(done) => done(state.own.clone()),
-                FromPeers::Holds(peer, holding) => {
-                    state.peers.insert(peer, holding);
+                FromPeers::Holds {
+                    peer,
+                    holding,
+                    taken,
+                } => {
+                    state.peers.insert(peer, Holding::clone(&holding));
+                    taken();
                 }
                 // Of sessions, of which there are none.
                 FromPeers::Connected(..) | FromPeers::Forwarded(_) | FromPeers::GivenUp(_) => {}

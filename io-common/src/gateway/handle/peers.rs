@@ -1,5 +1,7 @@
 //! What a gateway and its connections to other gateways have to tell each other.
 
+use std::sync::Arc;
+
 use adit_proto_core::{
     id::ConnId,
     peer::{NodeId, catalogue::Holding},
@@ -20,9 +22,19 @@ impl GatewayHandle {
         self.told_by_peers(FromPeers::Collect(Box::new(done)));
     }
 
-    /// Takes what a peer holds in the place of what it held; an empty holding where it is gone.
-    pub fn peer_holds(&self, peer: NodeId, holding: Holding) {
-        self.told_by_peers(FromPeers::Holds(peer, holding));
+    /// Takes what a peer holds in the place of what it held; an empty holding where it is gone. `taken` is called once that
+    /// is so; it may not block. Whoever waits for it has one holding of a peer in the queue, which may be of megabytes.
+    pub fn peer_holds(
+        &self,
+        peer: NodeId,
+        holding: Arc<Holding>,
+        taken: impl FnOnce() + Send + 'static,
+    ) {
+        self.told_by_peers(FromPeers::Holds {
+            peer,
+            holding,
+            taken: Box::new(taken),
+        });
     }
 
     /// Takes a fact about a connection to another gateway that sessions are forwarded on.

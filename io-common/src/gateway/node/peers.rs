@@ -22,7 +22,14 @@ impl Node {
                 self.watch = Some(HoldingWatch { changed, look_at });
             }
             FromPeers::Collect(done) => done(self.dispatch.hub().holding(now)),
-            FromPeers::Holds(peer, holding) => self.dispatch.peer_holds(now, peer, holding),
+            FromPeers::Holds {
+                peer,
+                holding,
+                taken,
+            } => {
+                self.dispatch.peer_holds(now, peer, holding);
+                taken();
+            }
             FromPeers::Connected(conn, carriage) => {
                 let node = carriage.to;
                 self.connection_up(conn, Carriage::Peer(carriage));

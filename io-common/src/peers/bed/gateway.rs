@@ -1,12 +1,16 @@
-//! What stands for the gateway of a node.
+//! The gateway of a node, of which only what it holds, and what it is told, is there.
 
-use std::{collections::BTreeMap, sync::Arc};
+use std::{
+    collections::{BTreeMap, VecDeque},
+    sync::Arc,
+};
 
 use adit_proto_core::{
     id::{ConnId, Slot},
     peer::{NodeId, catalogue::Holding},
 };
 
+use super::all;
 use crate::{
     clock::system_env,
     gateway::{Forwarded, FromConnection, FromPeers, GatewayHandle, NodeInput, PeerCarriage},
@@ -16,9 +20,13 @@ use crate::{
 /// What the gateway of a node is told.
 pub(in crate::peers) struct TestGateway {
     pub(super) handle: GatewayHandle,
-    pub(super) inputs: Receiver<NodeInput>,
+    inputs: Receiver<NodeInput>,
     pub(in crate::peers) holding: Holding,
     pub(in crate::peers) peers: BTreeMap<NodeId, Holding>,
+    /// How often it was told what a peer holds.
+    pub(in crate::peers) holdings: usize,
+    /// What it is told waits.
+    pub(in crate::peers) is_deaf: bool,
     pub(in crate::peers) carriages: Vec<(ConnId, PeerCarriage)>,
     pub(in crate::peers) forwarded: Vec<Forwarded>,
     pub(in crate::peers) given_up: Vec<(ConnId, Slot)>,
@@ -35,6 +43,8 @@ impl TestGateway {
             inputs,
             holding: Holding::default(),
             peers: BTreeMap::new(),
+            holdings: 0,
+            is_deaf: false,
             carriages: Vec::new(),
             forwarded: Vec::new(),
             given_up: Vec::new(),
@@ -42,7 +52,18 @@ impl TestGateway {
         }
     }
 
-    pub(super) fn take(&mut self, input: NodeInput) {
+    /// Takes what waits; tells whether that was anything.
+    pub(super) fn turn(&mut self) -> bool {
+        let batch = match self.is_deaf {
+            true => VecDeque::new(),
+            false => all(&self.inputs),
+        };
+        let any = !batch.is_empty();
+        batch.into_iter().for_each(|input| self.take(input));
+        any
+    }
+
+    fn take(&mut self, input: NodeInput) {
         if let NodeInput::Connection(conn, told) = input {
             return self.told.push((conn, told));
         }
@@ -52,8 +73,14 @@ impl TestGateway {
         match told {
             FromPeers::Watch(_) => {}
             FromPeers::Collect(done) => done(self.holding.clone()),
-            FromPeers::Holds(peer, holding) => {
-                self.peers.insert(peer, holding);
+            FromPeers::Holds {
+                peer,
+                holding,
+                taken,
+            } => {
+                self.holdings += 1;
+                self.peers.insert(peer, Holding::clone(&holding));
+                taken();
             }
             FromPeers::Connected(conn, way) => self.carriages.push((conn, way)),
             FromPeers::Forwarded(forwarded) => self.forwarded.push(forwarded),

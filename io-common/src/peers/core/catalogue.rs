@@ -31,6 +31,8 @@ pub(in crate::peers) struct Told {
     gateway: GatewayHandle,
     /// What each peer is being told: one thing of each lane at a time, as what is held may be long.
     under_way: BTreeMap<(NodeId, Lane), UnderWay>,
+    /// The peers of which a holding is on its way to the gateway, and whether that is not their latest.
+    handed_over: BTreeMap<NodeId, bool>,
     /// When peers without a connection are dialled.
     warm_at: Instant,
     lost_epoch: LostEpoch,
@@ -65,6 +67,7 @@ impl Told {
             machine,
             gateway,
             under_way: BTreeMap::new(),
+            handed_over: BTreeMap::new(),
             warm_at: now,
             lost_epoch,
             is_lifting: false,
@@ -227,6 +230,32 @@ impl PeersCore {
         }
     }
 
+    /// Tells the gateway what a peer holds: one thing at a time, and the latest after it. A peer may change what it holds
+    /// faster than the gateway takes it.
+    fn hand_over(&mut self, peer: NodeId) {
+        let Some(told) = &mut self.told else {
+            return;
+        };
+        if let Some(is_behind) = told.handed_over.get_mut(&peer) {
+            *is_behind = true;
+            return;
+        }
+        told.handed_over.insert(peer, false);
+        let holding = told.machine.held_by(peer).cloned().unwrap_or_default();
+        let own = self.parts.owner.clone();
+        let taken = move || own.push_or_stop(PeersInput::Taken(peer));
+        told.gateway.peer_holds(peer, holding, taken);
+    }
+
+    /// The gateway has taken what a peer held when that was handed over.
+    pub(super) fn taken(&mut self, peer: NodeId) {
+        let told = self.told.as_mut();
+        let is_behind = told.and_then(|told| told.handed_over.remove(&peer));
+        if is_behind == Some(true) {
+            self.hand_over(peer);
+        }
+    }
+
     /// Does what the catalogue asks for; tells whether that was anything.
     pub(super) fn perform_catalogue(&mut self, now: Instant) -> bool {
         let mut any = false;
@@ -246,11 +275,7 @@ impl PeersCore {
                     lane,
                     payload,
                 } => self.tell_peer(now, peer, lane, payload),
-                CatalogueOutput::Changed { peer } => {
-                    let holding = told.machine.held_by(peer);
-                    let holding = holding.map(|held| (**held).clone()).unwrap_or_default();
-                    told.gateway.peer_holds(peer, holding);
-                }
+                CatalogueOutput::Changed { peer } => self.hand_over(peer),
                 CatalogueOutput::LeftOut { count } => {
                     tracing::warn!(
                         count,

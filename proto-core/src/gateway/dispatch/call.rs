@@ -79,7 +79,7 @@ impl Dispatch {
             Call::OpenForwarded(session, target, pinned) => {
                 self.open_forwarded(now, session, target, pinned);
             }
-            Call::PeerHolds(node, holding) => self.peer_holds(now, node, holding),
+            Call::PeerHolds(node, holding) => self.peer_holds(now, node, holding.into()),
             Call::PeerConnected(conn, node) => self.peer_connected(now, conn, node),
         }
     }

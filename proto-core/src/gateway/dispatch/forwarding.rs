@@ -1,6 +1,6 @@
 //! Sessions between gateways: those that go to a peer, and those that came from one (design 8.8, 8.15).
 
-use std::time::Instant;
+use std::{sync::Arc, time::Instant};
 
 use super::{Call, Dispatch, attempts::Opening};
 use crate::{
@@ -30,8 +30,10 @@ impl Dispatch {
 
     /// Takes what a peer holds in the place of what it held; an empty holding where it is gone. Sessions that it carries
     /// go on.
-    pub fn peer_holds(&mut self, now: Instant, node: NodeId, holding: Holding) {
-        self.called(Some(now), || Call::PeerHolds(node, holding.clone()));
+    pub fn peer_holds(&mut self, now: Instant, node: NodeId, holding: Arc<Holding>) {
+        self.called(Some(now), || {
+            Call::PeerHolds(node, Holding::clone(&holding))
+        });
         self.peers.set_holding(node, holding);
     }
 

@@ -22,6 +22,7 @@ fn holding(agents: &[u64], text: &str) -> Holding {
 
 /// Peer n is connected by connection 100 + n.
 fn join(bed: &mut Bed, n: u64, holding: Holding) {
+    let holding = holding.into();
     bed.dispatch.peer_holds(bed.now, NodeId(n), holding);
     let conn = ConnId(100 + n);
     bed.dispatch.peer_connected(bed.now, conn, NodeId(n));
@@ -179,7 +180,7 @@ fn what_a_peer_holds_is_not_dialled_from_here() {
     bed.event(107, AgentEvent::Closed);
     assert!(matches!(bed.out()[..], [DispatchOutput::Failed { .. }]));
     bed.dispatch
-        .peer_holds(bed.now, NodeId(7), Holding::default());
+        .peer_holds(bed.now, NodeId(7), Holding::default().into());
     bed.open(3, "10.1.1.1:22");
     assert!(matches!(bed.out()[..], [DispatchOutput::DialDirect { .. }]));
 }

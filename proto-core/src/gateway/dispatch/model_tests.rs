@@ -127,7 +127,7 @@ impl World {
             Step::Holds { node, agent, text } => {
                 let held = text.map(|text| held(agent, text));
                 let held = held.unwrap_or_default();
-                self.dispatch.peer_holds(now, NodeId(node), held);
+                self.dispatch.peer_holds(now, NodeId(node), held.into());
             }
             Step::Register { id, key } => {
                 self.event(ConnId(self.conns), registered(id, key));
