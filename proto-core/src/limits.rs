@@ -346,6 +346,12 @@ pub const CATALOGUE_REFRESH: Duration = Duration::from_secs(1);
 pub const CATALOGUE_LIFETIME: Duration = Duration::from_secs(3);
 /// Catalogue: changes within this time are told together. The first one after a pause is told at once.
 pub const CATALOGUE_COALESCE: Duration = Duration::from_millis(100);
+/// Catalogue: between two whole announcements of a peer that are read, on average; the peer has no reason for more than one in
+/// [`CATALOGUE_COALESCE`].
+pub const CATALOGUE_PACE: Duration = Duration::from_millis(50);
+/// Catalogue: whole announcements of a peer that are read at once where none came for a while; those beyond it, and beyond
+/// the pace, are refused as overload.
+pub const CATALOGUE_BURST: u32 = 20;
 /// Catalogue: a whole announcement that was not answered for so long is sent again.
 pub const CATALOGUE_ANSWER_PATIENCE: Duration = Duration::from_secs(2);
 /// Catalogue: subnets and names of one gateway together. Equal ones of its agents count once.

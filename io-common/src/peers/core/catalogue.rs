@@ -129,6 +129,9 @@ impl PeersCore {
                 if told.odd.allow() {
                     tracing::warn!(peer = %request.from, %error, "a peer's catalogue is not taken");
                 }
+                if let CatalogueError::TooSoon { wait, .. } = error {
+                    return request.responder.refuse(wait);
+                }
                 request.responder.fail();
             }
         }

@@ -100,6 +100,24 @@ fn what_a_peer_holds_waits_once_for_a_gateway_that_takes_nothing() {
     assert_eq!(gateway.holdings, 2, "the one that waited, and the latest");
 }
 
+#[test]
+fn a_peer_that_tells_all_too_often_is_told_when_to_come_again() {
+    let mut bed = Bed::new(2, &[1]);
+    let mut last = None;
+    for version in 1..=30 {
+        let (told, way) = announcement(0, version, holding(version.into()));
+        bed.tell(1, PeersInput::Told(told));
+        last = answers(&way).pop();
+    }
+    let Some(PeerCommand::Refuse(_, wait)) = last else {
+        panic!("{last:?}");
+    };
+    bed.pass(wait);
+    let (told, way) = announcement(0, 31, holding(31));
+    bed.tell(1, PeersInput::Told(told));
+    assert!(matches!(answers(&way)[..], [PeerCommand::Answer(..)]));
+}
+
 /// What a node says that it holds, as a request of its, and the way of the answer.
 fn announcement(from: usize, version: u64, holding: Holding) -> (Request, Answers) {
     let (own, way) = handoff(8);

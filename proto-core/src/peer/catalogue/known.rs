@@ -1,9 +1,12 @@
 //! What is known of one peer.
 
-use std::{sync::Arc, time::Instant};
+use std::{
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
 use super::{Holding, News, Received, Stamp, later};
-use crate::limits::CATALOGUE_LIFETIME;
+use crate::limits::{CATALOGUE_BURST, CATALOGUE_LIFETIME, CATALOGUE_PACE};
 
 /// What one peer announced last, for as long as it counts.
 #[derive(Debug, Default)]
@@ -11,6 +14,8 @@ pub(super) struct Known {
     /// Never falls: what was overtaken on its way is refused.
     highest: Stamp,
     held: Option<Held>,
+    /// Until when the wholes that were read would keep this gateway busy at their pace.
+    busy_until: Option<Instant>,
 }
 
 #[derive(Debug)]
@@ -21,6 +26,19 @@ struct Held {
 }
 
 impl Known {
+    /// Takes a place for a whole announcement that is to be read; where there is none, tells when there will be one.
+    pub(super) fn pace(&mut self, now: Instant) -> Option<Duration> {
+        let busy_until = self.busy_until.map_or(now, |until| until.max(now));
+        let until = later(busy_until, CATALOGUE_PACE);
+        let ahead = until.saturating_duration_since(now);
+        let wait = ahead.saturating_sub(CATALOGUE_PACE.saturating_mul(CATALOGUE_BURST));
+        if !wait.is_zero() {
+            return Some(wait);
+        }
+        self.busy_until = Some(until);
+        None
+    }
+
     /// Takes an announcement; tells whether what is held changed.
     pub(super) fn take(&mut self, now: Instant, stamp: Stamp, news: News) -> bool {
         if stamp < self.highest {

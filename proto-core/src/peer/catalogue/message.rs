@@ -142,6 +142,14 @@ impl Holding {
     }
 }
 
+impl Announcement {
+    /// Tells whether a payload begins as a whole announcement, of which nothing further is read.
+    pub(super) fn is_whole(payload: &[u8]) -> bool {
+        let head = postcard::take_from_bytes::<(NodeId, Stamp, u32)>(payload);
+        head.is_ok_and(|((_, _, news), _)| news == WHOLE)
+    }
+}
+
 impl Body for Announcement {
     const KIND: RpcType = RpcType::Catalogue;
     const LEN_MAX: usize = CATALOGUE_LEN_MAX;
@@ -155,6 +163,9 @@ impl Body for Received {
     const KIND: RpcType = RpcType::CatalogueAnswer;
     const LEN_MAX: usize = CATALOGUE_ANSWER_LEN_MAX;
 }
+
+/// The number of [`News::Whole`] in its payload.
+const WHOLE: u32 = 0;
 
 /// Longest route for a name, in bytes: a name of 255 behind `*.`. No target matches a longer one.
 const DOMAIN_LEN_MAX: usize = 257;
@@ -228,11 +239,14 @@ mod tests {
             b"\x01\x03*.x",
         ];
         assert_eq!(told.encode().unwrap(), expected.concat());
+        assert!(Announcement::is_whole(&expected.concat()));
         let same = Announcement {
             news: News::Unchanged,
             ..told
         };
-        assert_eq!(same.encode().unwrap(), [0xac, 2, 1, 0x80, 1, 1].as_slice());
+        let unchanged = [0xac, 2, 1, 0x80, 1, 1];
+        assert_eq!(same.encode().unwrap(), unchanged.as_slice());
+        assert!(!Announcement::is_whole(&unchanged) && !Announcement::is_whole(&unchanged[..5]));
     }
 
     #[test]

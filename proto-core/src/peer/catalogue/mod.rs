@@ -150,6 +150,14 @@ pub enum CatalogueError {
     /// It holds a later change than the latest that it knows of.
     #[error("node {0} holds more of this gateway than it knows of")]
     Impossible(NodeId),
+    /// It tells the whole again and again: the peer's fault. Another attempt is worth while after `wait`.
+    #[error("node {peer} tells all that it holds too often")]
+    TooSoon {
+        /// Who sent it.
+        peer: NodeId,
+        /// For how long no further one is read.
+        wait: Duration,
+    },
     /// What it lists is out of order, twice, or too much.
     #[error("the holding of node {0} is out of order")]
     Untidy(NodeId),
@@ -288,6 +296,12 @@ impl Catalogue {
     ) -> Result<Bytes, CatalogueError> {
         let entry = self.peers.get_mut(&peer);
         let known = &mut entry.ok_or(CatalogueError::Unknown(peer))?.known;
+        // Before it is read, as that is what costs.
+        if Announcement::is_whole(payload)
+            && let Some(wait) = known.pace(now)
+        {
+            return Err(CatalogueError::TooSoon { peer, wait });
+        }
         let Announcement { node, stamp, news } = Announcement::decode(payload)?;
         if node != peer {
             return Err(CatalogueError::Foreign { peer, node });

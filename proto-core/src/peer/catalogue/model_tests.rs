@@ -146,10 +146,16 @@ impl World {
         let (from, to) = (*from, *to);
         match message {
             Message::Told(_, payload) => {
-                let answer = self.gateways[to].handle_told(now, id(from), payload);
-                let message = Message::Answer(answer.unwrap());
-                self.heard.insert((from, to), now);
-                self.wire.push((now, to, from, message));
+                match self.gateways[to].handle_told(now, id(from), payload) {
+                    Ok(answer) => {
+                        self.heard.insert((from, to), now);
+                        self.wire.push((now, to, from, Message::Answer(answer)));
+                    }
+                    Err(CatalogueError::TooSoon { .. }) => {
+                        self.gateways[from].handle_unanswered(id(to), Lane::Whole);
+                    }
+                    Err(error) => panic!("{error}"),
+                }
             }
             Message::Answer(payload) => {
                 let answer = self.gateways[to].handle_answer(now, id(from), payload);

@@ -5,7 +5,11 @@ use std::time::Duration;
 use uuid::Uuid;
 
 use super::{CatalogueOutput as Out, *};
-use crate::{domain::DomainPattern, id::AgentId, limits::CATALOGUE_LIFETIME};
+use crate::{
+    domain::DomainPattern,
+    id::AgentId,
+    limits::{CATALOGUE_BURST, CATALOGUE_LIFETIME, CATALOGUE_PACE},
+};
 
 const A: NodeId = NodeId(1);
 const B: NodeId = NodeId(2);
@@ -275,6 +279,46 @@ fn a_peer_that_answers_nonsense_is_told_no_sooner() {
             a.handle_answer(now, B, &answer(held, 2)).unwrap();
             assert_eq!(outputs(&mut a), []);
         }
+    }
+}
+
+#[test]
+fn wholes_are_taken_at_a_pace() {
+    let now = start();
+    let mut b = gateway(B, &[A, C]);
+    let whole = |node, version: u32| {
+        let stamp = Stamp {
+            epoch: 1,
+            version: version.into(),
+        };
+        let news = News::Whole(holding(&[version.into()]));
+        Announcement { node, stamp, news }.encode().unwrap()
+    };
+    for version in 1..=CATALOGUE_BURST {
+        b.handle_told(now, A, &whole(A, version)).unwrap();
+    }
+    // They come at once where a path has stalled.
+    let last = holding(&[CATALOGUE_BURST.into()]);
+    assert_eq!(**b.held_by(A).unwrap(), last);
+    let wait = CATALOGUE_PACE;
+    let too_soon = Err(CatalogueError::TooSoon { peer: A, wait });
+    for version in 101..=200 {
+        assert_eq!(b.handle_told(now, A, &whole(A, version)), too_soon);
+    }
+    assert_eq!(**b.held_by(A).unwrap(), last);
+    b.handle_told(now, C, &whole(C, 1)).unwrap();
+    let (stamp, news) = (b.stamp_of(A).unwrap(), News::Unchanged);
+    let unchanged = Announcement {
+        node: A,
+        stamp,
+        news,
+    };
+    b.handle_told(now, A, &unchanged.encode().unwrap()).unwrap();
+    b.handle_told(now + wait, A, &whole(A, 201)).unwrap();
+    // No honest peer is faster than this, however long.
+    for n in 1..=1_000 {
+        let now = now + wait + n * CATALOGUE_COALESCE;
+        b.handle_told(now, A, &whole(A, 201 + n)).unwrap();
     }
 }
 
