@@ -6,7 +6,10 @@ use std::{
     collections::{BTreeMap, VecDeque},
     io::{self, IoSlice},
     net::{IpAddr, SocketAddr},
-    sync::Arc,
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    },
     task::{Context, Poll, Waker},
     time::{Duration, Instant},
 };
@@ -67,6 +70,8 @@ pub(super) struct TestNode {
     pub(super) inputs: Receiver<PeersInput>,
     /// What it is told waits.
     pub(super) is_deaf: bool,
+    /// How often its count of starts was lifted.
+    pub(super) lifts: Arc<AtomicUsize>,
     commands: Receiver<(ConnId, Command<PeerCommand>)>,
     pub(super) addr: SocketAddr,
     pub(super) gateway: Option<TestGateway>,
@@ -174,6 +179,12 @@ impl Bed {
         let ring = KeyRing::new(KeyId(1), secret);
         let ledger = PeerLedger::new(1, ring, Box::new(EpochMark::new(0)));
         let gateway = is_gateway.then(TestGateway::new);
+        let lifts = Arc::<AtomicUsize>::default();
+        let lifted = Arc::clone(&lifts);
+        let lost_epoch = move |known: u64, done: Box<dyn FnOnce(_) + Send>| {
+            lifted.fetch_add(1, Ordering::Relaxed);
+            done(Ok(known + 1));
+        };
         let others = (0..self.pairs.len()).filter(|other| *other != nth);
         let config = PeersConfig {
             listen: addr(nth),
@@ -187,7 +198,7 @@ impl Bed {
             catalogue: gateway.as_ref().map(|gateway| CatalogueConfig {
                 local: self.own_id(nth),
                 epoch: 1,
-                lost_epoch: Box::new(|known, done| done(Ok(known + 1))),
+                lost_epoch: Box::new(lost_epoch),
                 gateway: gateway.handle.clone(),
             }),
             links: None,
@@ -210,6 +221,7 @@ impl Bed {
             requests,
             inputs,
             is_deaf: false,
+            lifts,
             commands,
             addr: addr(nth),
             gateway,

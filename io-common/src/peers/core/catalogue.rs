@@ -38,7 +38,11 @@ pub(in crate::peers) struct Told {
     lost_epoch: LostEpoch,
     /// A higher count of starts is being made durable.
     is_lifting: bool,
+    /// None is asked for before this: a faulty peer always knows of a later start.
+    lift_at: Instant,
     odd: Lines,
+    lifts: Lines,
+    left_out: Lines,
 }
 
 /// What a peer is being told.
@@ -47,6 +51,9 @@ struct UnderWay {
     /// What it is told after that; the latest counts.
     next: Option<Bytes>,
 }
+
+/// Between two lifts of the count of starts at least: each is made durable, and has every peer told the whole.
+const LIFT_INTERVAL: Duration = Duration::from_secs(1);
 
 /// A peer is told what is held once a second, so that it is dialled as often where it has no connection.
 const WARM_INTERVAL: Duration = Duration::from_secs(1);
@@ -71,7 +78,10 @@ impl Told {
             warm_at: now,
             lost_epoch,
             is_lifting: false,
+            lift_at: now,
             odd: Lines::new("a peer's catalogue is not taken"),
+            lifts: Lines::new("the count of starts was lost"),
+            left_out: Lines::new("more agents and routes than may be told"),
         }
     }
 
@@ -203,11 +213,14 @@ impl PeersCore {
     }
 
     /// A peer knows of a later start of this gateway: its own count is behind, and a higher one is asked for.
-    fn epoch_lost(&mut self, peer: NodeId, epoch: u64) {
+    /// Where that is too soon, the peer says so again with what it is told next.
+    fn epoch_lost(&mut self, now: Instant, peer: NodeId, epoch: u64) {
         let own = self.parts.owner.clone();
         if let Some(told) = &mut self.told
+            && told.lift_at <= now
             && !std::mem::replace(&mut told.is_lifting, true)
         {
+            told.lift_at = now + LIFT_INTERVAL;
             let done = move |lifted| own.push_or_stop(PeersInput::EpochLifted(peer, lifted));
             (told.lost_epoch)(epoch, Box::new(done));
         }
@@ -221,7 +234,9 @@ impl PeersCore {
         told.is_lifting = false;
         match lifted {
             Ok(epoch) => {
-                tracing::warn!(%peer, epoch, "a peer knows of a later start of this gateway: the count of starts was lost, and goes on from there");
+                if told.lifts.allow() {
+                    tracing::warn!(%peer, epoch, "a peer knows of a later start of this gateway: the count of starts was lost, and goes on from there");
+                }
                 // The numbers of messages are behind as well.
                 self.ledger.enter(epoch);
                 told.machine.set_epoch(now, epoch);
@@ -279,13 +294,14 @@ impl PeersCore {
                     payload,
                 } => self.tell_peer(now, peer, lane, payload),
                 CatalogueOutput::Changed { peer } => self.hand_over(peer),
-                CatalogueOutput::LeftOut { count } => {
+                CatalogueOutput::LeftOut { count } if told.left_out.allow() => {
                     tracing::warn!(
                         count,
                         "this gateway holds more agents and routes than may be told; peers route nothing to the rest"
                     );
                 }
-                CatalogueOutput::EpochLost { peer, epoch } => self.epoch_lost(peer, epoch),
+                CatalogueOutput::LeftOut { .. } => {}
+                CatalogueOutput::EpochLost { peer, epoch } => self.epoch_lost(now, peer, epoch),
             }
         }
         any

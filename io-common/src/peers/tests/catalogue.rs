@@ -1,11 +1,13 @@
 //! What gateways tell each other of what they hold.
 
+use std::sync::atomic::Ordering;
+
 use adit_proto_core::{
     id::Slot,
     output::Event,
     peer::{
         body::Body,
-        catalogue::{Announcement, News, Stamp},
+        catalogue::{Announcement, News, Received, Stamp},
         interest::Interest,
     },
 };
@@ -116,6 +118,30 @@ fn a_peer_that_tells_all_too_often_is_told_when_to_come_again() {
     let (told, way) = announcement(0, 31, holding(31));
     bed.tell(1, PeersInput::Told(told));
     assert!(matches!(answers(&way)[..], [PeerCommand::Answer(..)]));
+}
+
+#[test]
+fn a_peer_that_always_knows_of_a_later_start_lifts_the_count_once_a_second() {
+    let mut bed = Bed::new(2, &[0]);
+    bed.nodes[1].is_deaf = true;
+    for _ in 0..100 {
+        bed.pass(Duration::from_millis(100));
+        for input in all(&bed.nodes[1].inputs) {
+            let PeersInput::Told(request) = input else {
+                bed.tell(1, input);
+                continue;
+            };
+            let mut highest = Announcement::decode(&request.payload).unwrap().stamp;
+            highest.version += 1;
+            let answer = Received {
+                held: None,
+                highest,
+            };
+            request.responder.answer(answer.encode().unwrap());
+        }
+    }
+    let lifts = bed.nodes[0].lifts.load(Ordering::Relaxed);
+    assert!((2..=11).contains(&lifts), "{lifts} in ten seconds");
 }
 
 /// What a node says that it holds, as a request of its, and the way of the answer.
