@@ -370,7 +370,11 @@ impl PeersCore {
     }
 
     fn stop(&mut self, now: Instant, grace: Duration, host: &mut impl PeersHost) {
-        self.stopping = true;
+        if !std::mem::replace(&mut self.stopping, true) {
+            self.say_goodbye(now);
+            // Before the connections are told that nothing more is to be sent on them.
+            self.perform(now, host);
+        }
         self.lookups.clear();
         self.pool.stop(grace);
         // The pool knows none of those that are still in their handshake.

@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use adit_proto_core::{
     close::Closed,
+    id::CallId,
     limits::RPC_DRAIN_GRACE,
     peer::{
         capabilities::Capabilities,
@@ -94,6 +95,21 @@ fn a_caller_that_drains_waits_for_its_answers() {
     let now = bed.now();
     bed.with(at, |conn| {
         conn.as_peer().unwrap().drain(now, RPC_DRAIN_GRACE);
+    });
+    assert_eq!(bed.closed(at), Closed::Local);
+    assert_eq!(bed.wire(at).answers[&call], Ok(Bytes::from_static(b"x")));
+}
+
+#[test]
+fn a_call_that_was_made_just_before_a_drain_is_answered() {
+    let (mut bed, one, two) = Bed::two(6, Capabilities::ALL);
+    let at = bed.connect(one, two, 2);
+    let (call, now) = (CallId(9), bed.now());
+    bed.with(at, |conn| {
+        let mut peer = conn.as_peer().unwrap();
+        let body = Bytes::from_static(b"x");
+        peer.call(now, call, RpcType::Ping, body).unwrap();
+        peer.drain(now, RPC_DRAIN_GRACE);
     });
     assert_eq!(bed.closed(at), Closed::Local);
     assert_eq!(bed.wire(at).answers[&call], Ok(Bytes::from_static(b"x")));

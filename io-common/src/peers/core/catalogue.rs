@@ -212,6 +212,16 @@ impl PeersCore {
         }
     }
 
+    /// Tells every peer that this gateway stops; what it is being told besides is of no use any more.
+    pub(super) fn say_goodbye(&mut self, now: Instant) {
+        for peer in self.calls.keys().copied().collect::<Vec<_>>() {
+            self.untell(now, peer);
+        }
+        if let Some(told) = &mut self.told {
+            told.machine.stop();
+        }
+    }
+
     /// A peer knows of a later start of this gateway: its own count is behind, and a higher one is asked for.
     /// Where that is too soon, the peer says so again with what it is told next.
     fn epoch_lost(&mut self, now: Instant, peer: NodeId, epoch: u64) {

@@ -103,6 +103,32 @@ fn what_a_peer_holds_waits_once_for_a_gateway_that_takes_nothing() {
 }
 
 #[test]
+fn a_gateway_that_stops_says_goodbye_and_does_not_wait_for_its_calls_to_end() {
+    let mut bed = Bed::new(2, &[0, 1]);
+    bed.nodes[0].gateway().holding = holding(1);
+    bed.tell(0, PeersInput::HoldingChanged);
+    bed.pass(Duration::from_millis(1_500));
+    // On the connection that the peer has dialled, which so stays.
+    let handle = bed.nodes[1].handle.clone();
+    let mut call = pin!(handle.call(id(0), RpcType::ReadIndex, Bytes::new()));
+    assert!(call.as_mut().poll(&mut cx()).is_pending());
+    bed.settle();
+    let asked = bed.nodes[0].requests.poll_next(&mut cx());
+    bed.nodes[0].gateway().holding = holding(2);
+    bed.tell(0, PeersInput::HoldingChanged);
+    bed.nodes[0].handle.stop(Duration::from_secs(2));
+    bed.pass(Duration::from_millis(100));
+    assert!(call.as_mut().poll(&mut cx()).is_pending());
+    let told = &bed.nodes[1].gateway().peers[&id(0)];
+    assert!(told.is_empty(), "{told:?}");
+    // Told to stop once more, it says nothing else.
+    bed.nodes[0].handle.stop(Duration::from_secs(2));
+    bed.pass(Duration::from_secs(5));
+    assert!(bed.nodes[0].host.workers.is_empty());
+    drop(asked);
+}
+
+#[test]
 fn a_peer_that_tells_all_too_often_is_told_when_to_come_again() {
     let mut bed = Bed::new(2, &[1]);
     let mut last = None;

@@ -201,6 +201,11 @@ impl Connection {
         if role.farewell.is_some() || self.state == State::Closed {
             return;
         }
+        // What was asked for before this is under way if there is a place for it.
+        self.make_calls(now);
+        let Role::Peer(role) = &mut self.role else {
+            return;
+        };
         let until = now.checked_add(grace).unwrap_or(now);
         match &mut role.phase {
             // Nothing is under way on it.

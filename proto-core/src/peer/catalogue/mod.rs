@@ -267,8 +267,11 @@ impl Catalogue {
         }
     }
 
-    /// Says goodbye to every peer, and tells nothing after it.
+    /// Says goodbye to every peer that calls reach, and tells nothing after it; a second time changes nothing.
     pub fn stop(&mut self) {
+        if std::mem::replace(&mut self.is_stopped, true) {
+            return;
+        }
         self.stamp.version = self.stamp.version.saturating_add(1);
         let payload = self.payload(News::Goodbye);
         let up = |(id, peer): (&NodeId, &Peer)| matches!(peer.link, Link::Up { .. }).then_some(*id);
@@ -281,7 +284,6 @@ impl Catalogue {
                 payload,
             });
         }
-        self.is_stopped = true;
     }
 
     /// Takes the payload of a call of the kind `Catalogue`, whose sender was proved, and gives that of its answer.
