@@ -19,6 +19,8 @@ use crate::harness::{RUNTIME, beside_others, block_on, cluster::Cluster};
 /// peer-rpc 3.2, with no capability.
 const HELLO: &[u8] = b"\0\0\0\x05\x92\x92\x01\x02\x00";
 const ACK: &[u8] = b"\0\0\0\x03\x92\x02\x00";
+/// That of a node that knows refusals, and plain envelopes as the reference.
+const ACK_REFUSALS: &[u8] = b"\0\0\0\x03\x92\x02\x02";
 /// As the golden vectors have it: node 2, at 42.
 const PING: &[u8] = b"\x02\0\0\0\0\0\0\0\x2a\0\0\0\0\0\0\0";
 const PONG: &[u8] = b"\x01\0\0\0\0\0\0\0\x2a\0\0\0\0\0\0\0";
@@ -68,13 +70,14 @@ fn a_reference_node_is_spoken_to_in_its_bytes() {
             let (mut send, mut recv) = soon(connection.accept_bi()).await.unwrap();
             let mut hello = [0; 9];
             recv.read_exact(&mut hello).await.unwrap();
-            // What adit offers beyond that is in the last byte, and the answer takes none of it.
+            // What adit offers beyond that is in the last byte. The answer takes as little of it as will do: to a node that
+            // agrees on nothing adit says nothing.
             assert_eq!(hello[..8], HELLO[..8]);
-            send.write_all(ACK).await.unwrap();
+            send.write_all(ACK_REFUSALS).await.unwrap();
             drop((send, recv));
             let (mut send, mut recv) = soon(connection.accept_bi()).await.unwrap();
             let request = soon(recv.read_to_end(1 << 20)).await.unwrap();
-            // The catalogue, of which a reference node knows nothing.
+            // The catalogue, in the reference's envelope.
             assert_eq!(node.open(&request, 1)[0], 251);
             send.finish().unwrap();
             assert!(connection.close_reason().is_none());

@@ -23,6 +23,7 @@ use adit_proto_core::{
     peer::{
         NodeId, PEER_SERVER_NAME,
         breaker::BreakerSettings,
+        capabilities::Capabilities,
         config::PeerConfig,
         directory::Directory,
         epoch::EpochMark,
@@ -115,6 +116,15 @@ impl Bed {
 
     /// The same, of which some have another number in their own configuration.
     pub(super) fn mistaken(count: usize, gateways: &[usize], numbers: &[(usize, u64)]) -> Self {
+        Self::made(&vec![Capabilities::ALL; count], gateways, numbers)
+    }
+
+    /// The same, of nodes that offer these.
+    pub(super) fn offering(capabilities: &[Capabilities], gateways: &[usize]) -> Self {
+        Self::made(capabilities, gateways, &[])
+    }
+
+    fn made(capabilities: &[Capabilities], gateways: &[usize], numbers: &[(usize, u64)]) -> Self {
         let mut params = CertificateParams::new(Vec::new()).unwrap();
         params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
         let key = KeyPair::generate().unwrap();
@@ -127,9 +137,9 @@ impl Bed {
             is_cut: false,
             mistaken: numbers.iter().map(|(n, of)| (*n, NodeId(*of))).collect(),
         };
-        bed.pairs = (0..count).map(|_| bed.issue()).collect();
-        for nth in 0..count {
-            let node = bed.node(nth, gateways.contains(&nth));
+        bed.pairs = capabilities.iter().map(|_| bed.issue()).collect();
+        for (nth, offered) in capabilities.iter().enumerate() {
+            let node = bed.node(nth, *offered, gateways.contains(&nth));
             bed.nodes.push(node);
         }
         bed
@@ -174,7 +184,7 @@ impl Bed {
         }))
     }
 
-    fn node(&self, nth: usize, is_gateway: bool) -> TestNode {
+    fn node(&self, nth: usize, offered: Capabilities, is_gateway: bool) -> TestNode {
         let secret = ClusterSecret::new([3; 32]).unwrap();
         let ring = KeyRing::new(KeyId(1), secret);
         let ledger = PeerLedger::new(1, ring, Box::new(EpochMark::new(0)));
@@ -189,7 +199,10 @@ impl Bed {
         let config = PeersConfig {
             listen: addr(nth),
             security: self.security(nth),
-            config: PeerConfig::new(Arc::new(ledger), Arc::new(NoJoins)),
+            config: PeerConfig {
+                capabilities: offered,
+                ..PeerConfig::new(Arc::new(ledger), Arc::new(NoJoins))
+            },
             limits: EndpointLimits::default(),
             breaker: BreakerSettings::default(),
             peers: others

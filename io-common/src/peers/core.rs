@@ -24,6 +24,7 @@ use adit_proto_core::{
     output::Event,
     peer::{
         NodeId, PeerClose,
+        capabilities::Capabilities,
         catalogue::Lane,
         event::PeerEvent,
         ledger::PeerLedger,
@@ -442,12 +443,21 @@ impl PeersCore {
         if reach == Reach::Down {
             self.untell(now, node);
         }
+        let is_told = reach == Reach::Up && self.knows_catalogue(node);
         if let Some(told) = &mut self.told {
-            match reach {
-                Reach::Up => told.machine.handle_up(now, node),
-                Reach::Suspect | Reach::Down => told.machine.handle_down(node),
+            match is_told {
+                true => told.machine.handle_up(now, node),
+                false => told.machine.handle_down(node),
             }
         }
+    }
+
+    /// Tells whether the node at the other end is adit's: a reference node agrees on nothing, does not know the calls, and its
+    /// silence would count against it.
+    fn knows_catalogue(&self, node: NodeId) -> bool {
+        let conn = self.pool.connection(node);
+        let link = conn.and_then(|conn| self.links.get(&conn));
+        link.is_some_and(|link| link.agreed.capabilities != Capabilities::NONE)
     }
 
     fn answered(&mut self, now: Instant, call: CallId, outcome: Result<Bytes, CallError>) {

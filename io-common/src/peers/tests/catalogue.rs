@@ -7,6 +7,7 @@ use adit_proto_core::{
     output::Event,
     peer::{
         body::Body,
+        capabilities::Capabilities,
         catalogue::{Announcement, News, Received, Stamp},
         interest::Interest,
     },
@@ -126,6 +127,29 @@ fn a_gateway_that_stops_says_goodbye_and_does_not_wait_for_its_calls_to_end() {
     bed.pass(Duration::from_secs(5));
     assert!(bed.nodes[0].host.workers.is_empty());
     drop(asked);
+}
+
+#[test]
+fn a_node_that_knows_no_catalogue_is_told_none() {
+    let none = [Capabilities::ALL, Capabilities::NONE];
+    let some = [Capabilities::ALL, Capabilities::REFUSALS];
+    for (offered, is_told) in [(none, false), (some, true)] {
+        let mut bed = Bed::offering(&offered, &[0]);
+        let mut told = 0;
+        // Nobody there answers it.
+        bed.nodes[1].is_deaf = true;
+        for _ in 0..100 {
+            bed.pass(Duration::from_millis(100));
+            for input in all(&bed.nodes[1].inputs) {
+                told += usize::from(matches!(input, PeersInput::Told(_)));
+                bed.tell(1, input);
+            }
+        }
+        assert!(bed.nodes[0].core.pool.connection(id(1)).is_some() || is_told);
+        assert_eq!(told > 0, is_told, "{offered:?}");
+        let status = bed.nodes[0].core.pool.peers().next().unwrap();
+        assert_eq!(status.failures > 0, is_told, "{status:?}");
+    }
 }
 
 #[test]
