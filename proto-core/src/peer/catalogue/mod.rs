@@ -2,6 +2,7 @@
 //! "Catalogue").
 
 mod known;
+mod link;
 mod message;
 #[cfg(test)]
 mod model_tests;
@@ -16,19 +17,17 @@ use std::{
 
 use bytes::Bytes;
 
-use self::known::Known;
 pub use self::message::{Announcement, Holding, News, Received, Stamp};
+use self::{known::Known, link::Link};
 use super::{
     NodeId,
     body::{Body, BodyError},
 };
-use crate::limits::{
-    CATALOGUE_ANSWER_PATIENCE, CATALOGUE_COALESCE, CATALOGUE_REFRESH, EPOCH_LIFT_MAX, PEERS_MAX,
-};
+use crate::limits::{CATALOGUE_COALESCE, EPOCH_LIFT_MAX, PEERS_MAX};
 
 /// Tells peers what this gateway holds, and keeps what they tell.
 ///
-/// Every peer is told the whole at first and after each change, and once in [`CATALOGUE_REFRESH`] that what it knows still
+/// Every peer is told the whole at first and after each change, and once in [`CATALOGUE_REFRESH`](crate::limits::CATALOGUE_REFRESH) that what it knows still
 /// holds, also while a later whole is on its way.
 /// What a peer says counts for [`CATALOGUE_LIFETIME`](crate::limits::CATALOGUE_LIFETIME), then it is gone. After any
 /// call that takes `&mut self`, poll outputs until there is none.
@@ -53,22 +52,6 @@ pub struct Catalogue {
 struct Peer {
     link: Link,
     known: Known,
-}
-
-/// What a peer is told, and when.
-#[derive(Clone, Copy, Debug)]
-enum Link {
-    Down,
-    Up {
-        /// What the peer said that it holds of this gateway.
-        holds: Option<Stamp>,
-        /// The whole that was told last.
-        told: Option<Stamp>,
-        /// Until when that is waited for to be answered: meanwhile no other is told.
-        waits_until: Option<Instant>,
-        /// When it is told again that what it holds is not to be forgotten, and the whole where that came to nothing.
-        tell_at: Instant,
-    },
 }
 
 /// What a [`Catalogue`] wants done, or has to tell.
@@ -417,12 +400,6 @@ impl Catalogue {
         self.peers.get(&peer)?.known.received().held
     }
 
-    /// What this gateway tells.
-    #[must_use]
-    pub fn local(&self) -> &Arc<Holding> {
-        &self.holding
-    }
-
     fn collect(&mut self, now: Instant) {
         if self.collect_at.is_some_and(|at| at <= now) {
             self.collect_at = None;
@@ -462,50 +439,6 @@ impl Catalogue {
 
     fn emit(&mut self, output: CatalogueOutput) {
         self.outputs.push_back(output);
-    }
-}
-
-/// What a peer is to be told now.
-struct Due {
-    /// That what it holds under this stamp is not to be forgotten.
-    unchanged: Option<Stamp>,
-    is_whole: bool,
-}
-
-impl Link {
-    /// What is to be told now; it counts as told.
-    fn due(&mut self, now: Instant, stamp: Stamp) -> Due {
-        let nothing = Due {
-            unchanged: None,
-            is_whole: false,
-        };
-        let Self::Up {
-            holds,
-            told,
-            waits_until,
-            tell_at,
-        } = self
-        else {
-            return nothing;
-        };
-        let is_time = *tell_at <= now;
-        if is_time {
-            *tell_at = later(now, CATALOGUE_REFRESH);
-        }
-        // A change is told at once; what came to nothing is told again by the clock.
-        let is_news = is_time || *told != Some(stamp);
-        let waits = waits_until.is_some_and(|until| now < until);
-        let is_whole = *holds != Some(stamp) && is_news && !waits;
-        if is_whole {
-            *told = Some(stamp);
-            *waits_until = Some(later(now, CATALOGUE_ANSWER_PATIENCE));
-        }
-        // The whole may take longer than what the peer holds lasts. What a former start told is left to end.
-        let unchanged = holds.filter(|held| is_time && held.epoch == stamp.epoch);
-        Due {
-            unchanged,
-            is_whole,
-        }
     }
 }
 

@@ -1,7 +1,10 @@
-//! Three gateways whose announcements are lost, late, repeated and overtaken, which restart and stand still. The model is
-//! what each of them held at which moment.
+//! Three gateways whose announcements are lost, late, repeated and overtaken, which stop, restart, stand still, are taken out of
+//! each other's configuration and lie. The model is what each of them held at which moment.
 
-use std::{collections::BTreeMap, time::Duration};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    time::Duration,
+};
 
 use proptest::{collection::vec, prelude::*};
 
@@ -23,6 +26,12 @@ enum Step {
     Restart(usize),
     Up(usize, usize),
     Down(usize, usize),
+    /// It says goodbye, and is told nothing else until it starts again.
+    Stop(usize),
+    /// A gateway is taken out of another one's configuration, and is back in it.
+    Remove(usize, usize),
+    /// One answers another what is not so: epochs and versions of what it holds, and knows of.
+    Lie(usize, usize, Option<(u64, u64)>, (u64, u64)),
 }
 
 enum Message {
@@ -42,6 +51,7 @@ struct World {
     heard: BTreeMap<(usize, usize), Instant>,
     highest: BTreeMap<(usize, usize), Stamp>,
     epochs: u64,
+    stopped: BTreeSet<usize>,
 }
 
 const COUNT: usize = 3;
@@ -69,6 +79,7 @@ impl World {
             heard: BTreeMap::new(),
             highest: BTreeMap::new(),
             epochs: 0,
+            stopped: BTreeSet::new(),
         };
         for n in 0..COUNT {
             let gateway = world.start(n);
@@ -114,6 +125,7 @@ impl World {
                 self.gateways[*n].handle_changed(self.now);
             }
             Step::Restart(n) => {
+                self.stopped.remove(n);
                 self.gateways[*n] = self.start(*n);
                 self.gateways[*n].handle_changed(self.now);
                 self.heard.retain(|(_, at), _| at != n);
@@ -121,9 +133,37 @@ impl World {
             }
             Step::Up(a, b) => self.gateways[*a].handle_up(self.now, id(*b)),
             Step::Down(a, b) => self.gateways[*a].handle_down(id(*b)),
+            Step::Stop(n) => {
+                self.gateways[*n].stop();
+                self.stopped.insert(*n);
+            }
+            Step::Remove(a, b) => {
+                self.gateways[*a].remove_peer(id(*b));
+                self.gateways[*a].add_peer(id(*b));
+                self.heard.remove(&(*b, *a));
+                self.highest.remove(&(*b, *a));
+            }
+            Step::Lie(a, b, held, highest) => self.lie(*a, *b, *held, *highest),
         }
         self.drain();
         self.check();
+    }
+
+    /// It brings no more than one call of each lane at once, however often it is said, but for a higher count of starts.
+    fn lie(&mut self, from: usize, to: usize, held: Option<(u64, u64)>, highest: (u64, u64)) {
+        let stamp = |(epoch, version)| Stamp { epoch, version };
+        let (held, highest) = (held.map(stamp), stamp(highest));
+        let answer = Received { held, highest }.encode().unwrap();
+        let mut told = 0;
+        for _ in 0..20 {
+            let taken = self.gateways[to].handle_answer(self.now, id(from), &answer);
+            assert_eq!(
+                taken.is_err() && from != to,
+                held > Some(highest) && from != to
+            );
+            told += self.drain();
+        }
+        assert!(told <= 2 * COUNT, "told {told} times for nothing");
     }
 
     fn next(&self) -> Option<Instant> {
@@ -164,7 +204,9 @@ impl World {
         }
     }
 
-    fn drain(&mut self) {
+    /// Gives how many announcements there are.
+    fn drain(&mut self) -> usize {
+        let before = self.wire.len();
         for n in 0..COUNT {
             while let Some(output) = self.gateways[n].poll_output() {
                 match output {
@@ -185,6 +227,7 @@ impl World {
                 }
             }
         }
+        self.wire.len() - before
     }
 
     fn check(&mut self) {
@@ -207,6 +250,9 @@ impl World {
 
     /// Nothing is lost any more: everybody knows what everybody holds.
     fn settle(&mut self) {
+        for n in self.stopped.clone() {
+            self.step(&Step::Restart(n));
+        }
         self.wire.clear();
         for (a, b) in (0..COUNT).flat_map(|a| (0..COUNT).map(move |b| (a, b))) {
             self.gateways[a].handle_up(self.now, id(b));
@@ -238,9 +284,17 @@ fn step() -> impl Strategy<Value = Step> {
         3 => any::<prop::sample::Index>().prop_map(Step::Lose),
         3 => (gateway(), 0..50_u128).prop_map(|(n, what)| Step::Change(n, what)),
         1 => gateway().prop_map(Step::Restart),
+        1 => gateway().prop_map(Step::Stop),
+        1 => (gateway(), gateway()).prop_map(|(a, b)| Step::Remove(a, b)),
+        3 => (gateway(), gateway(), prop::option::of(stamp()), stamp())
+            .prop_map(|(a, b, held, highest)| Step::Lie(a, b, held, highest)),
         2 => (gateway(), gateway()).prop_map(|(a, b)| Step::Up(a, b)),
         1 => (gateway(), gateway()).prop_map(|(a, b)| Step::Down(a, b)),
     ]
+}
+
+fn stamp() -> impl Strategy<Value = (u64, u64)> {
+    (0..8_u64, 0..5_u64)
 }
 
 proptest! {

@@ -8,7 +8,10 @@ use super::{CatalogueOutput as Out, *};
 use crate::{
     domain::DomainPattern,
     id::AgentId,
-    limits::{CATALOGUE_BURST, CATALOGUE_LIFETIME, CATALOGUE_PACE},
+    limits::{
+        CATALOGUE_ANSWER_PATIENCE, CATALOGUE_BURST, CATALOGUE_LIFETIME, CATALOGUE_PACE,
+        CATALOGUE_REFRESH,
+    },
 };
 
 const A: NodeId = NodeId(1);
