@@ -215,9 +215,11 @@ fn announcement(from: usize, version: u64, holding: Holding) -> (Request, Answer
 type Answers = Receiver<Command<PeerCommand>>;
 
 fn answers(way: &Answers) -> Vec<PeerCommand> {
-    let role = |command| match command {
-        Command::Role(command) => command,
-        other => panic!("no answer: {other:?}"),
+    let role = |command| {
+        let Command::Role(command) = command else {
+            panic!("no answer: {command:?}");
+        };
+        command
     };
     all(way).into_iter().map(role).collect()
 }

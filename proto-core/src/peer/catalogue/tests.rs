@@ -60,7 +60,11 @@ fn told(catalogue: &mut Catalogue) -> Bytes {
 /// The whole behind a refresh.
 fn whole(catalogue: &mut Catalogue) -> Bytes {
     let refresh = match catalogue.poll_output() {
-        Some(Out::Tell { lane, payload, .. }) if lane == Lane::Brief => payload,
+        Some(Out::Tell {
+            lane: Lane::Brief,
+            payload,
+            ..
+        }) => payload,
         other => panic!("no refresh: {other:?}"),
     };
     assert_eq!(news(&refresh), News::Unchanged);
