@@ -116,6 +116,9 @@ impl<L: Leg> SealedLeg<L> {
             Opened::End { used } => {
                 // What is asked again has its end again; nothing may come behind it.
                 self.incoming.advance(used);
+                if !self.incoming.is_empty() {
+                    return Err(OpenFault::BehindEnd);
+                }
                 self.has_ended = true;
                 return Ok(Some(Bytes::new()));
             }
@@ -385,6 +388,20 @@ mod tests {
             far.begin_turn();
             assert_eq!(far.is_broken(), how != "clean", "{how}");
         }
+    }
+
+    #[test]
+    fn bytes_that_come_with_an_end_break_the_link_as_later_ones_do() {
+        let (mut near, mut far) = legs();
+        let mut bytes = Vec::new();
+        near.sealer.seal(b"last", &mut bytes).unwrap();
+        near.sealer.end(&mut bytes).unwrap();
+        bytes.push(b'x');
+        assert!(near.socket.poll_write(&[IoSlice::new(&bytes)]).is_ready());
+        assert_eq!(read(&mut far).unwrap(), "last");
+        let error = read(&mut far).unwrap_err();
+        assert_eq!(error.kind(), io::ErrorKind::InvalidData);
+        assert!(far.is_broken());
     }
 
     #[test]
