@@ -4,7 +4,7 @@ use std::{
     io::{self, IoSlice},
     pin::Pin,
     sync::Arc,
-    task::{Context, Poll, Waker},
+    task::{Context, Poll, Waker, ready},
 };
 
 use adit_io_common::{
@@ -101,6 +101,8 @@ impl Leg for TokioLeg {
         match &mut self.socket {
             Registered::Tcp(tcp) => {
                 if buffer.capacity() < READ_ROOM_MIN {
+                    // A socket that has nothing is asked often, and needs no buffer for that.
+                    ready!(tcp.poll_read_ready(cx))?;
                     *buffer = BytesMut::with_capacity(READ_LEN);
                 }
                 let room = buffer.capacity();
@@ -148,7 +150,8 @@ impl Leg for TokioLeg {
 #[cfg(test)]
 mod tests {
     use std::{
-        io::{ErrorKind, Read},
+        future::poll_fn,
+        io::{ErrorKind, Read, Write},
         net::{TcpListener, TcpStream as StdStream},
         os::fd::AsRawFd,
     };
@@ -157,6 +160,23 @@ mod tests {
 
     use super::*;
     use crate::udp::register;
+
+    #[tokio::test]
+    async fn nothing_is_allocated_for_a_socket_that_has_nothing() {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let near = StdStream::connect(listener.local_addr().unwrap()).unwrap();
+        near.set_nonblocking(true).unwrap();
+        let (mut far, _) = listener.accept().unwrap();
+        let (mut leg, mut buffer) = (TokioLeg::alone(near.into()).unwrap(), BytesMut::new());
+        assert!(leg.poll_read(&mut buffer).is_pending());
+        assert_eq!(buffer.capacity(), 0);
+        far.write_all(b"x").unwrap();
+        let read = poll_fn(|cx| {
+            leg.wake(cx);
+            leg.poll_read(&mut buffer)
+        });
+        assert_eq!(read.await.unwrap(), "x");
+    }
 
     #[tokio::test]
     async fn a_socket_that_cannot_be_watched_is_reset() {
