@@ -338,7 +338,7 @@ impl Owner {
 
     /// What the sessions of a way have moved. The way is no connection, and has neither an address nor a round-trip time.
     fn glance(&self, conn: ConnId) -> Glance {
-        let of_it = self.sessions.iter().filter(|((of, _), _)| *of == conn);
+        let of_it = self.sessions.range(all_of(conn));
         let moved = of_it.map(|((_, slot), session)| (*slot, session.moved.read()));
         Glance {
             remote: (Ipv6Addr::UNSPECIFIED, 0).into(),
