@@ -34,7 +34,7 @@ pub enum Closed {
     /// The peer did not accept our certificate or found no common protocol (TLS alert).
     #[error(
         "the peer refused our identity or protocol (TLS alert {alert}{}): {reason:?}",
-        advice(*alert)
+        advice(*alert, Judge::Peer)
     )]
     IdentityRefused {
         /// RFC 8446 6.
@@ -45,7 +45,7 @@ pub enum Closed {
     /// We did not accept the peer's certificate.
     #[error(
         "the peer's identity is not acceptable (TLS alert {alert}{}): {reason:?}",
-        advice(*alert)
+        advice(*alert, Judge::Here)
     )]
     PeerNotTrusted {
         /// RFC 8446 6.
@@ -217,13 +217,25 @@ pub mod session_code {
     pub const NOT_READ: u32 = 9;
 }
 
+/// Who does not accept a certificate: the other end has shown it.
+#[derive(Clone, Copy)]
+enum Judge {
+    Peer,
+    Here,
+}
+
 /// What the alerts on certificates (RFC 8446 6.2) have to say to people. `certificate_expired` stands for those that begin
 /// later, too.
-fn advice(alert: u8) -> &'static str {
+fn advice(alert: u8, judge: Judge) -> &'static str {
     match alert {
         44 => ", the certificate was revoked: issue another one",
         45 => ", a certificate is out of its dates: compare the clocks of both machines",
-        46 => ", the certificate is not known: compare it with what the other side pins",
+        46 => match judge {
+            Judge::Peer => {
+                ", the certificate is not known: compare it with what the other side pins"
+            }
+            Judge::Here => ", the certificate is not known: compare it with what this side pins",
+        },
         48 => ", the certificate is of another CA: compare the CA files of both machines",
         116 => ", no certificate was shown: configure one",
         _ => "",
@@ -240,6 +252,30 @@ mod tests {
             let reason = "anything".to_owned();
             let line = Closed::PeerNotTrusted { alert, reason }.to_string();
             assert!(line.contains(&format!("alert {alert}, ")), "{line}");
+        }
+    }
+
+    #[test]
+    fn a_certificate_that_is_not_known_is_compared_with_what_its_judge_pins() {
+        let (alert, reason) = (46, String::new);
+        let refused = [
+            (
+                Closed::IdentityRefused {
+                    alert,
+                    reason: reason(),
+                },
+                "the other side pins",
+            ),
+            (
+                Closed::PeerNotTrusted {
+                    alert,
+                    reason: reason(),
+                },
+                "this side pins",
+            ),
+        ];
+        for (closed, words) in refused {
+            assert!(closed.to_string().contains(words), "{closed}");
         }
     }
 
