@@ -40,6 +40,7 @@ mod policy;
 mod reference_agent;
 mod reference_gateway;
 mod reference_peer;
+mod reference_replica;
 mod reload;
 mod reload_gateway;
 mod reload_rules;
