@@ -55,6 +55,8 @@ pub struct LinksConfig {
     pub gateway: GatewayHandle,
     /// What is told of the peers.
     pub notices: Receiver<LinkNotice>,
+    /// Links at most in each direction, with all peers together: [`FORWARD_LINKS_MAX`](adit_proto_core::limits::FORWARD_LINKS_MAX).
+    pub max_links: usize,
 }
 
 /// What the links of a running gateway go by, and may be told anew.

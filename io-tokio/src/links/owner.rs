@@ -22,7 +22,6 @@ use adit_io_common::{
 use adit_proto_core::{
     gateway::{AttemptError, dispatch::AgentEvent},
     id::{AttemptId, ConnId, Slot},
-    limits::FORWARD_LINKS_MAX,
     peer::{NodeId, forward::Forward, node::Reach},
     replica::Config,
     target::Target,
@@ -100,8 +99,8 @@ impl Owner {
             tasks: JoinSet::new(),
             running: HashMap::new(),
             next: (ConnId(TAKEN.0 + 1), Slot(0)),
-            takes: Shares::new(FORWARD_LINKS_MAX),
-            opens: Shares::new(FORWARD_LINKS_MAX),
+            takes: Shares::new(config.max_links),
+            opens: Shares::new(config.max_links),
             odd: Lines::new(ODD),
             counters: Arc::clone(counters),
         };
@@ -395,7 +394,7 @@ impl Owner {
             if self.odd.allow() {
                 let taken = self.takes.taken();
                 tracing::warn!(
-                    %node, taken, max = FORWARD_LINKS_MAX,
+                    %node, taken, max = self.takes.max(),
                     "{ODD}: this peer has its share of all links; see why it brings so many sessions"
                 );
             }

@@ -27,6 +27,11 @@ impl Shares {
         }
     }
 
+    /// What there may be of all together.
+    pub(super) fn max(&self) -> usize {
+        self.max
+    }
+
     /// Shares out anew among the peers of a roster, in which this node is, too. Links that there are stay.
     pub(super) fn share_out(&mut self, config: &Config) {
         let replicas = (0..=u8::MAX).filter(|id| config.knows(ReplicaId(*id)));

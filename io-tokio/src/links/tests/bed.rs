@@ -13,6 +13,7 @@ use adit_io_common::{
 use adit_proto_core::{
     gateway::{AttemptError, dispatch::AgentEvent},
     id::{AttemptId, ConnId, SessionId, Slot},
+    limits::FORWARD_LINKS_MAX,
     peer::{forward::Forward, node::Reach},
     replica::{ClusterId, Dialling, Keys, ReplicaKey, Roster, Seal},
     session_timer::SessionBounds,
@@ -42,6 +43,11 @@ pub(super) struct Bed {
 
 impl Bed {
     pub(super) fn start(local: NodeId, settings: LinkSettings) -> Self {
+        Self::bounded(local, settings, FORWARD_LINKS_MAX)
+    }
+
+    /// One that has so many links at most in each direction.
+    pub(super) fn bounded(local: NodeId, settings: LinkSettings, max_links: usize) -> Self {
         let (node, inputs) = handoff(1_024);
         let (endpoint, _) = handoff(1);
         let env = system_env(None).unwrap();
@@ -53,6 +59,7 @@ impl Bed {
             settings,
             gateway,
             notices: told,
+            max_links,
         });
         Self {
             links: links.unwrap(),

@@ -149,6 +149,46 @@ async fn an_attempt_that_is_cut_with_its_way_has_its_answer_first() {
     assert!(matches!(two.event().await, AgentEvent::Closed));
 }
 
+/// Of eight links each of two peers always has two, and four are for whoever comes first.
+#[tokio::test]
+async fn a_peer_has_its_share_of_links_and_leaves_another_one_its_own() {
+    let (key, three) = (|| keys(KEY, None), NodeId(3));
+    let mut one = Bed::start(ONE, settings(ONE, &[], key()));
+    let mut last = Bed::start(three, settings(three, &[], key()));
+    let peers = [(ONE, one.address()), (three, last.address())];
+    let mut two = Bed::bounded(TWO, settings(TWO, &peers, key()), 8);
+    for (peer, bed, links) in [(ONE, &mut one, 6), (three, &mut last, 2)] {
+        let (_, way) = two.up(peer).await;
+        for attempt in 1..=links {
+            open(&way, attempt);
+            bed.forwarded().await;
+        }
+        open(&way, 7);
+        assert_eq!(two.failed().await, AttemptError::NoCredit);
+    }
+}
+
+/// The same of links that peers dial.
+#[tokio::test]
+async fn a_peer_that_brings_more_than_its_share_leaves_another_one_its_own() {
+    let (key, three) = (|| keys(KEY, None), NodeId(3));
+    let mut one = Bed::bounded(ONE, settings(ONE, &[], key()), 8);
+    let mut keep = Vec::new();
+    for (peer, links) in [(TWO, 6), (three, 2)] {
+        let known = [(ONE, one.address())];
+        let mut bed = Bed::start(peer, settings(peer, &known, key()));
+        let (_, way) = bed.up(ONE).await;
+        for attempt in 1..=links {
+            open(&way, attempt);
+            one.forwarded().await;
+        }
+        open(&way, 7);
+        assert_eq!(bed.failed().await, AttemptError::PeerLost);
+        // It keeps what it has.
+        keep.push(bed);
+    }
+}
+
 #[tokio::test]
 async fn a_dial_that_is_cut_off_is_counted() {
     // Connections are made to it, and nobody ever says anything.

@@ -9,6 +9,7 @@ use adit_io_common::{
 };
 use adit_io_tokio::{LinkSettings, Links, LinksConfig};
 use adit_proto_core::{
+    limits::FORWARD_LINKS_MAX,
     peer::NodeId,
     replica::{ClusterId, Config, Dialling, ReplicaId, Roster, Seal},
 };
@@ -37,6 +38,7 @@ pub(super) fn start(
         settings: settings(config)?,
         gateway: gateway.clone(),
         notices,
+        max_links: FORWARD_LINKS_MAX,
     });
     let links = links.map_err(|error| {
         let text = format!("peers: cannot listen on TCP {}: {error}", replica.listen);
